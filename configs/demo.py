@@ -1,0 +1,39 @@
+"""The embedded demonstration: real words of many languages from the Unicode CLDR, no downloads.
+
+python -m hbt.main --config=configs/demo.py            hybrid, a few minutes on 2 cores
+python -m hbt.main --config=configs/demo.py:alpha=1    X-X: monolingual batches only
+python -m hbt.main --config=configs/demo.py:alpha=0    X-Y: cross-lingual batches only
+"""
+
+from hbt import config
+
+
+def get_config(arg=None):
+    args = config.parse(arg, alpha=0.5)
+    return config.Config(
+        name='demo' if args.alpha == 0.5 else f'demo_alpha{args.alpha:g}',
+        steps=1500,
+        batch_size=64,
+        log_every=50,
+        ckpt_every=500,
+        data=config.Data(
+            root='stores/demo',
+            sources=('cldr:4000',),
+            tokenizer='train:4000',
+            query_length=48,
+            passage_length=96,
+        ),
+        sampler=config.Sampler(alpha=args.alpha),
+        encoder=config.Encoder(
+            dim=128,
+            layers=2,
+            heads=4,
+            hidden=512,
+            positions=130,
+            dropout=0.0,
+            attention_dropout=0.0,
+        ),
+        loss=config.Loss(temperature=0.05),
+        optim=config.Optim(lr=1e-3, warmup=100),
+        eval=config.Eval(benchmarks=('cldr',), at_start=True),
+    )

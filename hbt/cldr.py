@@ -1,0 +1,224 @@
+"""Unlimited parallel query-passage groups in real words, for the demo and the tests: no download.
+
+Every word comes from the Unicode CLDR (babel) or from num2words; this module holds only codes. It
+hides the gaps of both libraries, the atoms formatted once per language, and the split by
+combination. `configs/demo.py` and `prepare` call `groups`; nothing of hbt is imported.
+"""
+
+import collections.abc
+import datetime
+import functools
+import hashlib
+import itertools
+
+import babel
+import babel.dates
+import babel.lists
+import babel.numbers
+import babel.units
+import num2words
+
+LANGUAGES = ('ar', 'de', 'el', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'vi', 'zh')  # XQuAD-R's
+DIGITS_ONLY = ('el', 'hi', 'zh')  # num2words has no number words for these
+
+# A territory and the time zone whose exemplar city stands for it in a query.
+PLACES = {
+    'AT': 'Europe/Vienna',
+    'BG': 'Europe/Sofia',
+    'CH': 'Europe/Zurich',
+    'CN': 'Asia/Shanghai',
+    'CU': 'America/Havana',
+    'CZ': 'Europe/Prague',
+    'DE': 'Europe/Berlin',
+    'DK': 'Europe/Copenhagen',
+    'EG': 'Africa/Cairo',
+    'ES': 'Europe/Madrid',
+    'FI': 'Europe/Helsinki',
+    'FR': 'Europe/Paris',
+    'GB': 'Europe/London',
+    'GR': 'Europe/Athens',
+    'HU': 'Europe/Budapest',
+    'IE': 'Europe/Dublin',
+    'IT': 'Europe/Rome',
+    'JP': 'Asia/Tokyo',
+    'KE': 'Africa/Nairobi',
+    'KR': 'Asia/Seoul',
+    'MA': 'Africa/Casablanca',
+    'NG': 'Africa/Lagos',
+    'NL': 'Europe/Amsterdam',
+    'NO': 'Europe/Oslo',
+    'PE': 'America/Lima',
+    'PL': 'Europe/Warsaw',
+    'PT': 'Europe/Lisbon',
+    'RO': 'Europe/Bucharest',
+    'SE': 'Europe/Stockholm',
+    'TH': 'Asia/Bangkok',
+    'TR': 'Europe/Istanbul',
+    'ZA': 'Africa/Johannesburg',
+}
+CURRENCIES = tuple('BRL CHF EGP EUR GBP INR JPY KRW MXN PLN RUB SEK THB TRY USD ZAR'.split())
+TONGUES = tuple('ar de en es fr hi it ja ko nl pt ru sv th tr zh'.split())
+UNITS = (
+    'area-hectare',
+    'digital-megabyte',
+    'energy-calorie',
+    'length-kilometer',
+    'length-meter',
+    'mass-gram',
+    'mass-kilogram',
+    'mass-tonne',
+    'power-watt',
+    'volume-liter',
+)
+NUMBERS = (12, 15, 18, 20, 25, 30, 36, 40, 45, 50, 60, 75, 80, 90, 100, 200)
+HOURS = tuple(range(6, 22))
+
+KEY = {'place': len(PLACES), 'weekday': 7, 'month': 12, 'money': len(CURRENCIES)}
+CELLS = 32 * 7 * 12 * 16
+TEST_SHARE = 8  # one combination of the key fields in 8 is for testing
+
+
+def groups(
+    split: str, count: int, languages=LANGUAGES, seed: int = 0
+) -> collections.abc.Iterator[dict]:
+    """`count` groups {'id', 'query': {lang: text}, 'passage': {lang: text}} of 'train' or 'test'.
+
+    A group is a record of seven facts. Its passage states all of them in long forms; its query
+    names the four of its key (place, weekday, month, currency) in other forms and one more. No key
+    of one split, under whatever seed, occurs in the other; keys within 'test' never repeat.
+    Raises ValueError for an unknown split or language, a count < 1, or more test groups than keys.
+    """
+    if split not in ('train', 'test'):
+        raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
+    unknown = [language for language in languages if language not in LANGUAGES]
+    if unknown or not languages:
+        raise ValueError(f'languages: expected some of {LANGUAGES}, got {tuple(languages)}')
+    if count < 1:
+        raise ValueError(f'count: expected at least 1, got {count}')
+    keys = _keys(split, seed)
+    if split == 'test' and count > len(keys):
+        raise ValueError(f'count: expected at most {len(keys)} test groups, got {count}')
+    return (_group(split, seed, i, keys[i % len(keys)], tuple(languages)) for i in range(count))
+
+
+@functools.lru_cache(maxsize=8)
+def _keys(split: str, seed: int) -> list[tuple]:
+    """The key combinations of a split, in an order drawn by the seed."""
+    cells = itertools.product(*(range(size) for size in KEY.values()))
+    mine = [c for c in cells if (_draw('split', *c) % TEST_SHARE == 0) == (split == 'test')]
+    return sorted(mine, key=lambda cell: _draw('order', seed, *cell))
+
+
+def _draw(*parts) -> int:
+    """A large random integer that is a function of the parts, the same on every machine."""
+    text = '/'.join(str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode()).digest(), 'big')
+
+
+def _shuffled(items, draw: int) -> tuple[list, int]:
+    """The items in an order drawn from the integer, and what is left of the integer."""
+    items = list(items)
+    for last in range(len(items) - 1, 0, -1):
+        draw, other = divmod(draw, last + 1)
+        items[last], items[other] = items[other], items[last]
+    return items, draw
+
+
+CODE = 50
+
+
+def _group(split: str, seed: int, index: int, key: tuple, languages: tuple) -> dict:
+    draw = _draw(split, seed, index)
+    facts = dict(zip(KEY, key, strict=True))
+    draw, number = divmod(draw, len(NUMBERS))
+    facts['money'] = facts['money'] * len(NUMBERS) + number
+    for field, size in (
+        ('hour', len(HOURS)),
+        ('quantity', len(UNITS) * len(NUMBERS)),
+        ('tongue', len(TONGUES)),
+    ):
+        draw, facts[field] = divmod(draw, size)
+    passage, draw = _shuffled(facts, draw)
+    extra, draw = _shuffled(('hour', 'quantity', 'tongue'), draw)
+    query, draw = _shuffled([*KEY, extra[0]], draw)
+    usecode = draw % 100 < CODE
+    if not usecode:
+        query = ['moneyname' if f == 'money' else f for f in query]
+        facts['moneyname'] = facts['money']
+    row = {'id': f'{split}-{seed}-{index:06d}', 'query': {}, 'passage': {}}
+    for language in languages:
+        atoms = _atoms(language)
+        row['query'][language] = ' '.join(atoms[field][facts[field]][0] for field in query)
+        long = [atoms[field][facts[field]][1] for field in passage]
+        row['passage'][language] = babel.lists.format_list(long, locale=_locale(language))
+    return row
+
+
+@functools.cache
+def _locale(language: str) -> babel.Locale:
+    return babel.Locale.parse(language)
+
+
+@functools.cache
+def _atoms(language: str) -> dict[str, list[tuple[str, str]]]:
+    """Field -> (form in a query, form in a passage) of each of its values."""
+    locale = _locale(language)
+    days, months = locale.days, locale.months
+    money = [
+        (code, _spell(_money(code, n, locale), n, language)) for code in CURRENCIES for n in NUMBERS
+    ]
+    return {
+        'place': [(_city(zone, locale), locale.territories[code]) for code, zone in PLACES.items()],
+        'weekday': [
+            (days['stand-alone']['abbreviated'][i], days['stand-alone']['wide'][i])
+            for i in range(7)
+        ],
+        'month': [
+            (months['format']['abbreviated'][i], months['stand-alone']['wide'][i])
+            for i in range(1, 13)
+        ],
+        'money': money,
+        'moneyname': [
+            (babel.numbers.get_currency_name(c, locale=locale), '')
+            for c in CURRENCIES
+            for n in NUMBERS
+        ],
+        'hour': [_hour(hour, locale) for hour in HOURS],
+        'quantity': [_quantity(unit, n, language) for unit in UNITS for n in NUMBERS],
+        'tongue': [(locale.languages[code],) * 2 for code in TONGUES],
+    }
+
+
+def _city(zone: str, locale: babel.Locale) -> str:
+    """CLDR leaves out the city where it is spelled as in the zone's name."""
+    return locale.time_zones.get(zone, {}).get('city') or zone.split('/')[-1].replace('_', ' ')
+
+
+def _money(code: str, number: int, locale: babel.Locale) -> str:
+    return babel.numbers.format_currency(
+        number, code, '#,##0', locale, currency_digits=False, format_type='name'
+    )
+
+
+def _hour(hour: int, locale: babel.Locale) -> tuple[str, str]:
+    time = datetime.time(hour)
+    return (
+        babel.dates.format_time(time, 'short', locale=locale),
+        babel.dates.format_skeleton('Bh', time, locale=locale),
+    )
+
+
+def _quantity(unit: str, number: int, language: str) -> tuple[str, str]:
+    """babel answers with the unit's code where the long form is inherited from the short one."""
+    short, long = (
+        babel.units.format_unit(number, unit, length, locale=_locale(language))
+        for length in ('short', 'long')
+    )
+    return short, _spell(short if unit in long else long, number, language)
+
+
+def _spell(text: str, number: int, language: str) -> str:
+    """The text with its digits replaced by number words, where num2words has the language."""
+    if language in DIGITS_ONLY:
+        return text
+    return text.replace(str(number), num2words.num2words(number, lang=language))

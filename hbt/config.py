@@ -1,0 +1,272 @@
+"""Every setting of a run, with its type, default and meaning.
+
+Hides how settings are declared, documented and checked. A file in `configs/` returns a `Config`;
+command-line overrides are applied to it afterwards, so programs call `check` once on the result.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+import typing
+
+
+def setting(default, doc: str):
+    """A field with its meaning attached, from which the settings reference is made."""
+    return dataclasses.field(default=default, metadata={'doc': doc})
+
+
+def part(cls):
+    return dataclasses.field(default_factory=cls)
+
+
+@dataclasses.dataclass
+class Data:
+    """Where the texts come from and how they become tokens."""
+
+    root: str = setting('', 'store of tokens; empty: stores/<name>')
+    sources: tuple[str, ...] = setting(
+        (), 'files, or cldr:GROUPS, that a missing store is made from'
+    )
+    tokenizer: str = setting('', 'hub name, directory, tokenizer.json, or train:SIZE for a new one')
+    query_prefix: str = setting('Query: ', 'put before every query')
+    passage_prefix: str = setting('Passage: ', 'put before every passage')
+    query_length: int = setting(64, 'tokens of a query, special ones included; the rest is cut')
+    passage_length: int = setting(256, 'tokens of a passage, special ones included')
+
+
+@dataclasses.dataclass
+class Sampler:
+    """How a batch is composed (paper, section 3)."""
+
+    alpha: float = setting(0.5, 'probability of a monolingual batch; 1 is X-X, 0 is X-Y')
+    languages: tuple[str, ...] = setting((), 'languages to train on; empty: all of the store')
+    negatives: int = setting(0, 'hard negatives taken from every row that has them')
+
+
+@dataclasses.dataclass
+class Encoder:
+    """A transformer encoder. With `init`, the sizes are read from the checkpoint instead."""
+
+    init: str = setting('', 'directory or hub name of pretrained weights; empty: random weights')
+    family: str = setting('xlmr', 'xlmr or bert: how positions and token types are counted')
+    vocab_size: int = setting(0, 'rows of the token table; 0: as many as the tokenizer has')
+    dim: int = setting(768, 'width of the hidden states and of the embedding')
+    layers: int = setting(12, 'transformer layers')
+    heads: int = setting(12, 'attention heads')
+    hidden: int = setting(3072, 'width of the feed-forward layer')
+    positions: int = setting(514, 'rows of the position table')
+    types: int = setting(1, 'rows of the token-type table')
+    pad_id: int = setting(1, 'token id of padding')
+    eps: float = setting(1e-5, 'epsilon of layer normalisation')
+    init_std: float = setting(0.02, 'standard deviation of random weights')
+    activation: str = setting('gelu', 'gelu (exact) or gelu_new (tanh approximation)')
+    dropout: float = setting(0.1, 'dropout of hidden states during training')
+    attention_dropout: float = setting(0.1, 'dropout of attention weights during training')
+    pooling: str = setting('mean', 'mean over real tokens, or cls: the first token')
+    dtype: str = setting('float32', 'type of the computation; parameters stay float32')
+
+
+@dataclasses.dataclass
+class Loss:
+    """InfoNCE over in-batch negatives of all devices (paper, equation 1)."""
+
+    temperature: float = setting(0.05, 'the cosine is divided by it')
+
+
+@dataclasses.dataclass
+class Optim:
+    """AdamW with warm-up and clipping."""
+
+    lr: float = setting(3e-5, 'peak learning rate')
+    warmup: int = setting(1000, 'steps of linear warm-up')
+    schedule: str = setting('linear', 'after the warm-up: linear or cosine to zero, or constant')
+    weight_decay: float = setting(1e-2, 'decoupled decay of matrices and embeddings')
+    b1: float = setting(0.9, 'decay of the first moment')
+    b2: float = setting(0.999, 'decay of the second moment')
+    eps: float = setting(1e-8, 'added to the root of the second moment')
+    clip: float = setting(1.0, 'largest global norm of the gradient')
+
+
+@dataclasses.dataclass
+class Eval:
+    """What is measured during and after training."""
+
+    benchmarks: tuple[str, ...] = setting((), 'xquad_r, mlqa_r, cldr')
+    root: str = setting('', 'folder that holds the benchmarks, such as a clone of LAReQA')
+    every: int = setting(0, 'steps between evaluations; 0: only after the last step')
+    batch_size: int = setting(256, 'texts encoded at a time, over all devices')
+    at_start: bool = setting(False, 'also evaluate before the first step')
+    best: str = setting('multi.map', 'metric of the first benchmark that chooses best/')
+
+
+@dataclasses.dataclass
+class Config:
+    """One experiment."""
+
+    name: str = setting('hbt', 'names the workdir and the store where those are not given')
+    seed: int = setting(0, 'of the weights, the batches and the dropout')
+    steps: int = setting(1000, 'optimizer steps')
+    batch_size: int = setting(96, 'rows of a batch, over all devices')
+    log_every: int = setting(50, 'steps between lines of metrics.jsonl')
+    ckpt_every: int = setting(500, 'steps between checkpoints')
+    mapping: str = setting('shard_map', 'how the step is mapped over devices: shard_map or pmap')
+    distributed: bool = setting(False, 'several hosts: call jax.distributed.initialize first')
+    data: Data = part(Data)
+    sampler: Sampler = part(Sampler)
+    encoder: Encoder = part(Encoder)
+    loss: Loss = part(Loss)
+    optim: Optim = part(Optim)
+    eval: Eval = part(Eval)
+
+
+CHOICES = {
+    'mapping': ('shard_map', 'pmap'),
+    'encoder.family': ('xlmr', 'bert'),
+    'encoder.activation': ('gelu', 'gelu_new'),
+    'encoder.pooling': ('mean', 'cls'),
+    'encoder.dtype': ('float32', 'bfloat16', 'float64'),
+    'optim.schedule': ('linear', 'cosine', 'constant'),
+}
+BOUNDS = {  # setting -> (smallest, largest) value allowed
+    'seed': (0, 2**32 - 1),
+    'steps': (1, 10**9),
+    'batch_size': (2, 10**7),
+    'log_every': (1, 10**9),
+    'ckpt_every': (1, 10**9),
+    'data.query_length': (4, 10**5),
+    'data.passage_length': (4, 10**5),
+    'sampler.alpha': (0, 1),
+    'sampler.negatives': (0, 1000),
+    'encoder.vocab_size': (0, 10**8),
+    'encoder.dropout': (0, 0.99),
+    'encoder.attention_dropout': (0, 0.99),
+    'loss.temperature': (1e-4, 100),
+    'optim.lr': (0, 10),
+    'optim.warmup': (0, 10**9),
+    'optim.weight_decay': (0, 10),
+    'optim.clip': (1e-12, 1e12),
+    'eval.every': (0, 10**9),
+    'eval.batch_size': (1, 10**7),
+    **{f'encoder.{k}': (1, 10**7) for k in ('dim', 'layers', 'heads', 'hidden', 'positions')},
+}
+
+
+def fields(config, prefix: str = '') -> typing.Iterator[tuple[str, object]]:
+    """Yields (dotted name, value) of every setting."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from fields(value, f'{prefix}{field.name}.')
+        else:
+            yield prefix + field.name, value
+
+
+def check(config: Config) -> Config:
+    """Returns the config itself; ValueError names the first setting that cannot be."""
+    split_tuples(config)
+    values = dict(fields(config))
+    for name, known in CHOICES.items():
+        if values[name] not in known:
+            raise ValueError(f'{name}: expected one of {", ".join(known)}, got {values[name]!r}')
+    for name, (low, high) in BOUNDS.items():
+        if not low <= values[name] <= high:
+            raise ValueError(f'{name}: expected {low} to {high}, got {values[name]}')
+    encoder = config.encoder
+    if encoder.dim % encoder.heads:
+        raise ValueError(
+            f'encoder.dim: expected a multiple of encoder.heads={encoder.heads}, got {encoder.dim}'
+        )
+    if config.sampler.alpha == 0 and len(config.sampler.languages) == 1:
+        raise ValueError('sampler.languages: cross-lingual batches need at least two, got one')
+    return config
+
+
+def split_tuples(config) -> None:
+    """Lets a tuple of words be typed as `a,b` on the command line."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            split_tuples(value)
+        elif isinstance(value, tuple):
+            setattr(config, field.name, tuple(x for item in value for x in item.split(',') if x))
+
+
+def check_flags(argv: typing.Sequence[str]) -> None:
+    """ValueError for a `--config.name=` on the command line that is no setting."""
+    known = [name for name, _ in fields(Config())]
+    for arg in argv:
+        name = arg.lstrip('-').split('=')[0]
+        if name.startswith('config.') and name.removeprefix('config.') not in known:
+            close = difflib.get_close_matches(name.removeprefix('config.'), known, 1, 0)[0]
+            raise ValueError(f'--{name}: expected a setting such as --config.{close}, got {arg!r}')
+
+
+def changes(old: Config, new: Config) -> dict[str, tuple]:
+    """Setting -> (old value, new value) where they differ."""
+    before = dict(fields(old))
+    return {k: (before[k], v) for k, v in fields(new) if before[k] != v}
+
+
+def save(config: Config, path: pathlib.Path) -> None:
+    """Writes every setting as JSON, whole or not at all."""
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(dataclasses.asdict(config), indent=1))
+    os.replace(partial, path)
+
+
+def load(path: pathlib.Path) -> Config:
+    """Reads what `save` wrote. ValueError names the file and the setting that does not fit."""
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path}: expected the config of a run, got {error}') from None
+
+    def fill(config, values, prefix):
+        for name, value in values.items():
+            if not hasattr(config, name):
+                raise ValueError(f'{path}: {prefix}{name}: expected a setting, got an unknown one')
+            if isinstance(value, dict):
+                fill(getattr(config, name), value, f'{prefix}{name}.')
+            else:
+                setattr(config, name, tuple(value) if isinstance(value, list) else value)
+        return config
+
+    return check(fill(Config(), values, ''))
+
+
+def parse(arg: str | None, **defaults):
+    """Reads `key=value,key=value` behind the colon of `--config=file.py:...`.
+
+    Returns a namespace of the defaults with the given values, cast to the types of the defaults.
+    """
+    values = dict(defaults)
+    for item in filter(None, (arg or '').split(',')):
+        key, _, text = item.partition('=')
+        if key not in defaults:
+            raise ValueError(f'--config argument: expected {", ".join(defaults)}, got {key!r}')
+        kind = type(defaults[key])
+        try:
+            values[key] = text.lower() in ('1', 'true') if kind is bool else kind(text)
+        except ValueError:
+            raise ValueError(
+                f'--config argument {key}: expected {kind.__name__}, got {text!r}'
+            ) from None
+    return typing.NamedTuple('Args', [(k, type(v)) for k, v in defaults.items()])(**values)
+
+
+def tiny(**changes) -> Config:
+    """The smallest useful experiment: two layers, 32 dimensions, a few steps. For tests."""
+    encoder = Encoder(dim=32, layers=2, heads=4, hidden=64, positions=130, dropout=0.1)
+    config = Config(
+        name='tiny',
+        steps=6,
+        batch_size=16,
+        log_every=1,
+        ckpt_every=2,
+        data=Data(query_length=32, passage_length=64),
+        encoder=encoder,
+        optim=Optim(lr=1e-3, warmup=2),
+    )
+    return dataclasses.replace(config, **changes)

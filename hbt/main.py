@@ -1,0 +1,229 @@
+"""Command line: trains one config, evaluating and checkpointing on the way.
+
+The same command resumes a run that was stopped, and ends as if it had never been.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import pathlib
+import shutil
+import time
+import typing
+
+import jax
+import tokenizers
+from absl import flags
+from ml_collections import config_flags
+
+from hbt import (
+    checkpoint,
+    config,
+    evaluate,
+    log,
+    prepare,
+    sampler,
+    sharding,
+    store,
+    train,
+)
+
+AHEAD = 2  # batches assembled while a step runs
+
+
+class Run(typing.NamedTuple):
+    """What the parts of a run share."""
+
+    config: config.Config
+    workdir: pathlib.Path
+    mesh: jax.sharding.Mesh
+    batches: sampler.Sampler
+    evaluation: typing.Callable
+    metrics: log.Metrics
+    checkpoints: checkpoint.Checkpoints
+
+
+def train_config(c: config.Config, workdir: pathlib.Path) -> None:
+    """Trains `c` in `workdir`, from the newest checkpoint there if there is one.
+
+    Raises ValueError for settings, data or weights that do not fit, before anything is trained.
+    """
+    mesh = sharding.make_mesh()
+    sharding.check_divides('batch_size', c.batch_size, mesh)
+    data = open_store(c)
+    c = train.resolve(c, data, mesh)
+    batches = sampler.Sampler(c, data)
+    tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
+    evaluation = evaluate.make(c, tokenizer, mesh)
+    claim(c, workdir, data.path / 'tokenizer.json')
+    checkpoints = checkpoint.Checkpoints(workdir)
+    state = train.init(c, mesh)
+    restored = checkpoints.restore(state)
+    state = state if restored is None else restored
+    metrics = log.Metrics(workdir, -1 if restored is None else int(state.step))
+    run = Run(c, workdir, mesh, batches, evaluation, metrics, checkpoints)
+    if restored is not None:
+        log.say(f'{workdir}: continuing after step {int(state.step)}')
+    elif c.eval.at_start:
+        measure(run, state)
+    loop(run, state)
+    metrics.close()
+    checkpoints.close()
+
+
+def loop(run: Run, state: train.State) -> None:
+    """Trains to the last step; what is due is logged, evaluated, then checkpointed."""
+    c, start = run.config, int(state.step)
+    step = train.make_step(c, run.mesh)
+    window, watch = Window(), Watch()
+    with log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps') as progress:
+        for done, (plans, batch) in enumerate(prefetch(run.batches, start, c.steps), start + 1):
+            state, values = step(state, batch)
+            window.add(plans, values)
+            progress.update()
+            last = done == c.steps
+            if last or done % c.log_every == 0:
+                means = window.means()
+                rate = window.steps * c.batch_size / watch.lap()
+                run.metrics.write(done, means | {'pairs_per_second': rate})
+                progress.set_postfix(loss=f'{means["loss"]:.3f}', pairs_s=f'{rate:.0f}')
+                window = Window()
+            with watch.paused():
+                if last or (c.eval.every and done % c.eval.every == 0):
+                    measure(run, state)
+                if last or done % c.ckpt_every == 0:
+                    run.checkpoints.save(done, state)
+
+
+def measure(run: Run, state: train.State) -> None:
+    """Runs the evaluations of a step; keeps the parameters if they are the best so far."""
+    eval_, done = run.config.eval, int(state.step)
+    results = run.evaluation(state.params)
+    for result in results.values():
+        evaluate.save(result, run.workdir / 'results' / str(done), done)
+        log.say(evaluate.table(result.numbers, done))
+    if results:
+        scores = evaluate.flat(results)
+        run.metrics.write(done, scores)
+        name = f'{eval_.benchmarks[0]}/{eval_.best}'
+        if name not in scores:
+            raise ValueError(f'eval.best: expected one of {", ".join(scores)}, got {name}')
+        run.checkpoints.save_best(done, state.params, scores[name])
+
+
+def prefetch(batches: sampler.Sampler, start: int, stop: int):
+    """Yields this host's batches, assembled by a thread while the device works."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        waiting = collections.deque()
+        for step in range(start, stop + AHEAD):
+            if step < stop:
+                part = jax.process_index(), jax.process_count()
+                waiting.append(pool.submit(batches.batch, step, *part))
+            if step >= start + AHEAD:
+                yield waiting.popleft().result()
+
+
+class Window:
+    """Metrics of the steps since the last line of the log, still on the device."""
+
+    def __init__(self):
+        self.kinds, self.values = [], []
+
+    def add(self, plans, values) -> None:
+        self.kinds.append(plans[0].kind)
+        self.values.append(values)
+
+    @property
+    def steps(self) -> int:
+        return len(self.values)
+
+    def means(self) -> dict[str, float]:
+        """Means over the steps, and of the loss over the steps of each kind."""
+        values = jax.device_get(self.values)
+        means = {k: sum(float(v[k]) for v in values) / len(values) for k in values[0]}
+        means['lr'] = float(values[-1]['lr'])
+        for kind in dict.fromkeys(self.kinds):
+            mine = [float(v['loss']) for k, v in zip(self.kinds, values, strict=True) if k == kind]
+            means[f'loss/{kind}'] = sum(mine) / len(mine)
+        return means
+
+
+class Watch:
+    """Seconds of training alone."""
+
+    def __init__(self):
+        self.start = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap, without the pauses."""
+        start, self.start = self.start, time.perf_counter()
+        return self.start - start
+
+    @contextlib.contextmanager
+    def paused(self):
+        before = time.perf_counter()
+        yield
+        self.start += time.perf_counter() - before
+
+
+def open_store(c: config.Config) -> store.Store:
+    """The store of the config, made from its sources first if it is not there yet."""
+    root = pathlib.Path(c.data.root or f'stores/{c.name}')
+    if root.exists() or not c.data.sources:
+        return store.open(root)
+    log.say(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
+    try:
+        made = prepare.prepare(c.data, root, c.data.sources)
+    except ValueError as error:
+        raise ValueError(
+            f'data.sources: {error}; make the store from files of your own with: '
+            f'python -m hbt.prepare --input=FILE --tokenizer={c.data.tokenizer} --out={root}'
+        ) from None
+    log.say(prepare.table(made.manifest))
+    return made
+
+
+def claim(c: config.Config, workdir: pathlib.Path, tokenizer: pathlib.Path) -> None:
+    """Makes the run directory; an older one must be of the same experiment."""
+    path = workdir / 'config.json'
+    if path.exists():
+        changed = config.changes(config.load(path), c)
+        for name, (old, new) in changed.items():
+            if not name.startswith(FREE):
+                raise ValueError(
+                    f'{workdir}: {name}: expected {old!r}, with which this run began, got {new!r}; '
+                    'choose another --workdir, or delete this one'
+                )
+            log.say(f'{workdir}: {name} is now {new!r}, was {old!r}')
+    if log.first():
+        workdir.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(tokenizer, workdir / 'tokenizer.json')
+        config.save(c, path)
+
+
+# What may change while a run is continued: it has no say in what the next step computes.
+# With `steps`, the rest of the schedule follows the new number.
+FREE = (
+    'steps',
+    'log_every',
+    'ckpt_every',
+    'mapping',
+    'distributed',
+    'eval.',
+    'data.root',
+    'data.s',
+)
+
+
+def main(_) -> None:
+    c = config.check(flags.FLAGS.config)
+    if c.distributed:
+        jax.distributed.initialize()
+    train_config(c, pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}'))
+
+
+if __name__ == '__main__':
+    config_flags.DEFINE_config_file('config', None, 'file of the experiment')
+    flags.DEFINE_string('workdir', None, 'directory of the run; none: runs/<name of the config>')
+    flags.mark_flags_as_required(['config'])
+    log.program(main, config.check_flags)

@@ -1,0 +1,280 @@
+"""Which rows make a batch: monolingual, cross-lingual, hybrid.
+
+Hides all randomness of the data. A batch is a pure function of (settings, store, step): nothing
+is remembered between steps, so a run resumes exactly, on any number of hosts. Called by `main`.
+"""
+
+import collections
+import typing
+
+import numpy as np
+from jaxtyping import Int
+
+from hbt import config, store
+
+BLOCK = 4096  # draws made at a time
+ABSENT = -2  # document id of a hard negative that a row does not have
+KINDS = ('mono', 'cross')
+
+
+class Plan(typing.NamedTuple):
+    """The rows of one global batch, as integers; languages index `Sampler.languages`."""
+
+    step: int
+    kind: str
+    dataset: int
+    groups: Int[np.ndarray, ' b']
+    query_language: Int[np.ndarray, ' b']
+    passage_language: Int[np.ndarray, ' b']
+
+
+class Batch(typing.NamedTuple):
+    """Token ids and identities of rows; document 0 of a row is its positive passage."""
+
+    queries: Int[np.ndarray, 't b lq']
+    documents: Int[np.ndarray, 't b n ld']
+    query_ids: Int[np.ndarray, 't b']  # equal: the same query, or a translation of it
+    document_ids: Int[np.ndarray, 't b n']  # equal: same document or translation; -1 like no other
+
+
+class Pool(typing.NamedTuple):
+    """Groups of a dataset that have a query in one language and a passage in another."""
+
+    dataset: int
+    query_language: int
+    passage_language: int
+    groups: np.ndarray | None  # None: all of them
+    size: int
+
+
+class Cell(typing.NamedTuple):
+    """Texts of one table that go to one slot of some rows."""
+
+    task: int
+    slot: int
+    rows: Int[np.ndarray, ' n']
+    table: store.Table
+    texts: Int[np.ndarray, ' n']
+    ids: Int[np.ndarray, ' n']
+
+
+class Stream:
+    """An endless sequence of independent draws from `weights`, with random access.
+
+    Draw i is a pure function of (key, i), and so is how often its value came before. Blocks of
+    draws are made when asked for; the running counts at their borders are kept.
+    """
+
+    def __init__(self, key: typing.Sequence[int], weights: typing.Sequence[float]):
+        self.key = key
+        total = np.cumsum(np.asarray(weights, np.float64))
+        self.edges = total / total[-1]
+        self.before = [np.zeros(len(weights), np.int64)]  # counts at the start of each block
+
+    def block(self, number: int) -> Int[np.ndarray, ' n']:
+        uniform = np.random.default_rng([*self.key, number]).random(BLOCK)
+        return np.searchsorted(self.edges, uniform, side='right')
+
+    def at(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws start ... start + size - 1, and for each how many equal ones precede it."""
+        first, last = start // BLOCK, (start + size - 1) // BLOCK
+        while len(self.before) <= first:
+            counts = np.bincount(self.block(len(self.before) - 1), minlength=len(self.edges))
+            self.before.append(self.before[-1] + counts)
+        draws = np.concatenate([self.block(i) for i in range(first, last + 1)])
+        stop = start + size - first * BLOCK
+        draws = draws[:stop]
+        order = np.argsort(draws, kind='stable')
+        ranks = np.arange(stop) - np.searchsorted(draws[order], draws[order])
+        nth = np.empty(stop, np.int64)
+        nth[order] = ranks
+        nth += self.before[first][draws]
+        return draws[-size:], nth[-size:]
+
+
+def permute(index: Int[np.ndarray, ' n'], size: int, key: typing.Sequence[int]) -> np.ndarray:
+    """Row at each place of an endless walk over `size` rows, each once an epoch.
+
+    Place i is in epoch i // size; every epoch has an order of its own. A Feistel network of six
+    rounds over the next power of four, walked until it lands below `size`: no table, no memory.
+    """
+    epoch, place = np.divmod(np.asarray(index, np.uint64), np.uint64(size))
+    seeds = np.random.SeedSequence(list(key)).generate_state(6, np.uint64)
+    half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+
+    def shuffle(x, epoch):
+        left, right = x >> half, x & mask
+        for seed in seeds:
+            left, right = right, left ^ (mix(right + seed + mix(epoch + seed)) & mask)
+        return (left << half) | right
+
+    row = shuffle(place, epoch)
+    while (outside := row >= size).any():
+        row[outside] = shuffle(row[outside], epoch[outside])
+    return row.astype(np.int64)
+
+
+def mix(x: np.ndarray) -> np.ndarray:
+    """A bijection of 64-bit integers that spreads every bit (splitmix64, Steele et al. 2014)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+class Sampler:
+    """Plans and batches of one run over one store."""
+
+    def __init__(self, c: config.Config, s: store.Store):
+        """ValueError for settings that the store does not fit, or if nothing can be drawn."""
+        self.config, self.store, self.tokenizer = c, s, s.manifest['tokenizer']
+        self.languages = check_fit(c, s)
+        pools = [p for i in range(len(s.datasets)) for p in find_pools(s, i, self.languages)]
+        self.mono = [p for p in pools if p.query_language == p.passage_language]
+        self.cross = {i: [] for i in range(len(s.datasets))}
+        for pool in pools:
+            if pool.query_language != pool.passage_language:
+                self.cross[pool.dataset].append(pool)
+        self.cross = {i: found for i, found in self.cross.items() if found}
+        alpha = c.sampler.alpha
+        for kind, share, found in (('mono', alpha, self.mono), ('cross', 1 - alpha, self.cross)):
+            if share > 0 and not found:
+                raise ValueError(
+                    f'sampler.alpha: {alpha} asks for {kind} batches, but no row of {s.path} in '
+                    f'{", ".join(self.languages)} can be in one'
+                )
+        self.kinds = Stream((c.seed, 1), (alpha, 1 - alpha))
+        if self.mono:
+            self.mono_pools = Stream((c.seed, 2), mono_weights(self.mono))
+        if self.cross:
+            sizes = [cross_groups(found) for found in self.cross.values()]
+            self.cross_datasets = Stream((c.seed, 3), sizes)
+        self.pairs = {i: Stream((c.seed, 4, i), [1] * len(p)) for i, p in self.cross.items()}
+
+    def plan(self, step: int) -> Plan:
+        """The global batch of a step, the same on every host (paper, section 3.2).
+
+        Monolingual with probability alpha: a language uniformly, then a dataset by size. Otherwise
+        a dataset by size, then for each row an ordered pair of different languages uniformly.
+        """
+        rows = self.config.batch_size
+        (kind,), (nth,) = self.kinds.at(step, 1)
+        if kind == 0:
+            (choice,), (nth,) = self.mono_pools.at(nth, 1)
+            pools, choices = self.mono, np.full(rows, choice)
+            places = nth * rows + np.arange(rows)
+        else:
+            (choice,), (nth,) = self.cross_datasets.at(nth, 1)
+            dataset = list(self.cross)[choice]
+            pools = self.cross[dataset]
+            choices, places = self.pairs[dataset].at(nth * rows, rows)
+        groups = np.empty(rows, np.int64)
+        for i in np.unique(choices):
+            pool, here = pools[i], choices == i
+            key = (self.config.seed, 5, *pool[:3])
+            drawn = permute(places[here], pool.size, key)
+            groups[here] = drawn if pool.groups is None else pool.groups[drawn]
+        languages = np.array([pools[i][1:3] for i in choices])
+        return Plan(step, KINDS[kind], pools[choices[0]].dataset, groups, *languages.T)
+
+    def batch(self, step: int, part: int = 0, parts: int = 1) -> tuple[list[Plan], Batch]:
+        """The plans of a step, and the tokens of the `part`-th of `parts` equal runs of rows.
+
+        The widths follow from all rows, so that all hosts compile the same shapes.
+        """
+        plans = [self.plan(step)]
+        size = self.config.batch_size // parts
+        start = part * size
+        data, sides = self.config.data, []
+        for side, limit, depth in (
+            ('query', data.query_length, 1),
+            ('passage', data.passage_length, 1 + self.config.sampler.negatives),
+        ):
+            cells = [cell for i, p in enumerate(plans) for cell in self.cells(i, p, side, depth)]
+            longest = max(store.lengths(c.table, c.texts, limit).max(initial=1) for c in cells)
+            width = min(limit, store.bucket(longest))
+            shape = (len(plans), size, depth)
+            tokens = np.full((*shape, width), self.tokenizer['pad_id'], np.int32)
+            ids = np.full(shape, ABSENT, np.int32)
+            for c in cells:
+                mine = (c.rows >= start) & (c.rows < start + size)
+                at = c.task, c.rows[mine] - start, c.slot
+                tokens[at] = store.gather(
+                    c.table,
+                    c.texts[mine],
+                    width,
+                    self.tokenizer['pad_id'],
+                    self.tokenizer['end_id'],
+                )
+                ids[at] = c.ids[mine]
+            sides.append((tokens, ids))
+        (queries, query_ids), (documents, document_ids) = sides
+        return plans, Batch(queries[:, :, 0], documents, query_ids[:, :, 0], document_ids)
+
+    def cells(self, task: int, plan: Plan, side: str, depth: int) -> typing.Iterator[Cell]:
+        """The texts of a side of a plan, by language; those of slot 1 and up are hard negatives."""
+        dataset = self.store.datasets[plan.dataset]
+        asked = plan.query_language if side == 'query' else plan.passage_language
+        classes = dataset.query_class if side == 'query' else dataset.passage_class
+        for i in np.unique(asked):
+            language, rows = self.languages[i], np.flatnonzero(asked == i)
+            groups = plan.groups[rows]
+            ids = dataset.base + classes[groups]
+            yield Cell(task, 0, rows, getattr(dataset, side)[language], groups, ids)
+            if depth == 1 or language not in dataset.negatives:
+                continue
+            table, known = dataset.negatives[language], dataset.negative_class[language]
+            first = table.rows[groups]
+            count = table.rows[groups + 1] - first
+            for slot in range(1, depth):
+                has = count >= slot  # a row with more of them shows others in other steps
+                texts = first[has] + (plan.step * (depth - 1) + slot - 1) % count[has]
+                ids = np.where(known[texts] < 0, -1, dataset.base + known[texts])
+                yield Cell(task, slot, rows[has], table, texts, ids)
+
+
+def check_fit(c: config.Config, s: store.Store) -> tuple[str, ...]:
+    """The languages to train on; ValueError where the settings ask for what the store has not."""
+    for name, had in s.manifest['settings'].items():
+        wanted = getattr(c.data, name)
+        if wanted != had and not (name.endswith('_length') and wanted < had):
+            raise ValueError(f'data.{name}: expected {had!r}, as {s.path} has it, got {wanted!r}')
+    languages = tuple(c.sampler.languages) or s.languages
+    for language in languages:
+        if language not in s.languages:
+            known = ', '.join(s.languages)
+            raise ValueError(f'sampler.languages: expected some of {known}, got {language!r}')
+    return languages
+
+
+def find_pools(s: store.Store, number: int, languages: tuple[str, ...]) -> typing.Iterator[Pool]:
+    """Every pool of a dataset that is not empty.
+
+    A group whose query and passage are the same text is in no pool: nothing is to be learned.
+    """
+    dataset = s.datasets[number]
+    for i, asks in enumerate(languages):
+        for j, answers in enumerate(languages):
+            if asks in dataset.query and answers in dataset.passage:
+                query = dataset.query[asks].hashes
+                passage = dataset.passage[answers].hashes
+                fit = (query != 0) & (passage != 0) & (query != passage)
+                size = int(np.count_nonzero(fit))
+                if size:
+                    groups = None if size == len(fit) else np.flatnonzero(fit).astype(np.int32)
+                    yield Pool(number, i, j, groups, size)
+
+
+def mono_weights(pools: list[Pool]) -> list[float]:
+    """Languages uniformly, and the datasets that have one by their size in it."""
+    total = collections.Counter()
+    for pool in pools:
+        total[pool.query_language] += pool.size
+    return [pool.size / total[pool.query_language] for pool in pools]
+
+
+def cross_groups(pools: list[Pool]) -> int:
+    """Groups of a dataset that can stand in a cross-lingual row."""
+    if any(pool.groups is None for pool in pools):
+        return max(pool.size for pool in pools)
+    return len(np.unique(np.concatenate([pool.groups for pool in pools])))

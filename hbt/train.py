@@ -1,0 +1,130 @@
+"""The training step: from a state and a batch to the next state.
+
+Hides how encoder, loss, optimizer and devices fit together. Called by `main`.
+"""
+
+import dataclasses
+import typing
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from hbt import config, encoder, hf, losses, optim, sampler, sharding, store
+
+
+class State(typing.NamedTuple):
+    """All that a run remembers: the data need nothing, a batch is a function of the step."""
+
+    step: Int[Array, '']
+    params: encoder.Params
+    opt: typing.Any
+
+
+def resolve(c: config.Config, s: store.Store, mesh) -> config.Config:
+    """The config with what follows from the store, the checkpoint and the devices filled in.
+
+    Raises ValueError where they do not fit each other.
+    """
+    sharding.check_divides('batch_size', c.batch_size, mesh)
+    tokenizer = s.manifest['tokenizer']
+    architecture = c.encoder
+    if c.encoder.init:
+        architecture = hf.architecture(hf.resolve(c.encoder.init), c.encoder)
+    else:
+        vocab_size = c.encoder.vocab_size or tokenizer['vocab_size']
+        architecture = dataclasses.replace(
+            architecture, vocab_size=vocab_size, pad_id=tokenizer['pad_id']
+        )
+    place = c.encoder.init or 'encoder'
+    if architecture.vocab_size < tokenizer['vocab_size']:
+        raise ValueError(
+            f'{place}: vocab_size: expected at least {tokenizer["vocab_size"]}, the tokens of the '
+            f'tokenizer of {s.path}, got {architecture.vocab_size}'
+        )
+    if architecture.pad_id != tokenizer['pad_id']:
+        raise ValueError(
+            f'{place}: pad_id: expected {tokenizer["pad_id"]}, as the tokenizer of {s.path} has '
+            f'it, got {architecture.pad_id}'
+        )
+    first = architecture.pad_id + 1 if architecture.family == 'xlmr' else 0
+    longest = max(c.data.query_length, c.data.passage_length)
+    if first + longest > architecture.positions:
+        raise ValueError(
+            f'{place}: positions: expected at least {first + longest} for texts of {longest} '
+            f'tokens (data.query_length, data.passage_length), got {architecture.positions}'
+        )
+    return dataclasses.replace(c, encoder=architecture)
+
+
+def init(c: config.Config, mesh) -> State:
+    """The state before the first step, on every device: pretrained weights, or random ones."""
+    transform, _ = optim.make(c.optim, c.steps)
+
+    def build(params):
+        return State(jnp.zeros((), jnp.int32), params, transform.init(params))
+
+    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    if c.encoder.init:
+        params = hf.load(hf.resolve(c.encoder.init), c.encoder)
+        return jax.jit(build, out_shardings=replicated)(params)
+    key = jax.random.key(c.seed)
+    return jax.jit(lambda: build(encoder.init(c.encoder, key)), out_shardings=replicated)()
+
+
+def make_step(c: config.Config, mesh) -> typing.Callable:
+    """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up."""
+    transform, rate = optim.make(c.optim, c.steps)
+
+    def step(state: State, batch: sampler.Batch):
+        grads, metrics = gradient(state.params, batch, c, state.step)
+        updates, opt = transform.update(grads, state.opt, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics |= {'grad_norm': optax.global_norm(grads), 'lr': rate(state.step)}
+        return State(state.step + 1, params, opt), metrics
+
+    return sharding.spmd(step, mesh, c.mapping, dim=1, donate=True)
+
+
+def gradient(params: encoder.Params, batch: sampler.Batch, c: config.Config, step: Int[Array, '']):
+    """Gradient of the mean loss over all rows of all devices, and its metrics. Per device.
+
+    Differentiates the local rows' loss by the local copy of the parameters and averages once. The
+    gather inside the loss carries gradients back, so that average is the true gradient.
+    """
+    local = jax.value_and_grad(loss, has_aux=True)
+    (_, metrics), grads = local(sharding.varying(params), batch, c, step)
+    return jax.lax.pmean((grads, metrics), sharding.AXIS)
+
+
+def loss(params: encoder.Params, batch: sampler.Batch, c: config.Config, step: Int[Array, '']):
+    """Mean InfoNCE over the tasks and this device's rows, with metrics."""
+    tasks, b = batch.query_ids.shape
+    total, seen = jnp.zeros(()), []
+    key = jax.random.fold_in(jax.random.key(c.seed ^ 0x5EED), step)
+    for task in range(tasks):
+        keys = jax.random.split(jax.random.fold_in(key, task), 2)
+        queries = embed(params, batch.queries[task], c.encoder, keys[0])
+        flat = batch.documents[task].reshape(-1, batch.documents.shape[-1])
+        documents = embed(params, flat, c.encoder, keys[1]).reshape(b, -1, queries.shape[-1])
+        value, metrics = losses.infonce(
+            queries,
+            documents,
+            batch.query_ids[task],
+            batch.document_ids[task],
+            c.loss.temperature,
+            sharding.AXIS,
+        )
+        total += value / tasks
+        seen.append(metrics)
+    return total, {'loss': total} | jax.tree.map(lambda *x: sum(x) / tasks, *seen)
+
+
+def embed(params, tokens, c: config.Encoder, key) -> Float[Array, 'n d']:
+    """Embeddings with dropout; the key of a row follows from its place in the global batch."""
+    if c.dropout == c.attention_dropout == 0:
+        return encoder.encode(params, tokens, c)
+    first = jax.lax.axis_index(sharding.AXIS) * tokens.shape[0]
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(tokens.shape[0]))
+    return encoder.encode(params, tokens, c, keys)

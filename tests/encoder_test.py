@@ -1,0 +1,215 @@
+import dataclasses
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hbt import config, encoder
+
+FAMILIES = ('xlmr', 'bert')
+
+
+def settings(family='xlmr', **changes):
+    base = dataclasses.replace(config.tiny().encoder, family=family, vocab_size=60, pad_id=1)
+    return dataclasses.replace(base, **changes)
+
+
+def random_params(c, seed=0):
+    """Normal parameters, biases and scales included, so that each of them matters."""
+    rng = np.random.default_rng(seed)
+    flat = {}
+    for path, shape in encoder.shapes(c).items():
+        noise = 0.2 * rng.standard_normal(shape)
+        flat[path] = jnp.asarray(noise + path.endswith('/scale'), jnp.float32)
+    return encoder.nest(flat)
+
+
+def random_tokens(c, lengths, width, left=False, seed=0):
+    rng = np.random.default_rng(seed)
+    tokens = np.full((len(lengths), width), c.pad_id, np.int32)
+    for row, length in zip(tokens, lengths, strict=True):
+        row[slice(width - length, width) if left else slice(0, length)] = rng.integers(
+            2, c.vocab_size, length
+        )
+    return jnp.asarray(tokens)
+
+
+def encode(params, tokens, c, keys=None):
+    return jax.jit(lambda p, t, k: encoder.encode(p, t, c, k))(params, tokens, keys)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+@pytest.mark.parametrize('pooling', ['mean', 'cls'])
+def test_an_embedding_does_not_depend_on_neighbours_or_on_the_amount_of_padding(family, pooling):
+    c = settings(family, pooling=pooling)
+    params = random_params(c)
+    tokens = random_tokens(c, [7, 3, 9, 1], 9)
+    together = encode(params, tokens, c)
+    wider = encode(params, jnp.pad(tokens, ((0, 0), (0, 11)), constant_values=c.pad_id), c)
+    np.testing.assert_allclose(wider, together, atol=2e-6)
+    for row, length in enumerate([7, 3, 9, 1]):
+        alone = encode(params, tokens[row : row + 1, :length], c)
+        np.testing.assert_allclose(alone[0], together[row], atol=2e-6)
+    np.testing.assert_allclose(encode(params, tokens[::-1], c)[::-1], together, atol=2e-6)
+
+
+@pytest.mark.parametrize('pooling', ['mean', 'cls'])
+def test_padding_on_the_left_is_padding_on_the_right_for_xlmr(pooling):
+    c = settings(pooling=pooling)
+    params = random_params(c)
+    right, left = (random_tokens(c, [7, 3, 9, 1], 9, left) for left in (False, True))
+    np.testing.assert_allclose(encode(params, left, c), encode(params, right, c), atol=2e-6)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_embeddings_are_float32_of_unit_length(family):
+    c = settings(family)
+    result = encode(encoder.init(c, jax.random.key(0)), random_tokens(c, [5, 1, 8], 8), c)
+    assert result.shape == (3, c.dim)
+    assert result.dtype == jnp.float32
+    np.testing.assert_allclose(jnp.linalg.norm(result, axis=-1), 1, atol=1e-6)
+
+
+def test_a_row_of_padding_only_stays_finite_and_leaves_the_others_alone():
+    c = settings()
+    params = random_params(c)
+    tokens = random_tokens(c, [4, 0, 6], 6)
+    result = encode(params, tokens, c)
+    assert jnp.isfinite(result).all()
+    np.testing.assert_allclose(result[::2], encode(params, tokens[::2], c), atol=2e-6)
+
+
+def test_mean_pooling_counts_real_tokens_and_cls_takes_the_first_of_them():
+    x = jnp.asarray([[[1.0, 2], [3, 4], [50, 60]], [[70, 80], [5, 6], [7, 8]]])
+    mask = jnp.asarray([[True, True, False], [False, True, True]])
+    np.testing.assert_array_equal(encoder.mean_pool(x, mask), [[2, 3], [6, 7]])
+    np.testing.assert_array_equal(encoder.first_pool(x, mask), [[1, 2], [5, 6]])
+
+
+def test_dropout_of_a_row_depends_on_its_key_only():
+    c = settings(dropout=0.3, attention_dropout=0.3)
+    params = random_params(c)
+    tokens = random_tokens(c, [7, 3, 9, 5], 9)
+    keys = jax.random.split(jax.random.key(3), 4)
+    together = encode(params, tokens, c, keys)
+    turned = encode(params, tokens[::-1], c, keys[::-1])
+    np.testing.assert_allclose(turned[::-1], together, atol=2e-6)
+    alone = encode(params, tokens[1:2], c, keys[1:2])
+    np.testing.assert_allclose(alone[0], together[1], atol=2e-6)
+    others = encode(params, tokens, c, jax.random.split(jax.random.key(4), 4))
+    assert (jnp.abs(others - together).max(axis=1) > 1e-2).all()
+
+
+def test_copies_of_a_text_differ_by_dropout_and_by_nothing_else():
+    c = settings(dropout=0.3, attention_dropout=0)
+    params = random_params(c)
+    tokens = jnp.repeat(random_tokens(c, [6], 6), 2, axis=0)
+    keys = jax.random.split(jax.random.key(0), 2)
+    first, second = encode(params, tokens, c, keys)
+    assert jnp.abs(first - second).max() > 1e-2
+    none = dataclasses.replace(c, dropout=0)
+    first, second = encode(params, tokens, none, keys)
+    np.testing.assert_allclose(first, second, atol=1e-6)
+    np.testing.assert_allclose(first, encode(params, tokens, c)[0], atol=2e-6)
+
+
+@pytest.mark.parametrize('part', ['dropout', 'attention_dropout'])
+def test_both_kinds_of_dropout_act(part):
+    c = settings(**{'dropout': 0, 'attention_dropout': 0, part: 0.3})
+    params = random_params(c)
+    tokens = random_tokens(c, [6, 6], 6)
+    dropped = encode(params, tokens, c, jax.random.split(jax.random.key(0), 2))
+    assert (jnp.abs(dropped - encode(params, tokens, c)).max(axis=1) > 1e-3).all()
+
+
+def test_dropout_zeroes_its_share_and_keeps_the_mean():
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = encoder.dropout(jnp.ones((4, 100, 100)), 0.25, keys)
+    np.testing.assert_allclose((x == 0).mean(axis=(1, 2)), 0.25, atol=0.02)
+    np.testing.assert_allclose(x.mean(axis=(1, 2)), 1, atol=0.03)
+    np.testing.assert_allclose(x[x != 0], 1 / 0.75, rtol=1e-6)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_the_gradient_reaches_every_parameter_in_use(family):
+    c = settings(family, types=2)
+    params = random_params(c)
+    tokens = random_tokens(c, [7, 3, 9, 5], 9)
+    target = jnp.asarray(np.random.default_rng(1).standard_normal((4, c.dim)), jnp.float32)
+    gradient = jax.jit(jax.grad(lambda p: (encoder.encode(p, tokens, c) * target).sum()))(params)
+    flat = flax.traverse_util.flatten_dict(gradient, sep='/')
+    used = np.unique(np.asarray(tokens)[np.asarray(tokens) != c.pad_id])
+    first = c.pad_id + 1 if family == 'xlmr' else 0
+    rows = {
+        'embeddings/token': used,
+        'embeddings/position': np.arange(first, first + 9),
+        'embeddings/type': np.asarray([0]),
+    }
+    for path, leaf in flat.items():
+        assert jnp.isfinite(leaf).all(), path
+        moved = np.flatnonzero(np.abs(np.asarray(leaf)).reshape(len(leaf), -1).max(axis=1) > 1e-6)
+        if path == 'layers/key/bias':  # softmax does not see what all keys have in common
+            np.testing.assert_allclose(leaf, 0, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(moved, rows.get(path, np.arange(len(leaf))), path)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_bfloat16_is_close_to_float32(family):
+    c = settings(family)
+    params = encoder.init(c, jax.random.key(0))
+    tokens = random_tokens(c, [7, 3, 9, 5], 9)
+    keys = jax.random.split(jax.random.key(0), 4)
+    half = dataclasses.replace(c, dtype='bfloat16')
+    for k in (None, keys):
+        result = encode(params, tokens, half, k)
+        assert result.dtype == jnp.float32
+        np.testing.assert_allclose(result, encode(params, tokens, c, k), atol=0.02)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_float64_agrees_with_float32(family):
+    c = settings(family)
+    params = random_params(c)
+    tokens = random_tokens(c, [7, 3, 9, 5], 9)
+    single = encode(params, tokens, c)
+    with jax.enable_x64(True):
+        wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+        double = encode(wide, tokens, dataclasses.replace(c, dtype='float64'))
+        assert double.dtype == jnp.float64
+        np.testing.assert_allclose(single, double, atol=1e-5)
+        assert np.abs(np.asarray(single) - np.asarray(double)).max() > 1e-9
+
+
+def test_the_scan_of_accelerators_computes_what_the_unrolled_layers_do(monkeypatch):
+    c = settings(layers=3)
+    params = random_params(c)
+    tokens = random_tokens(c, [7, 3, 9, 5], 9)
+    keys = jax.random.split(jax.random.key(0), 4)
+    unrolled = encode(params, tokens, c, keys)
+    monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
+    np.testing.assert_allclose(encode(params, tokens, c, keys), unrolled, atol=2e-6)
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_random_parameters_are_as_bert_is_initialised(family):
+    c = settings(family, vocab_size=500, types=2)
+    params = encoder.init(c, jax.random.key(0))
+    flat = flax.traverse_util.flatten_dict(params, sep='/')
+    assert {path: leaf.shape for path, leaf in flat.items()} == encoder.shapes(c)
+    assert {leaf.dtype for leaf in flat.values()} == {jnp.dtype('float32')}
+    for path, leaf in flat.items():
+        if path.endswith('/bias'):
+            assert (leaf == 0).all()
+        elif path.endswith('/scale'):
+            assert (leaf == 1).all()
+        elif leaf.size > 1000:
+            np.testing.assert_allclose(leaf.std(), c.init_std, rtol=0.1)
+    assert (params['embeddings']['token'][c.pad_id] == 0).all() == (family == 'xlmr')
+    again = encoder.init(c, jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+    kernels = [np.asarray(params['layers'][name]['kernel']) for name in ('query', 'key')]
+    assert not np.array_equal(*kernels)
+    assert not np.array_equal(kernels[0][0], kernels[0][1])
