@@ -12,14 +12,14 @@ def get_config(arg=None):
     args = config.parse(arg, alpha=0.5)
     return config.Config(
         name='demo' if args.alpha == 0.5 else f'demo_alpha{args.alpha:g}',
-        steps=1500,
+        steps=600,
         batch_size=64,
         log_every=50,
         ckpt_every=500,
         data=config.Data(
             root='stores/demo',
-            sources=('cldr:4000',),
-            tokenizer='train:4000',
+            sources=('cldr:8000',),
+            tokenizer='train:8000',
             query_length=48,
             passage_length=96,
         ),

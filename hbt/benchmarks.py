@@ -16,7 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-Row = tuple[str, str, str]
+from hbt import cldr
+
+Row = tuple[str, str, str]  # id, language, text
+CLDR_GROUPS = 400  # questions a language
 
 
 class Texts(NamedTuple):
@@ -112,6 +115,27 @@ def _lareqa(name: str, root: str | os.PathLike) -> Benchmark:
             keys.append(key)
             queries.append((f'q:{path.stem}:{key}', path.stem, text))
             answers[key].append(sentence)
+    return _assemble(name, queries, keys, documents, answers)
+
+
+def _cldr(name: str, root: str | os.PathLike) -> Benchmark:
+    """The embedded test groups; nothing is read from `root`."""
+    queries, keys, documents = [], [], []
+    answers = collections.defaultdict(list)
+    for group in cldr.groups('test', CLDR_GROUPS):
+        for language in cldr.LANGUAGES:
+            keys.append(group['id'])
+            queries.append((f'q:{language}:{group["id"]}', language, group['query'][language]))
+            document = f'd:{language}:{group["id"]}'
+            documents.append((document, language, group['passage'][language]))
+            answers[group['id']].append(document)
+    return _assemble(name, queries, keys, documents, answers)
+
+
+def _assemble(
+    name: str, queries: list[Row], keys: list[str], documents: list[Row], answers: dict
+) -> Benchmark:
+    """Orders the documents; query i is answered by the documents `answers[keys[i]]`."""
     documents.sort(reverse=True)
     row_of = {id: row for row, (id, _, _) in enumerate(documents)}
     relevant = np.full((len(queries), max(map(len, answers.values()))), -1, np.int32)
@@ -215,4 +239,4 @@ def _field(holder: Any, name: str, kind: type, place: str) -> Any:
     return holder[name]
 
 
-BENCHMARKS = {'xquad_r': _lareqa, 'mlqa_r': _lareqa}
+BENCHMARKS = {'xquad_r': _lareqa, 'mlqa_r': _lareqa, 'cldr': _cldr}

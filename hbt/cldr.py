@@ -60,8 +60,8 @@ CURRENCIES = tuple('BRL CHF EGP EUR GBP INR JPY KRW MXN PLN RUB SEK THB TRY USD 
 TONGUES = tuple('ar de en es fr hi it ja ko nl pt ru sv th tr zh'.split())
 UNITS = (
     'area-hectare',
-    'digital-megabyte',
     'energy-calorie',
+    'length-centimeter',
     'length-kilometer',
     'length-meter',
     'mass-gram',
@@ -73,9 +73,10 @@ UNITS = (
 NUMBERS = (12, 15, 18, 20, 25, 30, 36, 40, 45, 50, 60, 75, 80, 90, 100, 200)
 HOURS = tuple(range(6, 22))
 
-KEY = {'place': len(PLACES), 'weekday': 7, 'month': 12, 'money': len(CURRENCIES)}
-CELLS = 32 * 7 * 12 * 16
-TEST_SHARE = 8  # one combination of the key fields in 8 is for testing
+# The four facts of a record that its query always names, and the rest; with their number of values.
+KEY = {'place': len(PLACES), 'weekday': 7, 'month': 12, 'currency': len(CURRENCIES)}
+EXTRA = {'hour': len(HOURS), 'quantity': len(UNITS) * len(NUMBERS), 'tongue': len(TONGUES)}
+TEST_SHARE = 8  # one combination of the key in 8 is for testing
 
 
 def groups(
@@ -84,8 +85,9 @@ def groups(
     """`count` groups {'id', 'query': {lang: text}, 'passage': {lang: text}} of 'train' or 'test'.
 
     A group is a record of seven facts. Its passage states all of them in long forms; its query
-    names the four of its key (place, weekday, month, currency) in other forms and one more. No key
-    of one split, under whatever seed, occurs in the other; keys within 'test' never repeat.
+    names the four of its key (place, weekday, month, currency) in other forms, and one more. Atoms
+    are common to the splits, combinations are not: no key of one split, under whatever seed, occurs
+    in the other, and none repeats within 'test'. The same arguments give the same rows anywhere.
     Raises ValueError for an unknown split or language, a count < 1, or more test groups than keys.
     """
     if split not in ('train', 'test'):
@@ -124,33 +126,28 @@ def _shuffled(items, draw: int) -> tuple[list, int]:
     return items, draw
 
 
-CODE = 50
-
-
 def _group(split: str, seed: int, index: int, key: tuple, languages: tuple) -> dict:
+    """The row: one order and one choice of facts and forms, said in every language."""
     draw = _draw(split, seed, index)
     facts = dict(zip(KEY, key, strict=True))
-    draw, number = divmod(draw, len(NUMBERS))
-    facts['money'] = facts['money'] * len(NUMBERS) + number
-    for field, size in (
-        ('hour', len(HOURS)),
-        ('quantity', len(UNITS) * len(NUMBERS)),
-        ('tongue', len(TONGUES)),
-    ):
+    for field, size in EXTRA.items():
         draw, facts[field] = divmod(draw, size)
-    passage, draw = _shuffled(facts, draw)
-    extra, draw = _shuffled(('hour', 'quantity', 'tongue'), draw)
-    query, draw = _shuffled([*KEY, extra[0]], draw)
-    usecode = draw % 100 < CODE
-    if not usecode:
-        query = ['moneyname' if f == 'money' else f for f in query]
-        facts['moneyname'] = facts['money']
+    draw, amount = divmod(draw, len(NUMBERS))
+    facts['money'] = facts['currency'] * len(NUMBERS) + amount
+    facts['code'] = facts['currency']
+
+    passage, draw = _shuffled(['place', 'weekday', 'month', 'money', *EXTRA], draw)
+    draw, extra = divmod(draw, len(EXTRA))
+    draw, named = divmod(draw, 2)
+    money = 'currency' if named else 'code'
+    query, _ = _shuffled(['place', 'weekday', 'month', money, list(EXTRA)[extra]], draw)
+
     row = {'id': f'{split}-{seed}-{index:06d}', 'query': {}, 'passage': {}}
     for language in languages:
-        atoms = _atoms(language)
-        row['query'][language] = ' '.join(atoms[field][facts[field]][0] for field in query)
-        long = [atoms[field][facts[field]][1] for field in passage]
-        row['passage'][language] = babel.lists.format_list(long, locale=_locale(language))
+        short, long = _atoms(language)
+        row['query'][language] = ' '.join(short[field][facts[field]] for field in query)
+        clauses = [long[field][facts[field]] for field in passage]
+        row['passage'][language] = babel.lists.format_list(clauses, locale=_locale(language))
     return row
 
 
@@ -160,56 +157,53 @@ def _locale(language: str) -> babel.Locale:
 
 
 @functools.cache
-def _atoms(language: str) -> dict[str, list[tuple[str, str]]]:
-    """Field -> (form in a query, form in a passage) of each of its values."""
+def _atoms(language: str) -> tuple[dict, dict]:
+    """Field -> text of each of its values, as a query says it and as a passage says it."""
     locale = _locale(language)
-    days, months = locale.days, locale.months
-    money = [
-        (code, _spell(_money(code, n, locale), n, language)) for code in CURRENCIES for n in NUMBERS
-    ]
-    return {
-        'place': [(_city(zone, locale), locale.territories[code]) for code, zone in PLACES.items()],
-        'weekday': [
-            (days['stand-alone']['abbreviated'][i], days['stand-alone']['wide'][i])
-            for i in range(7)
-        ],
-        'month': [
-            (months['format']['abbreviated'][i], months['stand-alone']['wide'][i])
-            for i in range(1, 13)
-        ],
-        'money': money,
-        'moneyname': [
-            (babel.numbers.get_currency_name(c, locale=locale), '')
-            for c in CURRENCIES
-            for n in NUMBERS
-        ],
-        'hour': [_hour(hour, locale) for hour in HOURS],
-        'quantity': [_quantity(unit, n, language) for unit in UNITS for n in NUMBERS],
-        'tongue': [(locale.languages[code],) * 2 for code in TONGUES],
+    times = [datetime.time(hour) for hour in HOURS]
+    quantities = [_quantity(unit, n, language) for unit in UNITS for n in NUMBERS]
+    tongues = [locale.languages[code] for code in TONGUES]
+    short = {
+        'place': [_city(zone, locale) for zone in PLACES.values()],
+        'weekday': [locale.days['stand-alone']['abbreviated'][day] for day in range(7)],
+        'month': [locale.months['format']['abbreviated'][month] for month in range(1, 13)],
+        'currency': [babel.numbers.get_currency_name(c, locale=locale) for c in CURRENCIES],
+        'code': CURRENCIES,
+        'hour': [babel.dates.format_time(time, 'short', locale=locale) for time in times],
+        'quantity': [short for short, _ in quantities],
+        'tongue': tongues,
     }
+    long = {
+        'place': [locale.territories[code] for code in PLACES],
+        'weekday': [locale.days['stand-alone']['wide'][day] for day in range(7)],
+        'month': [locale.months['stand-alone']['wide'][month] for month in range(1, 13)],
+        'money': [_money(code, n, language) for code in CURRENCIES for n in NUMBERS],
+        'hour': [babel.dates.format_skeleton('Bh', time, locale=locale) for time in times],
+        'quantity': [long for _, long in quantities],
+        'tongue': tongues,
+    }
+    return _one_space(short), _one_space(long)
+
+
+def _one_space(atoms: dict) -> dict:
+    """CLDR has narrow and no-break spaces; no reader of the demo wants two kinds."""
+    return {field: [' '.join(text.split()) for text in texts] for field, texts in atoms.items()}
 
 
 def _city(zone: str, locale: babel.Locale) -> str:
     """CLDR leaves out the city where it is spelled as in the zone's name."""
-    return locale.time_zones.get(zone, {}).get('city') or zone.split('/')[-1].replace('_', ' ')
+    return locale.time_zones.get(zone, {}).get('city') or zone.split('/')[-1]
 
 
-def _money(code: str, number: int, locale: babel.Locale) -> str:
-    return babel.numbers.format_currency(
-        number, code, '#,##0', locale, currency_digits=False, format_type='name'
+def _money(code: str, number: int, language: str) -> str:
+    text = babel.numbers.format_currency(
+        number, code, '#,##0', _locale(language), currency_digits=False, format_type='name'
     )
-
-
-def _hour(hour: int, locale: babel.Locale) -> tuple[str, str]:
-    time = datetime.time(hour)
-    return (
-        babel.dates.format_time(time, 'short', locale=locale),
-        babel.dates.format_skeleton('Bh', time, locale=locale),
-    )
+    return _spell(text, number, language)
 
 
 def _quantity(unit: str, number: int, language: str) -> tuple[str, str]:
-    """babel answers with the unit's code where the long form is inherited from the short one."""
+    """babel answers with the unit's code where CLDR inherits the long form from the short one."""
     short, long = (
         babel.units.format_unit(number, unit, length, locale=_locale(language))
         for length in ('short', 'long')

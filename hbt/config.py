@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import typing
+from collections import abc
 
 
 def setting(default, doc: str):
@@ -153,7 +154,7 @@ BOUNDS = {  # setting -> (smallest, largest) value allowed
 }
 
 
-def fields(config, prefix: str = '') -> typing.Iterator[tuple[str, object]]:
+def fields(config, prefix: str = '') -> abc.Iterator[tuple[str, object]]:
     """Yields (dotted name, value) of every setting."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -193,7 +194,7 @@ def split_tuples(config) -> None:
             setattr(config, field.name, tuple(x for item in value for x in item.split(',') if x))
 
 
-def check_flags(argv: typing.Sequence[str]) -> None:
+def check_flags(argv: abc.Sequence[str]) -> None:
     """ValueError for a `--config.name=` on the command line that is no setting."""
     known = [name for name, _ in fields(Config())]
     for arg in argv:

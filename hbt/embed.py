@@ -4,7 +4,7 @@ Hides padding, batching and the order of the computation. Called by `evaluate`.
 """
 
 import functools
-import typing
+from collections import abc
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from hbt import config, encoder, log, store
 
 
 def tokenise(
-    tokenizer: tokenizers.Tokenizer, texts: typing.Sequence[str], prefix: str, limit: int
+    tokenizer: tokenizers.Tokenizer, texts: abc.Sequence[str], prefix: str, limit: int
 ) -> store.Table:
     """Token ids of `prefix + text`; texts longer than `limit` are cut and keep their end token."""
     specials = tokenizer.encode('').ids
@@ -30,7 +30,7 @@ def tokenise(
     return store.Table(tokens, offsets, np.ones(len(cut), np.uint64), None)
 
 
-def make(c: config.Config, mesh: jax.sharding.Mesh) -> typing.Callable:
+def make(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
     """`embed(params, texts, what) -> [n d]`; `what` names the progress bar."""
     split = NamedSharding(mesh, P('data'))
     encode = jax.jit(

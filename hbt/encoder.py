@@ -9,6 +9,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from hbt import config
@@ -72,7 +73,7 @@ def nest(flat: dict) -> Params:
 
 def encode(
     params: Params,
-    tokens: Int[Array, 'b l'],
+    tokens: Int[Array | np.ndarray, 'b l'],
     c: config.Encoder,
     keys: Array | None = None,
 ) -> Float[Array, 'b d']:

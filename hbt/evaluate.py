@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import typing
+from collections import abc
 
 import numpy as np
 import tokenizers
@@ -28,7 +29,7 @@ class Result(typing.NamedTuple):
     pooled: np.ndarray  # q r; ranks in the union of all corpora
 
 
-def make(c: config.Config, tokenizer: tokenizers.Tokenizer, mesh) -> typing.Callable:
+def make(c: config.Config, tokenizer: tokenizers.Tokenizer, mesh) -> abc.Callable:
     """`run(params) -> {benchmark: Result}` for the benchmarks of the config, tokenised once.
 
     Raises ValueError where a benchmark cannot be read.

@@ -125,6 +125,7 @@ def architecture(path: str | pathlib.Path, base: config.Encoder) -> config.Encod
             values[setting] = ACTIVATIONS[value]
         elif setting == 'eps':
             demand(type(value) in (int, float) and value > 0, file, key, 'a positive number', value)
+            values[setting] = float(value)
         else:
             least = 0 if setting == 'pad_id' else 1
             holds = type(value) is int and value >= least
@@ -301,7 +302,7 @@ def some(names: list[str], limit: int = 4) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')
 
 
 def listing(path) -> str:

@@ -26,25 +26,25 @@ def infonce(
     loss, and scalars to log: accuracy (the positive is above all negatives) and margin (positive
     minus mean negative cosine).
     """
-    kind = jnp.promote_types(queries.dtype, jnp.float32)
+    kind = jnp.float64 if queries.dtype == jnp.float64 else jnp.float32
     queries, documents = queries.astype(kind), documents.astype(kind)
     b, n, d = documents.shape
-    row = jnp.arange(b)
+    row = jnp.arange(b, dtype=jnp.int32)
     everyone = documents.reshape(b * n, d), document_ids.reshape(-1), jnp.repeat(query_ids, n)
     if axis is not None:
         everyone = jax.lax.all_gather(everyone, axis, tiled=True)
         row = row + jax.lax.axis_index(axis) * b
     columns, column_ids, column_queries = everyone
-    is_positive = jnp.arange(columns.shape[0]) % n == 0
+    is_positive = jnp.arange(columns.shape[0], dtype=jnp.int32) % n == 0
     cosine = jnp.matmul(queries, columns.T, precision=jax.lax.Precision.HIGHEST)  # b m
-    own = jnp.arange(columns.shape[0])[None] == (row * n)[:, None]
+    own = jnp.arange(columns.shape[0], dtype=jnp.int32)[None] == (row * n)[:, None]
     mask = own | negatives(query_ids, document_ids[:, 0], column_ids, column_queries, is_positive)
     logits = jnp.where(mask, cosine / temperature, -jnp.inf)
     positive = jnp.where(own, cosine, 0).sum(1)  # b
     loss = (jax.nn.logsumexp(logits, axis=1) - positive / temperature).mean()
     others = mask & ~own
     hardest = jnp.where(others, cosine, -jnp.inf).max(1)
-    mean_negative = jnp.where(others, cosine, 0).sum(1) / jnp.maximum(others.sum(1), 1)
+    mean_negative = jnp.where(others, cosine, 0).sum(1) / jnp.maximum(others.sum(1, dtype=kind), 1)
     return loss, {
         'accuracy': (positive > hardest).mean(dtype=kind),
         'margin': (positive - mean_negative).mean(),

@@ -10,6 +10,7 @@ import pathlib
 import shutil
 import time
 import typing
+from collections import abc
 
 import jax
 import tokenizers
@@ -38,7 +39,7 @@ class Run(typing.NamedTuple):
     workdir: pathlib.Path
     mesh: jax.sharding.Mesh
     batches: sampler.Sampler
-    evaluation: typing.Callable
+    evaluation: abc.Callable
     metrics: log.Metrics
     checkpoints: checkpoint.Checkpoints
 

@@ -3,8 +3,12 @@
 Hides optax. Called by `train`.
 """
 
+import math
+
 import jax
+import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Float
 
 from hbt import config
 
@@ -23,16 +27,19 @@ def schedule(c: config.Optim, steps: int) -> optax.Schedule:
     """Linear warm-up to the peak, then to zero at `steps`, or constant."""
     warmup = min(c.warmup, steps)
     rest = max(steps - warmup, 1)
-    after = {
-        'linear': optax.linear_schedule(c.lr, 0.0, rest),
-        'cosine': optax.cosine_decay_schedule(c.lr, rest),
-        'constant': optax.constant_schedule(c.lr),
+    shape = {
+        'linear': lambda x: 1 - x,
+        'cosine': lambda x: 0.5 * (1 + jnp.cos(math.pi * x)),
+        'constant': jnp.ones_like,
     }[c.schedule]
-    if not warmup:
-        return after
-    # The first step already moves: its rate is lr / warmup, not 0.
-    rising = optax.linear_schedule(c.lr / warmup, c.lr, max(warmup - 1, 1))
-    return optax.join_schedules([rising, after], [warmup])
+
+    def rate(count) -> Float[Array, '']:
+        count = jnp.asarray(count, jnp.float32)
+        rising = (count + 1) / max(warmup, 1)  # the first step already moves
+        falling = shape(jnp.clip((count - warmup) / rest, 0, 1))
+        return c.lr * jnp.where(count < warmup, rising, falling)
+
+    return rate
 
 
 def decays(params) -> dict:

@@ -12,6 +12,7 @@ import os
 import pathlib
 import shutil
 import typing
+from collections import abc
 
 import numpy as np
 import scipy.sparse
@@ -23,7 +24,7 @@ from hbt import config, hf, log, sources, store
 CHUNK = 1024  # rows tokenised at a time
 
 
-def prepare(data: config.Data, out: str | os.PathLike, inputs: typing.Sequence[str]) -> store.Store:
+def prepare(data: config.Data, out: str | os.PathLike, inputs: abc.Sequence[str]) -> store.Store:
     """Reads `inputs`, tokenises them once and writes the store `out`, whole or not at all.
 
     A store that was made from the same bytes with the same settings is opened as it is. Raises
@@ -33,7 +34,7 @@ def prepare(data: config.Data, out: str | os.PathLike, inputs: typing.Sequence[s
     out = pathlib.Path(out)
     readers = sources.open_all(inputs)
     if data.tokenizer.startswith('train:'):
-        tokenizer = train_tokenizer(data.tokenizer, readers)
+        tokenizer = train_tokenizer(data, readers)
     else:
         tokenizer = hf.tokenizer(data.tokenizer)
     manifest = describe(data, tokenizer, readers)
@@ -55,11 +56,11 @@ def prepare(data: config.Data, out: str | os.PathLike, inputs: typing.Sequence[s
     return store.open(out)
 
 
-def train_tokenizer(spec: str, readers) -> tokenizers.Tokenizer:
+def train_tokenizer(data: config.Data, readers) -> tokenizers.Tokenizer:
     """A Unigram tokenizer like XLM-R's, of the size in `train:SIZE`, from the texts themselves."""
-    size = spec.removeprefix('train:')
+    size = data.tokenizer.removeprefix('train:')
     if not size.isdigit() or int(size) < 300:
-        raise ValueError(f'data.tokenizer: expected train:SIZE of 300 or more, got {spec!r}')
+        raise ValueError(f'tokenizer: expected train:SIZE of 300 or more, got {data.tokenizer!r}')
     specials = ['<s>', '<pad>', '</s>', '<unk>']
     tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram())
     tokenizer.normalizer = tokenizers.normalizers.NFKC()
@@ -69,10 +70,10 @@ def train_tokenizer(spec: str, readers) -> tokenizers.Tokenizer:
         vocab_size=int(size), special_tokens=specials, unk_token='<unk>', show_progress=False
     )
     texts = (
-        text
+        prefix + text
         for reader in readers
         for row in reader.rows()
-        for side in (row.query, row.passage)
+        for prefix, side in ((data.query_prefix, row.query), (data.passage_prefix, row.passage))
         for text in side.values()
     )
     tokenizer.train_from_iterator(texts, trainer)

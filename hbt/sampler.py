@@ -6,14 +6,14 @@ is remembered between steps, so a run resumes exactly, on any number of hosts. C
 
 import collections
 import typing
+from collections import abc
 
 import numpy as np
 from jaxtyping import Int
 
-from hbt import config, store
+from hbt import config, losses, store
 
 BLOCK = 4096  # draws made at a time
-ABSENT = -2  # document id of a hard negative that a row does not have
 KINDS = ('mono', 'cross')
 
 
@@ -65,7 +65,7 @@ class Stream:
     draws are made when asked for; the running counts at their borders are kept.
     """
 
-    def __init__(self, key: typing.Sequence[int], weights: typing.Sequence[float]):
+    def __init__(self, key: abc.Sequence[int], weights: abc.Sequence[float | int]):
         self.key = key
         total = np.cumsum(np.asarray(weights, np.float64))
         self.edges = total / total[-1]
@@ -91,8 +91,13 @@ class Stream:
         nth += self.before[first][draws]
         return draws[-size:], nth[-size:]
 
+    def one(self, i: int) -> tuple[int, int]:
+        """Draw i, and how many equal ones precede it."""
+        (draw,), (nth,) = self.at(i, 1)
+        return int(draw), int(nth)
 
-def permute(index: Int[np.ndarray, ' n'], size: int, key: typing.Sequence[int]) -> np.ndarray:
+
+def permute(index: Int[np.ndarray, ' n'], size: int, key: abc.Sequence[int]) -> np.ndarray:
     """Row at each place of an endless walk over `size` rows, each once an epoch.
 
     Place i is in epoch i // size; every epoch has an order of its own. A Feistel network of six
@@ -158,13 +163,13 @@ class Sampler:
         a dataset by size, then for each row an ordered pair of different languages uniformly.
         """
         rows = self.config.batch_size
-        (kind,), (nth,) = self.kinds.at(step, 1)
+        kind, nth = self.kinds.one(step)
         if kind == 0:
-            (choice,), (nth,) = self.mono_pools.at(nth, 1)
+            choice, nth = self.mono_pools.one(nth)
             pools, choices = self.mono, np.full(rows, choice)
             places = nth * rows + np.arange(rows)
         else:
-            (choice,), (nth,) = self.cross_datasets.at(nth, 1)
+            choice, nth = self.cross_datasets.one(nth)
             dataset = list(self.cross)[choice]
             pools = self.cross[dataset]
             choices, places = self.pairs[dataset].at(nth * rows, rows)
@@ -192,10 +197,10 @@ class Sampler:
         ):
             cells = [cell for i, p in enumerate(plans) for cell in self.cells(i, p, side, depth)]
             longest = max(store.lengths(c.table, c.texts, limit).max(initial=1) for c in cells)
-            width = min(limit, store.bucket(longest))
+            width = min(limit, store.bucket(int(longest)))
             shape = (len(plans), size, depth)
             tokens = np.full((*shape, width), self.tokenizer['pad_id'], np.int32)
-            ids = np.full(shape, ABSENT, np.int32)
+            ids = np.full(shape, losses.ABSENT, np.int32)
             for c in cells:
                 mine = (c.rows >= start) & (c.rows < start + size)
                 at = c.task, c.rows[mine] - start, c.slot
@@ -211,7 +216,7 @@ class Sampler:
         (queries, query_ids), (documents, document_ids) = sides
         return plans, Batch(queries[:, :, 0], documents, query_ids[:, :, 0], document_ids)
 
-    def cells(self, task: int, plan: Plan, side: str, depth: int) -> typing.Iterator[Cell]:
+    def cells(self, task: int, plan: Plan, side: str, depth: int) -> abc.Iterator[Cell]:
         """The texts of a side of a plan, by language; those of slot 1 and up are hard negatives."""
         dataset = self.store.datasets[plan.dataset]
         asked = plan.query_language if side == 'query' else plan.passage_language
@@ -247,7 +252,7 @@ def check_fit(c: config.Config, s: store.Store) -> tuple[str, ...]:
     return languages
 
 
-def find_pools(s: store.Store, number: int, languages: tuple[str, ...]) -> typing.Iterator[Pool]:
+def find_pools(s: store.Store, number: int, languages: tuple[str, ...]) -> abc.Iterator[Pool]:
     """Every pool of a dataset that is not empty.
 
     A group whose query and passage are the same text is in no pool: nothing is to be learned.

@@ -4,7 +4,7 @@ Hides jax.distributed, shard_map and pmap. The mesh has one axis, `data`. Called
 `search` and `evaluate`.
 """
 
-import typing
+from collections import abc
 
 import jax
 import numpy as np
@@ -14,9 +14,9 @@ from jax.sharding import PartitionSpec as P
 AXIS = 'data'
 
 
-def make_mesh() -> jax.sharding.Mesh:
-    """All devices of all hosts; those of a host are neighbours, so its rows are too."""
-    devices = sorted(jax.devices(), key=lambda d: (d.process_index, d.id))
+def make_mesh(devices: abc.Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """These devices, or all of all hosts; those of a host are neighbours, so its rows are too."""
+    devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
     return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
@@ -43,7 +43,7 @@ def varying(tree):
     return jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to='varying'), tree)
 
 
-def spmd(function, mesh, mapping: str, dim: int, donate: bool = False) -> typing.Callable:
+def spmd(function, mesh, mapping: str, dim: int, donate: bool = False) -> abc.Callable:
     """Maps `function(replicated, split)` over the devices and compiles it.
 
     Axis `dim` of every array of `split`, which are this host's rows in numpy, is divided over the
@@ -80,7 +80,7 @@ def by_pmap(function, mesh, dim, donate):
     )
 
     def call(replicated, split):
-        n = jax.local_device_count()
+        n = mesh.local_mesh.size
         split = jax.tree.map(lambda x: np.stack(np.split(x, n, axis=dim)), split)
         return mapped(replicated, split)
 

@@ -11,6 +11,7 @@ import json
 import pathlib
 import typing
 import zlib
+from collections import abc
 
 import babel
 
@@ -32,10 +33,10 @@ class Source(typing.NamedTuple):
     name: str
     origin: str
     sha256: str
-    rows: typing.Callable[[], typing.Iterator[Row]]
+    rows: abc.Callable[[], abc.Iterator[Row]]
 
 
-def open_all(inputs: typing.Sequence[str]) -> list[Source]:
+def open_all(inputs: abc.Sequence[str]) -> list[Source]:
     """Opens `FILE` (JSONL, plain or gzip) or `cldr:GROUPS` inputs, without reading rows yet.
 
     Raises ValueError for a missing file, an unknown scheme, or two inputs of one name.
@@ -60,7 +61,7 @@ def jsonl_source(path: str) -> Source:
     return Source(name, file.name, digest, functools.partial(read_jsonl, file))
 
 
-def read_jsonl(file: pathlib.Path) -> typing.Iterator[Row]:
+def read_jsonl(file: pathlib.Path) -> abc.Iterator[Row]:
     """Yields the rows of a file; line n holds row n."""
     with file.open('rb') as raw:
         lines = gzip.open(raw) if raw.read(2) == b'\x1f\x8b' else raw

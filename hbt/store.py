@@ -41,7 +41,7 @@ class Dataset(typing.NamedTuple):
     base: int  # groups of the datasets before this one: makes classes unique over the store
     ids: tuple[np.ndarray, np.ndarray]  # bytes and offsets
 
-    def id(self, group: int) -> str:
+    def id(self, group: int | np.integer) -> str:
         """The id that the source gives to a group."""
         data, offsets = self.ids
         return bytes(data[offsets[group] : offsets[group + 1]]).decode()

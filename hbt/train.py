@@ -5,6 +5,7 @@ Hides how encoder, loss, optimizer and devices fit together. Called by `main`.
 
 import dataclasses
 import typing
+from collections import abc
 
 import jax
 import jax.numpy as jnp
@@ -73,15 +74,16 @@ def init(c: config.Config, mesh) -> State:
     return jax.jit(lambda: build(encoder.init(c.encoder, key)), out_shardings=replicated)()
 
 
-def make_step(c: config.Config, mesh) -> typing.Callable:
+def make_step(c: config.Config, mesh) -> abc.Callable:
     """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up."""
     transform, rate = optim.make(c.optim, c.steps)
 
     def step(state: State, batch: sampler.Batch):
         grads, metrics = gradient(state.params, batch, c, state.step)
-        updates, opt = transform.update(grads, state.opt, state.params)
+        with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
+            updates, opt = transform.update(grads, state.opt, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics |= {'grad_norm': optax.global_norm(grads), 'lr': rate(state.step)}
+        metrics |= {'grad_norm': optax.tree.norm(grads), 'lr': rate(state.step)}
         return State(state.step + 1, params, opt), metrics
 
     return sharding.spmd(step, mesh, c.mapping, dim=1, donate=True)
@@ -126,5 +128,7 @@ def embed(params, tokens, c: config.Encoder, key) -> Float[Array, 'n d']:
     if c.dropout == c.attention_dropout == 0:
         return encoder.encode(params, tokens, c)
     first = jax.lax.axis_index(sharding.AXIS) * tokens.shape[0]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(tokens.shape[0]))
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        key, first + jnp.arange(tokens.shape[0], dtype=jnp.int32)
+    )
     return encoder.encode(params, tokens, c, keys)

@@ -1,0 +1,101 @@
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from hbt import config
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_every_setting_has_a_meaning():
+    def walk(cls):
+        for field in dataclasses.fields(cls):
+            if dataclasses.is_dataclass(field.type):
+                yield from walk(field.type)
+            else:
+                yield field
+
+    assert all(field.metadata.get('doc') for field in walk(config.Config))
+
+
+def test_every_config_in_configs_passes_its_check():
+    for path in sorted((ROOT / 'configs').glob('*.py')):
+        scope = {}
+        exec(path.read_text(), scope)  # noqa: S102
+        assert config.check(scope['get_config']()).name == path.stem
+
+
+@pytest.mark.parametrize(
+    'name, value, message',
+    [
+        ('mapping', 'vmap', 'mapping: expected one of shard_map, pmap'),
+        ('steps', 0, 'steps: expected 1 to'),
+        ('sampler.alpha', 1.5, 'sampler.alpha: expected 0 to 1, got 1.5'),
+        ('encoder.pooling', 'max', 'encoder.pooling: expected one of mean, cls'),
+        ('encoder.heads', 5, 'encoder.dim: expected a multiple of encoder.heads=5, got 32'),
+        ('loss.temperature', 0.0, 'loss.temperature: expected'),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(name, value, message):
+    c = config.tiny()
+    *parents, field = name.split('.')
+    holder = c
+    for parent in parents:
+        holder = getattr(holder, parent)
+    setattr(holder, field, value)
+    with pytest.raises(ValueError, match=message):
+        config.check(c)
+
+
+def test_the_argument_of_a_config_file_is_typed_and_checked():
+    assert config.parse('alpha=0,size=large', alpha=0.5, size='base') == (0.0, 'large')
+    with pytest.raises(ValueError, match="expected alpha, got 'alfa'"):
+        config.parse('alfa=0', alpha=0.5)
+    with pytest.raises(ValueError, match="alpha: expected float, got 'x'"):
+        config.parse('alpha=x', alpha=0.5)
+
+
+def test_a_mistyped_setting_is_refused_with_the_nearest_one():
+    config.check_flags(['main', '--config=f.py', '--config.sampler.alpha=0'])
+    with pytest.raises(ValueError, match='sampler.alfa.*such as --config.sampler.alpha'):
+        config.check_flags(['main', '--config.sampler.alfa=0'])
+
+
+def test_words_of_a_tuple_may_be_typed_with_commas():
+    c = config.tiny(sampler=config.Sampler(languages=('en,de',)))
+    assert config.check(c).sampler.languages == ('en', 'de')
+
+
+def test_a_saved_config_is_read_back_equal(tmp_path):
+    c = config.tiny(sampler=config.Sampler(alpha=0.25, languages=('en', 'de')))
+    config.save(c, tmp_path / 'config.json')
+    assert config.load(tmp_path / 'config.json') == c
+    (tmp_path / 'config.json').write_text('{"stepz": 3}')
+    with pytest.raises(ValueError, match='config.json: stepz'):
+        config.load(tmp_path / 'config.json')
+
+
+def test_changes_name_the_settings_that_differ():
+    old, new = config.tiny(), config.tiny(optim=config.Optim(lr=1.0, warmup=2))
+    assert config.changes(old, new) == {'optim.lr': (1e-3, 1.0)}
+
+
+def program(*args, module='hbt.main'):
+    return subprocess.run(
+        [sys.executable, '-m', module, *args], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_a_program_ends_a_users_error_in_one_line():
+    for args in (
+        ['--config=configs/demo.py', '--config.sampler.alfa=1'],
+        ['--config=configs/demo.py', '--config.steps=many'],
+        ['--config=configs/nowhere.py'],
+        [],
+    ):
+        done = program(*args)
+        assert done.returncode == 2
+        assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr

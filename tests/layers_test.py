@@ -1,0 +1,40 @@
+"""Imports of the package point strictly downward."""
+
+import ast
+import pathlib
+
+import hbt
+
+LAYERS = (
+    {'config', 'sharding', 'metrics', 'log', 'cldr'},
+    {'sources', 'store', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
+    {'sampler', 'hf', 'search', 'embed'},
+    {'prepare', 'train', 'evaluate'},
+    {'main'},
+)
+FOLDER = pathlib.Path(hbt.__file__).parent
+
+
+def imports(path: pathlib.Path) -> set[str]:
+    """Modules of hbt that a module names."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == 'hbt':
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith('hbt.'):
+            found.add(node.module.split('.')[1])
+        elif isinstance(node, ast.Import):
+            found |= {a.name.split('.')[1] for a in node.names if a.name.startswith('hbt.')}
+    return found
+
+
+def test_every_module_has_a_layer():
+    modules = {path.stem for path in FOLDER.glob('*.py')} - {'__init__'}
+    assert modules == set.union(*LAYERS)
+
+
+def test_modules_import_lower_layers_only():
+    level = {module: i for i, layer in enumerate(LAYERS) for module in layer}
+    for path in FOLDER.glob('*.py'):
+        for module in imports(path):
+            assert level[module] < level[path.stem], f'{path.name} imports {module}'

@@ -1,0 +1,215 @@
+import collections
+import itertools
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+
+from hbt import config, losses, prepare, sampler
+
+
+def write(path, rows):
+    path.write_text(''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows))
+    return str(path)
+
+
+def group(i, languages, name='g', negatives=None):
+    row = {
+        'id': f'{name}{i}',
+        'query': {x: f'question {i} of {name} in {x}' for x in languages},
+        'passage': {x: f'answer {i} of {name} in {x}' for x in languages},
+    }
+    return row | ({'negatives': negatives} if negatives else {})
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory):
+    """Two data sets: `big` in three languages, some rows in two; `small` in English only."""
+    folder = tmp_path_factory.mktemp('store')
+    cycle = itertools.cycle([('en', 'de', 'ja'), ('en', 'de'), ('ja', 'de')])
+    big = [group(i, x) for i, x in zip(range(300), cycle, strict=False)]
+    small = [group(i, ('en',), 's') for i in range(100)]
+    inputs = [write(folder / 'big.jsonl', big), write(folder / 'small.jsonl', small)]
+    data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
+    return prepare.prepare(data, folder / 'store', inputs)
+
+
+def make(stored, alpha=0.5, batch_size=32, **changes):
+    c = config.tiny(batch_size=batch_size, sampler=config.Sampler(alpha=alpha, **changes))
+    return sampler.Sampler(c, stored)
+
+
+def test_a_stream_counts_what_came_before():
+    stream = sampler.Stream((1, 2), (0.2, 0.5, 0.3))
+    draws, nth = stream.at(0, 20_000)
+    seen = collections.Counter()
+    for value, count in zip(draws, nth, strict=True):
+        assert seen[value] == count
+        seen[value] += 1
+    for start, size in ((0, 1), (4095, 2), (9000, 5000), (19_999, 1)):
+        again = sampler.Stream((1, 2), (0.2, 0.5, 0.3)).at(start, size)
+        np.testing.assert_array_equal(again[0], draws[start : start + size])
+        np.testing.assert_array_equal(again[1], nth[start : start + size])
+    assert abs(seen[1] / 20_000 - 0.5) < 0.015
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 7, 64, 1000, 4097])
+def test_a_permutation_visits_every_row_once_an_epoch(size):
+    walk = sampler.permute(np.arange(3 * size), size, (5, 6))
+    epochs = walk.reshape(3, size)
+    assert (np.sort(epochs, axis=1) == np.arange(size)).all()
+    if size >= 64:
+        assert (epochs[0] != epochs[1]).mean() > 0.9
+        assert abs(np.corrcoef(epochs[0], np.arange(size))[0, 1]) < 0.4
+
+
+def test_a_monolingual_batch_is_in_one_language(stored):
+    s = make(stored, alpha=1.0)
+    for step in range(50):
+        plan = s.plan(step)
+        assert plan.kind == 'mono'
+        assert len({*plan.query_language, *plan.passage_language}) == 1
+
+
+def test_a_cross_lingual_row_has_two_languages_and_a_batch_mixes_pairs(stored):
+    s = make(stored, alpha=0.0)
+    for step in range(50):
+        plan = s.plan(step)
+        assert plan.kind == 'cross'
+        assert (plan.query_language != plan.passage_language).all()
+        assert len(set(zip(plan.query_language, plan.passage_language, strict=True))) >= 4
+
+
+def test_hybrid_batches_are_monolingual_with_probability_alpha(stored):
+    s = make(stored, alpha=0.3, batch_size=2)
+    share = np.mean([s.plan(step).kind == 'mono' for step in range(4000)])
+    assert abs(share - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 4000)
+
+
+def test_languages_are_uniform_and_datasets_by_size_within_a_language(stored):
+    s = make(stored, alpha=1.0, batch_size=2)
+    plans = [s.plan(step) for step in range(3000)]
+    languages = collections.Counter(s.languages[p.query_language[0]] for p in plans)
+    assert all(abs(languages[x] / 3000 - 1 / 3) < 0.035 for x in ('de', 'en', 'ja'))
+    english = [p.dataset for p in plans if s.languages[p.query_language[0]] == 'en']
+    assert abs(np.mean(english) - 100 / 300) < 0.06  # 200 rows of big have English, 100 of small
+
+
+def test_pairs_of_a_cross_lingual_batch_are_uniform(stored):
+    s = make(stored, alpha=0.0, batch_size=60)
+    pairs = collections.Counter()
+    for step in range(1000):
+        plan = s.plan(step)
+        pairs.update(zip(plan.query_language, plan.passage_language, strict=True))
+    assert len(pairs) == 6
+    assert all(abs(n / 60_000 - 1 / 6) < 4 * np.sqrt(5 / 36 / 60_000) for n in pairs.values())
+
+
+def test_a_row_is_never_drawn_for_a_language_it_lacks(stored):
+    for alpha in (0.0, 1.0):
+        s = make(stored, alpha=alpha)
+        for step in range(100):
+            plan = s.plan(step)
+            dataset = stored.datasets[plan.dataset]
+            for g, q, p in zip(*plan[3:], strict=True):
+                assert dataset.query[s.languages[q]].hashes[g]
+                assert dataset.passage[s.languages[p]].hashes[g]
+
+
+def test_a_pool_is_drawn_without_replacement(stored):
+    s = make(stored, alpha=1.0, batch_size=20, languages=('ja',))  # 200 rows have Japanese
+    rows = np.concatenate([s.plan(step).groups for step in range(20)])
+    assert (np.bincount(rows[:200], minlength=300) <= 1).all()
+    assert (np.bincount(rows, minlength=300)[np.unique(rows)] == 2).all()
+
+
+def test_a_batch_is_a_function_of_the_step_alone(stored):
+    forwards = [make(stored).batch(step)[1] for step in range(6)]
+    s = make(stored)
+    for step in (5, 2, 4, 0):
+        for a, b in zip(s.batch(step)[1], forwards[step], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_the_parts_of_the_hosts_make_the_whole_batch(stored):
+    s = make(stored)
+    for step in range(5):
+        whole = s.batch(step)[1]
+        for parts in (2, 8):
+            pieces = [make(stored).batch(step, i, parts)[1] for i in range(parts)]
+            for a, *b in zip(whole, *pieces, strict=True):
+                np.testing.assert_array_equal(a, np.concatenate(b, axis=1))
+
+
+def test_a_batch_holds_the_texts_of_its_plan(stored):
+    tokenizer = tokenizers.Tokenizer.from_file(str(stored.path / 'tokenizer.json'))
+    s = make(stored)
+    for step in range(4):
+        (plan,), batch = s.batch(step)
+        dataset = stored.datasets[plan.dataset]
+        for i, (g, q, p) in enumerate(zip(*plan[3:], strict=True)):
+            name, number = dataset.id(g)[0], dataset.id(g)[1:]
+            query = tokenizer.decode(batch.queries[0, i]).strip()
+            passage = tokenizer.decode(batch.documents[0, i, 0]).strip()
+            assert query == f'Query: question {number} of {name} in {s.languages[q]}'
+            assert passage == f'Passage: answer {number} of {name} in {s.languages[p]}'
+
+
+def test_rows_that_share_a_text_share_an_identity(tmp_path):
+    rows = [group(i, ('en', 'de')) for i in range(20)]
+    rows[3]['passage']['de'] = rows[7]['passage']['de']
+    rows[5]['query']['en'] = rows[9]['query']['en']
+    data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
+    s = prepare.prepare(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
+    queries, passages = s.datasets[0].query_class, s.datasets[0].passage_class
+    assert passages[3] == passages[7] and len(set(passages)) == 19
+    assert queries[5] == queries[9] and len(set(queries)) == 19
+
+
+def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):
+    rows = [group(i, ('en', 'de')) for i in range(8)]
+    for i, row in enumerate(rows):
+        row['negatives'] = {'en': [f'wrong {i} {j}' for j in range(i % 3)], 'de': [f'falsch {i}']}
+    rows[0]['negatives']['de'] = [rows[1]['passage']['de']]
+    data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
+    s = prepare.prepare(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
+    tokenizer = tokenizers.Tokenizer.from_file(str(s.path / 'tokenizer.json'))
+    drawn = make(s, alpha=0.5, batch_size=8, negatives=2)
+    for step in range(10):
+        (plan,), batch = drawn.batch(step)
+        for i, (g, p) in enumerate(zip(plan.groups, plan.passage_language, strict=True)):
+            texts = [tokenizer.decode(x).strip() for x in batch.documents[0, i, 1:]]
+            ids = batch.document_ids[0, i]
+            if drawn.languages[p] == 'en':
+                wrong = {f'Passage: wrong {g} {j}' for j in range(g % 3)}
+                assert {x for x in texts if x} == wrong
+                assert list(ids[1:]) == [-1] * (g % 3) + [losses.ABSENT] * (2 - g % 3)
+            else:
+                assert list(ids[1:]) == [-1 if g else s.datasets[0].passage_class[1], -2]
+                assert texts[0] == ('Passage: ' + rows[g]['negatives']['de'][0])
+
+
+def test_what_cannot_be_drawn_is_named(stored):
+    with pytest.raises(ValueError, match="languages: expected some of de, en, ja, got 'xx'"):
+        make(stored, languages=('xx',))
+    with pytest.raises(ValueError, match='asks for cross batches, but no row .* in en can'):
+        make(stored, languages=('en',))
+    c = config.tiny(data=config.Data(query_length=33, passage_length=64))
+    with pytest.raises(ValueError, match='data.query_length: expected 32, .* got 33'):
+        sampler.Sampler(c, stored)
+    c = config.tiny(data=config.Data(query_length=8, passage_length=64, query_prefix='q: '))
+    with pytest.raises(ValueError, match="data.query_prefix: expected 'Query: '"):
+        sampler.Sampler(c, stored)
+
+
+def test_a_text_equal_to_its_query_is_in_no_pool(tmp_path):
+    rows = [group(i, ('en', 'de')) for i in range(30)]
+    for row in rows[:10]:
+        row['passage'] = dict(row['query'])
+    data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
+    s = prepare.prepare(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
+    mono = make(s, alpha=1.0, batch_size=20)
+    assert all(min(mono.plan(step).groups) >= 10 for step in range(10))
+    cross = make(s, alpha=0.0, batch_size=20)
+    assert min(min(cross.plan(step).groups) for step in range(10)) < 10
