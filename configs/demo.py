@@ -19,9 +19,9 @@ def get_config(arg=None):
         data=config.Data(
             root='stores/demo',
             sources=('cldr:8000',),
-            tokenizer='train:8000',
-            query_length=48,
-            passage_length=96,
+            tokenizer='train:6000',
+            query_length=24,
+            passage_length=40,
         ),
         sampler=config.Sampler(alpha=args.alpha),
         encoder=config.Encoder(

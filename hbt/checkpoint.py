@@ -53,8 +53,8 @@ def open_folder(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
     )
 
 
-def read(workdir: pathlib.Path, which: str) -> tuple[int, dict]:
-    """(step, parameters in numpy) of a run: `latest`, `best`, or the number of a kept step.
+def read(workdir: pathlib.Path, which: str, place: jax.sharding.Sharding) -> tuple[int, dict]:
+    """(step, parameters laid out by `place`) of a run: `latest`, `best`, or a kept step's number.
 
     Raises ValueError listing the steps that there are.
     """
@@ -63,8 +63,15 @@ def read(workdir: pathlib.Path, which: str) -> tuple[int, dict]:
         raise ValueError(f'{workdir}: expected a run with a folder {folder.name}/, found none')
     with open_folder(folder, KEEP) as checkpoints:
         steps = [x.step for x in checkpoints.checkpoints]
-        step = steps[-1] if which in ('latest', 'best') and steps else which
-        if str(step) not in map(str, steps):
+        step = str(steps[-1]) if which in ('latest', 'best') and steps else which
+        if step not in map(str, steps):
             raise ValueError(f'{folder}: expected one of the steps {steps}, got {which!r}')
-        tree = checkpoints.load(int(step))
-    return int(step), tree if which == 'best' else tree['params']
+        tree = checkpoints.metadata(int(step)).metadata
+        wanted = tree if which == 'best' else tree['params']
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), wanted
+        )
+        if which == 'best':
+            return int(step), checkpoints.load(int(step), shapes)
+        rest = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
+        return int(step), checkpoints.load(int(step), rest | {'params': shapes})['params']

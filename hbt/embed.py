@@ -9,11 +9,9 @@ from collections import abc
 import jax
 import numpy as np
 import tokenizers
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Float
 
-from hbt import config, encoder, log, store
+from hbt import config, encoder, log, sharding, store
 
 
 def tokenise(
@@ -32,9 +30,9 @@ def tokenise(
 
 def make(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
     """`embed(params, texts, what) -> [n d]`; `what` names the progress bar."""
-    split = NamedSharding(mesh, P('data'))
+    split = sharding.split(mesh)
     encode = jax.jit(
-        functools.partial(encoder.encode, c=c.encoder), out_shardings=NamedSharding(mesh, P())
+        functools.partial(encoder.encode, c=c.encoder), out_shardings=sharding.replicated(mesh)
     )
     size = -(-c.eval.batch_size // mesh.size) * mesh.size
 

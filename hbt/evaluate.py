@@ -152,8 +152,8 @@ def main(_) -> None:
         raise ValueError(f'--run_file: expected one --benchmark, got {", ".join(names)}')
     mesh = sharding.make_mesh()
     run = make(c, tokenizers.Tokenizer.from_file(str(workdir / 'tokenizer.json')), mesh)
-    step, params = checkpoint.read(workdir, given.step)
-    results = run(sharding.replicate(params, mesh))
+    step, params = checkpoint.read(workdir, given.step, sharding.replicated(mesh))
+    results = run(params)
     folder = pathlib.Path(given.out) if given.out else workdir / 'results' / str(step)
     for result in results.values():
         if given.run_file:

@@ -57,24 +57,30 @@ def prepare(data: config.Data, out: str | os.PathLike, inputs: abc.Sequence[str]
 
 
 def train_tokenizer(data: config.Data, readers) -> tokenizers.Tokenizer:
-    """A Unigram tokenizer like XLM-R's, of the size in `train:SIZE`, from the texts themselves."""
+    """A byte-pair tokenizer of the size in `train:SIZE`, with XLM-R's special tokens."""
     size = data.tokenizer.removeprefix('train:')
     if not size.isdigit() or int(size) < 300:
         raise ValueError(f'tokenizer: expected train:SIZE of 300 or more, got {data.tokenizer!r}')
     specials = ['<s>', '<pad>', '</s>', '<unk>']
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram())
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
     tokenizer.normalizer = tokenizers.normalizers.NFKC()
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    split = tokenizers.pre_tokenizers
+    tokenizer.pre_tokenizer = split.Sequence(
+        [split.Metaspace(), split.Punctuation(), split.Digits()]
+    )
     tokenizer.decoder = tokenizers.decoders.Metaspace()
-    trainer = tokenizers.trainers.UnigramTrainer(
-        vocab_size=int(size), special_tokens=specials, unk_token='<unk>', show_progress=False
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=int(size), special_tokens=specials, show_progress=False
     )
     texts = (
         prefix + text
         for reader in readers
         for row in reader.rows()
-        for prefix, side in ((data.query_prefix, row.query), (data.passage_prefix, row.passage))
-        for text in side.values()
+        for prefix, texts in (
+            (data.query_prefix, row.query.values()),
+            (data.passage_prefix, [*row.passage.values(), *sum(row.negatives.values(), [])]),
+        )
+        for text in texts
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(

@@ -30,9 +30,14 @@ def check_divides(name: str, rows: int, mesh: jax.sharding.Mesh) -> None:
         )
 
 
-def replicate(tree, mesh: jax.sharding.Mesh):
-    """A copy of every array on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, P())
+
+
+def split(mesh: jax.sharding.Mesh, dim: int = 0) -> NamedSharding:
+    """Axis `dim` divided over the devices."""
+    return NamedSharding(mesh, P(*[None] * dim, AXIS))
 
 
 def varying(tree):
@@ -44,27 +49,26 @@ def varying(tree):
 
 
 def spmd(function, mesh, mapping: str, dim: int, donate: bool = False) -> abc.Callable:
-    """Maps `function(replicated, split)` over the devices and compiles it.
+    """Maps `function(whole, rows)` over the devices and compiles it.
 
-    Axis `dim` of every array of `split`, which are this host's rows in numpy, is divided over the
-    devices; results are the same on all of them, unless they are split themselves: then they are
-    concatenated. `mapping`: 'shard_map', or 'pmap', which in today's JAX is the same thing
-    with another interface.
+    Every device gets the whole of `whole`, and its part of `rows`, this host's rows in numpy,
+    divided along axis `dim`; the results must be equal on all devices. `mapping`: 'shard_map', or
+    'pmap', which in today's JAX is the same thing with another interface. `donate`: `whole` is
+    used up.
     """
     return MAPPINGS[mapping](function, mesh, dim, donate)
 
 
 def by_shard_map(function, mesh, dim, donate):
-    spec = P(*[None] * dim, AXIS)
+    place = split(mesh, dim)
     mapped = jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=(P(), spec), out_specs=P()),
+        jax.shard_map(function, mesh=mesh, in_specs=(P(), place.spec), out_specs=P()),
         donate_argnums=(0,) if donate else (),
     )
 
-    def call(replicated, split):
-        place = NamedSharding(mesh, spec)
-        split = jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), split)
-        return mapped(replicated, split)
+    def call(whole, rows):
+        rows = jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), rows)
+        return mapped(whole, rows)
 
     return call
 
@@ -79,10 +83,10 @@ def by_pmap(function, mesh, dim, donate):
         donate_argnums=(0,) if donate else (),
     )
 
-    def call(replicated, split):
+    def call(whole, rows):
         n = mesh.local_mesh.size
-        split = jax.tree.map(lambda x: np.stack(np.split(x, n, axis=dim)), split)
-        return mapped(replicated, split)
+        rows = jax.tree.map(lambda x: np.stack(np.split(x, n, axis=dim)), rows)
+        return mapped(whole, rows)
 
     return call
 

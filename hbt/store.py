@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 SIDES = ('query', 'passage', 'negatives')
 VERSION = 1
-BUCKETS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)  # widths that are compiled
+BUCKETS = (16, 32, 64, 96, 128, 192, 256, 384, 512)  # widths that are compiled
 MISSING = 'no store there; make one with python -m hbt.prepare --input=FILE --tokenizer=NAME --out='
 
 

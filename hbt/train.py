@@ -66,7 +66,7 @@ def init(c: config.Config, mesh) -> State:
     def build(params):
         return State(jnp.zeros((), jnp.int32), params, transform.init(params))
 
-    replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    replicated = sharding.replicated(mesh)
     if c.encoder.init:
         params = hf.load(hf.resolve(c.encoder.init), c.encoder)
         return jax.jit(build, out_shardings=replicated)(params)

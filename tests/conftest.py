@@ -16,3 +16,17 @@ import jaxtyping  # noqa: E402
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jaxtyping.install_import_hook('hbt', 'beartype.beartype')
+
+import pathlib  # noqa: E402
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture(scope='session')
+def shared_data() -> pathlib.Path:
+    """The folder of real data beside the checkout, or $HBT_DATA."""
+    beside = pathlib.Path(__file__).parents[2] / 'shared' / 'data'
+    folder = pathlib.Path(os.environ.get('HBT_DATA', beside))
+    if not folder.is_dir():
+        pytest.skip(f'no real data at {folder}; set HBT_DATA to a folder with xquad-r/ and others')
+    return folder

@@ -1,0 +1,194 @@
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from hbt import checkpoint, config, evaluate, log, main, prepare
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parents[1]
+ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'store'
+    c = tiny.get_config()
+    prepare.prepare(c.data, root, c.data.sources)
+    return root
+
+
+def command(stored, workdir):
+    return [
+        *(sys.executable, '-m', 'hbt.main', '--config=tests/tiny.py'),
+        *(f'--config.data.root={stored}', f'--workdir={workdir}', '--config.steps=48'),
+    ]
+
+
+def losses_by_step(workdir):
+    lines = log.read(workdir / 'metrics.jsonl')
+    steps = [line['step'] for line in lines if 'loss' in line]
+    assert steps == sorted(set(steps)), 'a step is logged twice or out of order'
+    return {line['step']: line['loss'] for line in lines if 'loss' in line}
+
+
+def train(stored, workdir, **changes):
+    c = tiny.get_config()
+    c.data.root = str(stored)
+    for name, value in changes.items():
+        setattr(c, name, value)
+    main.train_config(config.check(c), workdir)
+
+
+def test_a_run_killed_at_random_ends_bit_equal_to_one_that_was_not(stored, tmp_path):
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+    subprocess.run(
+        command(stored, whole), cwd=ROOT, env=environment, check=True, capture_output=True
+    )
+    at = random.SystemRandom().randrange(3, 40)
+    process = subprocess.Popen(
+        command(stored, killed), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not any(int(x.name) >= at for x in killed.glob('ckpt/*') if x.name.isdigit()):
+        assert process.poll() is None, f'ended before a checkpoint of step {at}'
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(
+        command(stored, killed), cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert 'continuing after step' in again.stdout, f'killed at step {at}: {again.stdout}'
+    assert losses_by_step(whole) == losses_by_step(killed)
+    expected, found = (checkpoint.read(x, 'latest', ONE) for x in (whole, killed))
+    assert expected[0] == found[0] == 48
+    for a, b in zip(leaves(expected[1]), leaves(found[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def leaves(tree):
+    for key in sorted(tree):
+        yield from leaves(tree[key]) if isinstance(tree[key], dict) else [np.asarray(tree[key])]
+
+
+def test_a_finished_run_is_evaluated_again_with_the_same_numbers(stored, tmp_path, monkeypatch):
+    c = config.Eval(benchmarks=('cldr',), at_start=True, every=6, batch_size=64)
+    train(stored, tmp_path, eval=c, steps=6)
+    first = json.loads((tmp_path / 'results/6/cldr.json').read_text())
+    assert (tmp_path / 'results/0/cldr.json').exists()
+    assert first['counts'] == {'queries': 4400, 'documents': 4400}
+    assert set(first['metrics']) == {'mono', 'cross', 'multi'}
+    assert len(first['pairs']) == 121 and first['pairs']['ar-de']['queries'] == 400
+    assert 'rank_distance' in first['metrics']['multi']
+    assert set(first['languages']['ar']['cross']) == {'map', 'mrr', 'recall@1', 'recall@10'}
+    for which in ('latest', 'best', '6'):
+        out = tmp_path / which
+        subprocess.run(
+            [
+                *(sys.executable, '-m', 'hbt.evaluate', f'--workdir={tmp_path}', f'--out={out}'),
+                *('--benchmark=cldr', f'--step={which}', f'--run_file={out}.run'),
+                '--run_depth=100',
+            ],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+    again = json.loads((tmp_path / 'latest/cldr.json').read_text())
+    for setting, values in first['metrics'].items():
+        for name, value in values.items():
+            assert again['metrics'][setting][name] == pytest.approx(value, rel=1e-4, abs=1e-6)
+    check_run_file(tmp_path, again)
+
+
+def check_run_file(folder, result):
+    """trec_eval gives, for the files that were written, the numbers that were written."""
+    pytrec_eval = pytest.importorskip('pytrec_eval')
+    with open(folder / 'latest.qrels') as file:
+        qrels = pytrec_eval.parse_qrel(file)
+    with open(folder / 'latest.run') as file:
+        run = pytrec_eval.parse_run(file)
+    assert len(run) == 4400 and all(len(x) == 100 for x in run.values())
+    scores = pytrec_eval.RelevanceEvaluator(qrels, {'map', 'recip_rank', 'recall'}).evaluate(run)
+    for ours, theirs in (('map', 'map'), ('mrr', 'recip_rank'), ('recall@10', 'recall_10')):
+        mean = np.mean([x[theirs] for x in scores.values()])
+        assert result['run'][ours] == pytest.approx(mean, abs=1e-6)
+
+
+def test_a_run_directory_holds_what_a_run_was(stored, tmp_path):
+    train(stored, tmp_path, steps=3)
+    assert config.load(tmp_path / 'config.json').encoder.vocab_size == 800
+    assert (tmp_path / 'tokenizer.json').read_bytes() == (stored / 'tokenizer.json').read_bytes()
+    assert list((tmp_path / 'tensorboard').iterdir())
+    assert list(losses_by_step(tmp_path)) == [1, 2, 3]
+    step, params = checkpoint.read(tmp_path, 'latest', ONE)
+    assert step == 3 and set(params) == {'embeddings', 'layers'}
+    with pytest.raises(ValueError, match=r"expected one of the steps \[3\], got '7'"):
+        checkpoint.read(tmp_path, '7', ONE)
+    with pytest.raises(ValueError, match=r'steps \[\]'):
+        checkpoint.read(tmp_path, 'best', ONE)
+
+
+def test_a_run_goes_on_only_with_the_settings_it_began_with(stored, tmp_path):
+    train(stored, tmp_path, steps=3)
+    train(stored, tmp_path, steps=5)
+    assert list(losses_by_step(tmp_path)) == [1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match='optim.lr: expected 0.001, with which this run began'):
+        train(stored, tmp_path, optim=config.Optim(lr=1.0, warmup=2))
+
+
+def test_lines_logged_after_the_checkpoint_are_dropped_on_resuming(stored, tmp_path):
+    train(stored, tmp_path, steps=3)
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 4, "loss": 9.0}\n{"step": 5, "lo')
+    train(stored, tmp_path, steps=5)
+    assert losses_by_step(tmp_path)[4] != 9.0
+
+
+def test_what_does_not_fit_is_named_before_a_run_begins(stored, tmp_path):
+    def refuses(message, **changes):
+        with pytest.raises(ValueError, match=message):
+            train(stored, tmp_path / 'run', **changes)
+        assert not (tmp_path / 'run').exists()
+
+    refuses('batch_size: expected a multiple of the 8 devices, such as 16, got 12', batch_size=12)
+    small = config.tiny().encoder
+    small.vocab_size = 500
+    refuses('encoder: vocab_size: expected at least 800', encoder=small)
+    short = config.tiny().encoder
+    short.positions = 20
+    refuses('encoder: positions: expected at least 34', encoder=short)
+    refuses('benchmark: expected one of', eval=config.Eval(benchmarks=('squad',)))
+    refuses('xquad-r/', eval=config.Eval(benchmarks=('xquad_r',), root=str(tmp_path)))
+
+
+def test_a_store_that_cannot_be_made_says_how_to_make_one(tmp_path):
+    c = tiny.get_config()
+    c.data.root, c.data.sources = str(tmp_path / 'store'), (str(tmp_path / 'none.jsonl'),)
+    with pytest.raises(ValueError, match='none.jsonl: .*make the store .*hbt.prepare --input=FILE'):
+        main.train_config(c, tmp_path / 'run')
+
+
+def test_the_table_shows_every_language_and_the_mean():
+    row = {s: {'map': 0.5, 'recall@1': 0.25} for s in ('mono', 'cross')}
+    row['multi'] = {'map': 0.5, 'recall@10': 1.0, 'rank_distance': 123.4}
+    numbers = {
+        'benchmark': 'x',
+        'counts': {'queries': 2, 'documents': 3},
+        'languages': {'en': row, 'de': {'multi': row['multi']}},
+        'metrics': row,
+    }
+    lines = evaluate.table(numbers, 7).split('\n')
+    assert lines[0] == 'x at step 7: 2 queries, 3 documents'
+    assert [line.split()[0] for line in lines[2:]] == ['en', 'de', 'mean']
+    assert '123.4' in lines[-1]

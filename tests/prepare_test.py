@@ -1,0 +1,193 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+
+from hbt import config, hf, prepare, sources, store
+
+DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
+ROWS = [
+    {
+        'id': f'row{i}',
+        'query': {'en': f'what is number {i}?', 'de': f'was ist die Nummer {i}?'},
+        'passage': {'en': f'number {i} is ' + 'very ' * i + 'fine', 'ja': f'番号 {i} です。'},
+    }
+    for i in range(30)
+]
+
+
+def lines(*rows):
+    return ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+
+
+def write(path, text):
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def decoded(opened, table, i):
+    tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
+    return tokenizer.decode(table.tokens[table.offsets[i] : table.offsets[i + 1]]).strip()
+
+
+def test_a_store_holds_the_tokens_of_every_text_with_its_prefix(tmp_path):
+    opened = prepare.prepare(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
+    (dataset,) = opened.datasets
+    assert opened.languages == ('de', 'en', 'ja') and dataset.groups == 30
+    assert [dataset.id(i) for i in (0, 29)] == ['row0', 'row29']
+    for i, row in enumerate(ROWS):
+        assert decoded(opened, dataset.query['de'], i) == 'Query: ' + row['query']['de']
+        assert decoded(opened, dataset.passage['ja'], i) == 'Passage: ' + row['passage']['ja']
+
+
+def test_a_long_text_is_cut_keeps_its_end_and_is_counted(tmp_path):
+    opened = prepare.prepare(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
+    table = opened.datasets[0].passage['en']
+    sizes = np.diff(table.offsets)
+    assert sizes.max() == 24 and (table.tokens[table.offsets[1:] - 1] == 2).all()
+    tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
+    long = sum(len(tokenizer.encode('Passage: ' + r['passage']['en']).ids) > 24 for r in ROWS)
+    count = opened.manifest['datasets'][0]['passage']['en']
+    assert 0 < long == count['truncated'] and count['tokens'] == sizes.sum()
+    assert f'{100 * long / 30:.1f}' in prepare.table(opened.manifest)
+
+
+def test_a_language_that_starts_late_or_stops_early_keeps_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, 'CHUNK', 4)
+    rows = [
+        {'id': str(i), 'query': {x: f'q {i} {x}'}, 'passage': {'en': f'p {i}'}}
+        for i, x in enumerate(['en'] * 10 + ['de'] * 10 + ['en'] * 2)
+    ]
+    rows[7]['negatives'] = {'en': ['wrong a', 'wrong b']}
+    opened = prepare.prepare(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*rows))])
+    dataset = opened.datasets[0]
+    for i, row in enumerate(rows):
+        for language in ('en', 'de'):
+            text = row['query'].get(language)
+            assert bool(dataset.query[language].hashes[i]) == bool(text)
+            if text:
+                assert decoded(opened, dataset.query[language], i) == f'Query: {text}'
+    negatives = dataset.negatives['en']
+    assert list(np.diff(negatives.rows)) == [2 if i == 7 else 0 for i in range(22)]
+    assert decoded(opened, negatives, 1) == 'Passage: wrong b'
+
+
+def test_gzip_and_plain_files_make_the_same_store(tmp_path):
+    plain = write(tmp_path / 'a.jsonl', lines(*ROWS))
+    zipped = write(tmp_path / 'b.jsonl.gz', gzip.compress(lines(*ROWS).encode()))
+    a = prepare.prepare(DATA, tmp_path / 'sa', [plain]).datasets[0]
+    b = prepare.prepare(DATA, tmp_path / 'sb', [zipped]).datasets[0]
+    for x in ('en', 'de'):
+        np.testing.assert_array_equal(a.query[x].tokens, b.query[x].tokens)
+
+
+@pytest.mark.parametrize(
+    'line, message',
+    [
+        (b'{"query": {"en": "q"}, "passage": {"en": "p"}}', 'id: expected a non-empty string'),
+        (b'{"id": "", "query": {"en": "q"}, "passage": {"en": "p"}}', 'id: expected a non-empty'),
+        (b'{"id": "x", "query": {"en": " "}, "passage": {"en": "p"}}', 'query: en: .* text'),
+        (b'{"id": "x", "query": {"en": 3}, "passage": {"en": "p"}}', 'query: en: .* got 3'),
+        (b'{"id": "x", "query": {"qx": "q"}, "passage": {"en": "p"}}', "such as en, got 'qx'"),
+        (b'{"id": "x", "query": {"../a": "q"}, "passage": {"en": "p"}}', 'language code'),
+        (b'{"id": "x", "query": {}, "passage": {"en": "p"}}', 'query: expected {language: text}'),
+        (b'{"id": "x", "query": {"en": "q"}}', 'passage: expected .* got nothing'),
+        (b'{"id": "x", "query": {"en": "q"}, "passage": ["p"]}', 'passage: expected'),
+        (b'{"id": "x", "query": {"en": "q"}, "passage": {"en": "p"}, "neg": 1}', "'neg'"),
+        (
+            b'{"id": "x", "query": {"en": "q"}, "passage": {"en": "p"}, "negatives": {"en": "n"}}',
+            'negatives: en: expected a list',
+        ),
+        (b'{"id": "x", "query": {"en": "\\ud800"}, "passage": {"en": "p"}}', 'lone surrogate'),
+        (b'{"id": "x", ', 'expected a JSON object'),
+        (b'[1]', 'expected a JSON object, got list'),
+        (b'\xff\xfe', 'expected UTF-8'),
+        (b'', 'expected a JSON object, got an empty line'),
+        (b'{"id": "row1", "query": {"en": "q"}, "passage": {"en": "p"}}', 'that of line 2'),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path, line, message):
+    text = lines(*ROWS[:4]).encode() + line + b'\n' + lines(*ROWS[4:6]).encode()
+    path = write(tmp_path / 'bad.jsonl', text)
+    with pytest.raises(ValueError, match=rf'bad.jsonl:5: .*{message}|bad.jsonl:5: {message}'):
+        prepare.prepare(DATA, tmp_path / 's', [path])
+    assert not (tmp_path / 's').exists()
+
+
+def test_a_gzip_file_that_was_cut_is_refused(tmp_path):
+    whole = gzip.compress(lines(*ROWS).encode())
+    path = write(tmp_path / 'cut.jsonl.gz', whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r'cut.jsonl.gz:\d+: expected a whole gzip file'):
+        prepare.prepare(DATA, tmp_path / 's', [path])
+
+
+def test_inputs_that_cannot_be_are_named(tmp_path):
+    for inputs, message in (
+        ([str(tmp_path / 'none.jsonl')], 'none.jsonl: expected a JSONL file'),
+        (['cldr:many'], 'cldr:many: expected cldr:GROUPS'),
+        (['cldr:2', 'cldr:3'], "different names, got 'cldr' twice"),
+        ([], 'at least one source'),
+        ([write(tmp_path / 'empty.jsonl', '')], 'empty.jsonl: expected at least one row'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepare.prepare(DATA, tmp_path / 's', inputs)
+
+
+def test_a_store_is_reused_for_the_same_inputs_and_refused_for_others(tmp_path):
+    path = write(tmp_path / 'a.jsonl', lines(*ROWS))
+    first = prepare.prepare(DATA, tmp_path / 's', [path])
+    again = prepare.prepare(DATA, tmp_path / 's', [path])
+    assert again.manifest == first.manifest
+    write(tmp_path / 'a.jsonl', lines(*ROWS[:20]))
+    with pytest.raises(ValueError, match='made with other'):
+        prepare.prepare(DATA, tmp_path / 's', [path])
+
+
+def test_a_store_whose_files_changed_size_is_refused(tmp_path):
+    opened = prepare.prepare(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
+    file = next(iter(sorted((opened.path / 'a').glob('*.tokens'))))
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=rf'{file.name}: expected \d+ bytes, got'):
+        store.open(opened.path)
+    file.unlink()
+    with pytest.raises(ValueError, match='got no file'):
+        store.open(opened.path)
+    with pytest.raises(ValueError, match='no store there; make one with python -m hbt.prepare'):
+        store.open(tmp_path / 'nowhere')
+
+
+def test_embedded_groups_are_a_source(tmp_path):
+    opened = prepare.prepare(DATA, tmp_path / 's', ['cldr:20'])
+    assert opened.datasets[0].groups == 20 and len(opened.languages) >= 11
+
+
+def test_the_real_tokenizer_and_real_rows(shared_data, tmp_path):
+    rows = []
+    with gzip.open(shared_data / 'lohelp.jsonl.gz') as file:
+        for _, line in zip(range(200), file, strict=False):
+            rows.append(json.loads(line))
+    name = str(shared_data / 'xlm-roberta-tokenizer')
+    data = config.Data(tokenizer=name, query_length=32, passage_length=64)
+    path = write(tmp_path / 'a.jsonl', lines(*rows))
+    opened = prepare.prepare(data, tmp_path / 's', [path])
+    assert opened.manifest['tokenizer']['vocab_size'] == 250_002
+    tokenizer, table = hf.tokenizer(name), opened.datasets[0].passage['de']
+    for i, row in enumerate(rows):
+        if 'de' in row['passage']:
+            ids = tokenizer.encode('Passage: ' + row['passage']['de']).ids
+            ids = ids if len(ids) <= 64 else [*ids[:63], 2]
+            assert list(table.tokens[table.offsets[i] : table.offsets[i + 1]]) == ids
+
+
+def test_rows_are_streamed(tmp_path):
+    source = sources.open_all([write(tmp_path / 'a.jsonl', lines(*ROWS) + 'broken\n')])[0]
+    rows = source.rows()
+    assert [next(rows).id for _ in range(30)] == [row['id'] for row in ROWS]
+    with pytest.raises(ValueError, match='a.jsonl:31'):
+        next(rows)
+
+
+def test_the_hash_of_a_text_ignores_runs_of_spaces_only():
+    assert prepare.text_hash('a  b\n') == prepare.text_hash('a b') != prepare.text_hash('A b')
