@@ -11,10 +11,10 @@ def get_config(arg=None):
     args = config.parse(arg, alpha=0.5)
     return config.Config(
         name='scratch_small' if args.alpha == 0.5 else f'scratch_small_alpha{args.alpha:g}',
-        steps=2000,
+        steps=700,
         batch_size=64,
         log_every=50,
-        ckpt_every=500,
+        ckpt_every=350,
         data=config.Data(query_length=32, passage_length=96),
         sampler=config.Sampler(alpha=args.alpha),
         encoder=config.Encoder(

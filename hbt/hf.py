@@ -244,6 +244,11 @@ def broken(file: pathlib.Path, expected: str, error: Exception) -> ValueError:
     )
 
 
+def has_tokenizer(path: pathlib.Path) -> bool:
+    """Whether `tokenizer` finds one in a directory."""
+    return any((path / name).is_file() for name in ('tokenizer.json', *VOCABULARIES))
+
+
 def tokenizer(name: str) -> tokenizers.Tokenizer:
     """The tokenizer of a tokenizer.json, a directory or a hub name; it neither pads nor cuts."""
     path = resolve(name, weights=False)

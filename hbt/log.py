@@ -91,7 +91,9 @@ def program(main, check=lambda argv: None) -> None:
             check(argv)
             return flags.FLAGS(argv)
         except (flags.Error, ValueError, OSError) as error:
-            stop(error)
+            # A config file that fails comes with its traceback; its last line says why.
+            head, *lines = str(error).strip().split('Traceback (most recent call last)')
+            stop(head + lines[-1].splitlines()[-1] if lines else head)
 
     app.run(guarded, flags_parser=parse)
 

@@ -47,7 +47,7 @@ def prepare(data: config.Data, out: str | os.PathLike, inputs: abc.Sequence[str]
     for entry, reader in zip(manifest['datasets'], readers, strict=True):
         entry.update(write_dataset(partial / entry['name'], reader, tokenizer, manifest))
     manifest['files'] = {
-        str(file.relative_to(partial)): file.stat().st_size
+        str(file.relative_to(partial)): {'bytes': file.stat().st_size, 'sha256': sha256(file)}
         for file in sorted(partial.rglob('*'))
         if file.is_file()
     }
@@ -170,9 +170,10 @@ def write_dataset(folder: pathlib.Path, reader, tokenizer, manifest: dict) -> di
             f'got that of line {min(a, b) + 1}'
         )
     write_classes(folder, groups, sorted(columns), reader)
-    counts = {
-        side: {x: c.count for (s, x), c in columns.items() if s == side} for side in store.SIDES
-    }
+    counts = {side: {} for side in store.SIDES}
+    for (side, language), column in sorted(columns.items()):
+        rate = column.count['truncated'] / max(column.count['texts'], 1)
+        counts[side][language] = column.count | {'truncation_rate': round(rate, 6)}
     return {'groups': groups, **counts}
 
 
@@ -185,7 +186,7 @@ def write_chunk(folder, columns, chunk, groups, tokenizer, manifest) -> None:
             for language, texts in getattr(row, side).items():
                 texts = texts if side == 'negatives' else [texts]
                 cells.setdefault((side, language), [[] for _ in chunk])[i] = texts
-    for key in cells.keys() - columns.keys():
+    for key in sorted(cells.keys() - columns.keys()):
         columns[key] = open_column(folder, key, groups)
     flat = [
         settings['query_prefix' if key[0] == 'query' else 'passage_prefix'] + text
@@ -241,6 +242,11 @@ def open_column(folder: pathlib.Path, key: tuple[str, str], groups: int) -> Colu
 COUNTS = ('texts', 'tokens', 'truncated')
 
 
+def sha256(file: pathlib.Path) -> str:
+    with file.open('rb') as data:
+        return hashlib.file_digest(data, 'sha256').hexdigest()
+
+
 def text_hash(text: str) -> int:
     """64 bits of a text, never 0. Runs of white space count as one space."""
     digest = hashlib.blake2b(' '.join(text.split()).encode(), digest_size=8).digest()
@@ -290,7 +296,7 @@ def table(manifest: dict) -> str:
     for entry in manifest['datasets']:
         for side in store.SIDES:
             for language, n in sorted(entry[side].items()):
-                cut = 100 * n['truncated'] / n['texts']
+                cut = 100 * n['truncation_rate']
                 lines.append(
                     f'{entry["name"]:<16}{side:<11}{language:<10}{n["texts"]:>10}{n["tokens"]:>12}{cut:>8.1f}'
                 )

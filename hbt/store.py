@@ -66,8 +66,8 @@ def open(path: str | os.PathLike) -> Store:
     """
     path = pathlib.Path(path)
     manifest = read_manifest(path)
-    for name, size in manifest['files'].items():
-        file = path / name
+    for name, known in manifest['files'].items():
+        file, size = path / name, known['bytes']
         found = file.stat().st_size if file.exists() else 'no file'
         if found != size:
             raise ValueError(f'{file}: expected {size} bytes, got {found}; prepare the store again')

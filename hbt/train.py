@@ -24,39 +24,53 @@ class State(typing.NamedTuple):
 
 
 def resolve(c: config.Config, s: store.Store, mesh) -> config.Config:
-    """The config with what follows from the store, the checkpoint and the devices filled in.
+    """The config with what follows from the store and the checkpoint filled in.
 
-    Raises ValueError where they do not fit each other.
+    Raises ValueError where config, store, checkpoint and devices do not fit each other.
     """
     sharding.check_divides('batch_size', c.batch_size, mesh)
-    tokenizer = s.manifest['tokenizer']
-    architecture = c.encoder
+    tokenizer, place = s.manifest['tokenizer'], 'encoder'
     if c.encoder.init:
-        architecture = hf.architecture(hf.resolve(c.encoder.init), c.encoder)
+        place = f'encoder.init={c.encoder.init}'
+        architecture = pretrained(c, s)
     else:
-        vocab_size = c.encoder.vocab_size or tokenizer['vocab_size']
-        architecture = dataclasses.replace(
-            architecture, vocab_size=vocab_size, pad_id=tokenizer['pad_id']
-        )
-    place = c.encoder.init or 'encoder'
-    if architecture.vocab_size < tokenizer['vocab_size']:
-        raise ValueError(
-            f'{place}: vocab_size: expected at least {tokenizer["vocab_size"]}, the tokens of the '
-            f'tokenizer of {s.path}, got {architecture.vocab_size}'
-        )
-    if architecture.pad_id != tokenizer['pad_id']:
-        raise ValueError(
-            f'{place}: pad_id: expected {tokenizer["pad_id"]}, as the tokenizer of {s.path} has '
-            f'it, got {architecture.pad_id}'
-        )
+        size = c.encoder.vocab_size or tokenizer['vocab_size']
+        architecture = dataclasses.replace(c.encoder, vocab_size=size, pad_id=tokenizer['pad_id'])
     first = architecture.pad_id + 1 if architecture.family == 'xlmr' else 0
     longest = max(c.data.query_length, c.data.passage_length)
-    if first + longest > architecture.positions:
+    lengths = f'for {longest} tokens of text (data.query_length, data.passage_length)'
+    demands = (
+        ('vocab_size', tokenizer['vocab_size'], f'for the tokenizer of {s.path}'),
+        ('positions', first + longest, lengths),
+    )
+    for name, least, why in demands:
+        got = getattr(architecture, name)
+        if got < least:
+            raise ValueError(f'{place}: {name}: expected at least {least} {why}, got {got}')
+    if architecture.pad_id != tokenizer['pad_id']:
         raise ValueError(
-            f'{place}: positions: expected at least {first + longest} for texts of {longest} '
-            f'tokens (data.query_length, data.passage_length), got {architecture.positions}'
+            f'{place}: pad_id: expected {tokenizer["pad_id"]} as in the tokenizer of {s.path}, '
+            f'got {architecture.pad_id}'
         )
     return dataclasses.replace(c, encoder=architecture)
+
+
+def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
+    """The architecture of the checkpoint, whose tokenizer, if it has one, must be the store's."""
+    try:
+        path = hf.resolve(c.encoder.init)
+    except ValueError as error:
+        raise ValueError(f'encoder.init: {error}') from None
+    if hf.has_tokenizer(path):
+        theirs = hf.tokenizer(str(path)).get_vocab()
+        ours = hf.tokenizer(str(s.path / 'tokenizer.json')).get_vocab()
+        differ = sorted(ours.items() ^ theirs.items(), key=lambda item: item[1])
+        if differ:
+            raise ValueError(
+                f'{s.path}: expected a store made with the tokenizer of {path}, got one whose '
+                f'tokens differ, such as {differ[0][0]!r}; make it with --tokenizer={path}'
+            )
+    return hf.architecture(path, c.encoder)
 
 
 def init(c: config.Config, mesh) -> State:

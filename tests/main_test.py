@@ -2,6 +2,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import time
 import jax
 import numpy as np
 import pytest
+import tokenizers
 
-from hbt import checkpoint, config, evaluate, log, main, prepare
+from hbt import checkpoint, config, evaluate, hf, log, main, prepare
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -170,6 +172,49 @@ def test_what_does_not_fit_is_named_before_a_run_begins(stored, tmp_path):
     refuses('encoder: positions: expected at least 34', encoder=short)
     refuses('benchmark: expected one of', eval=config.Eval(benchmarks=('squad',)))
     refuses('xquad-r/', eval=config.Eval(benchmarks=('xquad_r',), root=str(tmp_path)))
+
+
+def test_weights_of_another_tokenizer_are_refused(stored, tmp_path):
+    folder = tmp_path / 'checkpoint'
+    shutil.copytree(ROOT / 'tests/fixtures/xlmr', folder)
+    c = config.tiny().encoder
+    c.init = str(folder)
+    with pytest.raises(ValueError, match='vocab_size: expected at least 800 .* got'):
+        train(stored, tmp_path / 'run', encoder=c)
+    tokenizer['model']['vocab']['changed'] = tokenizer['model']['vocab'].pop('Q')
+    (folder / 'tokenizer.json').write_text(json.dumps(tokenizer))
+    with pytest.raises(
+        ValueError, match="the tokenizer of .* tokens differ, such as '(Q|changed)'"
+    ):
+        train(stored, tmp_path / 'run', encoder=c)
+    c.init = 'nobody/nothing'
+    with pytest.raises(ValueError, match='encoder.init: .*hf download nobody/nothing'):
+        train(stored, tmp_path / 'run', encoder=c)
+
+
+def test_training_starts_from_pretrained_weights(tmp_path):
+    """A checkpoint with a tokenizer of its own, prepared with, trained from and kept at step 0."""
+    folder = tmp_path / 'checkpoint'
+    shutil.copytree(ROOT / 'tests/fixtures/xlmr', folder)
+    size = json.loads((folder / 'config.json').read_text())['vocab_size']
+    words = {x: i for i, x in enumerate(['<s>', '<pad>', '</s>', '<unk>', *range(size - 4)])}
+    model = tokenizers.models.WordLevel({str(x): i for x, i in words.items()}, '<unk>')
+    tokenizers.Tokenizer(model).save(str(folder / 'tokenizer.json'))
+    c = tiny.get_config()
+    c.data = config.Data(
+        root=str(tmp_path / 'store'),
+        sources=('cldr:20',),
+        tokenizer=str(folder),
+        query_length=8,
+        passage_length=8,
+    )
+    c.encoder.init, c.steps = str(folder), 1
+    c.optim = config.Optim(lr=0.0, warmup=0, weight_decay=0.0)
+    main.train_config(c, tmp_path / 'run')
+    _, params = checkpoint.read(tmp_path / 'run', 'latest', ONE)
+    loaded = hf.load(folder, config.load(tmp_path / 'run/config.json').encoder)
+    for a, b in zip(leaves(params), leaves(loaded), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_a_store_that_cannot_be_made_says_how_to_make_one(tmp_path):
