@@ -181,11 +181,10 @@ def test_weights_of_another_tokenizer_are_refused(stored, tmp_path):
     c.init = str(folder)
     with pytest.raises(ValueError, match='vocab_size: expected at least 800 .* got'):
         train(stored, tmp_path / 'run', encoder=c)
-    tokenizer['model']['vocab']['changed'] = tokenizer['model']['vocab'].pop('Q')
-    (folder / 'tokenizer.json').write_text(json.dumps(tokenizer))
-    with pytest.raises(
-        ValueError, match="the tokenizer of .* tokens differ, such as '(Q|changed)'"
-    ):
+    words = {str(i): i for i in range(800)} | {'<unk>': 800}
+    model = tokenizers.models.WordLevel(words, '<unk>')
+    tokenizers.Tokenizer(model).save(str(folder / 'tokenizer.json'))
+    with pytest.raises(ValueError, match="the tokenizer of .* tokens differ, such as '(0|<s>)'"):
         train(stored, tmp_path / 'run', encoder=c)
     c.init = 'nobody/nothing'
     with pytest.raises(ValueError, match='encoder.init: .*hf download nobody/nothing'):
