@@ -129,6 +129,11 @@ CHOICES = {
     'encoder.pooling': ('mean', 'cls'),
     'encoder.dtype': ('float32', 'bfloat16', 'float64'),
     'optim.schedule': ('linear', 'cosine', 'constant'),
+    'eval.best': tuple(
+        f'{setting}.{metric}'
+        for setting in ('mono', 'cross', 'multi')
+        for metric in ('map', 'mrr', 'recall@1', 'recall@10')
+    ),
 }
 BOUNDS = {  # setting -> (smallest, largest) value allowed
     'seed': (0, 2**32 - 1),

@@ -101,7 +101,8 @@ def measure(run: Run, state: train.State) -> None:
     eval_, done = run.config.eval, int(state.step)
     results = run.evaluation(state.params)
     for result in results.values():
-        evaluate.save(result, run.workdir / 'results' / str(done), done)
+        if log.first():
+            evaluate.save(result, run.workdir / 'results' / str(done), done)
         log.say(evaluate.table(result.numbers, done))
     if results:
         scores = evaluate.flat(results)

@@ -74,6 +74,8 @@ def by_shard_map(function, mesh, dim, donate):
 
 
 def by_pmap(function, mesh, dim, donate):
+    if jax.process_count() > 1:
+        raise ValueError('mapping: expected shard_map on several hosts, got pmap')
     mapped = jax.pmap(
         function,
         AXIS,
