@@ -11,7 +11,7 @@ from hbt import config
 def get_config(arg=None):
     args = config.parse(arg, alpha=0.5)
     return config.Config(
-        name='demo' if args.alpha == 0.5 else f'demo_alpha{args.alpha:g}',
+        name='demo' + args.suffix,
         steps=600,
         batch_size=64,
         log_every=50,

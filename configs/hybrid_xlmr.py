@@ -32,7 +32,7 @@ SOURCES = (
 def get_config(arg=None):
     args = config.parse(arg, alpha=0.5)
     return config.Config(
-        name='hybrid_xlmr' if args.alpha == 0.5 else f'hybrid_xlmr_alpha{args.alpha:g}',
+        name='hybrid_xlmr' + args.suffix,
         steps=50_000,
         batch_size=100,
         log_every=100,

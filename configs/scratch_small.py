@@ -12,7 +12,7 @@ from hbt import config
 def get_config(arg=None):
     args = config.parse(arg, alpha=0.5)
     return config.Config(
-        name='scratch_small' if args.alpha == 0.5 else f'scratch_small_alpha{args.alpha:g}',
+        name='scratch_small' + args.suffix,
         steps=1600,
         batch_size=128,
         log_every=50,

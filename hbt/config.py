@@ -9,7 +9,7 @@ import difflib
 import json
 import os
 import pathlib
-import typing
+import types
 from collections import abc
 
 
@@ -245,7 +245,8 @@ def load(path: pathlib.Path) -> Config:
 def parse(arg: str | None, **defaults):
     """Reads `key=value,key=value` behind the colon of `--config=file.py:...`.
 
-    Returns a namespace of the defaults with the given values, cast to the types of the defaults.
+    Returns a namespace of the defaults with the given values, cast to the types of the defaults,
+    and with a `suffix` for names, such as _alpha0, that tells what is not as by default.
     """
     values = dict(defaults)
     for item in filter(None, (arg or '').split(',')):
@@ -259,7 +260,9 @@ def parse(arg: str | None, **defaults):
             raise ValueError(
                 f'--config argument {key}: expected {kind.__name__}, got {text!r}'
             ) from None
-    return typing.NamedTuple('Args', [(k, type(v)) for k, v in defaults.items()])(**values)
+    shown = [f'_{k}{v:g}' if isinstance(v, float) else f'_{k}{v}' for k, v in values.items()]
+    changed = [text for text, k in zip(shown, values, strict=True) if values[k] != defaults[k]]
+    return types.SimpleNamespace(**values, suffix=''.join(changed))
 
 
 def tiny(**changes) -> Config:

@@ -18,11 +18,9 @@ def tokenise(
     tokenizer: tokenizers.Tokenizer, texts: abc.Sequence[str], prefix: str, limit: int
 ) -> store.Table:
     """Token ids of `prefix + text`; texts longer than `limit` are cut and keep their end token."""
-    specials = tokenizer.encode('').ids
-    cut = []
-    for encoding in tokenizer.encode_batch_fast([prefix + text for text in texts]):
-        ids = encoding.ids
-        cut.append(ids if len(ids) <= limit else [*ids[: limit - 1], (specials or ids)[-1]])
+    end = (tokenizer.encode('').ids or [None])[-1]
+    encoded = tokenizer.encode_batch_fast([prefix + text for text in texts])
+    cut = [store.cut(encoding.ids, limit, end) for encoding in encoded]
     offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in cut], dtype=np.int64)])
     tokens = np.concatenate([np.asarray(ids, np.int32) for ids in cut])
     return store.Table(tokens, offsets, np.ones(len(cut), np.uint64), None)

@@ -64,7 +64,10 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     metrics = log.Metrics(workdir, -1 if restored is None else int(state.step))
     run = Run(c, workdir, mesh, batches, evaluation, metrics, checkpoints)
     if restored is not None:
-        log.say(f'{workdir}: continuing after step {int(state.step)}')
+        done = int(state.step)
+        log.say(
+            f'{workdir}: {"complete at" if done >= c.steps else "continuing after"} step {done}'
+        )
     elif c.eval.at_start:
         measure(run, state)
     loop(run, state)

@@ -210,11 +210,10 @@ def write_texts(column: Column, rows, encoded, limit, end, dtype) -> None:
     count, tokens, sizes, hashes = column.count, [], [], []
     for texts in rows:
         ids = next(encoded).ids if texts else []
-        if len(ids) > limit:
-            ids = ids[:limit] if end is None else [*ids[: limit - 1], end]
-            count['truncated'] += 1
-        tokens.extend(ids)
-        sizes.append(len(ids))
+        kept = store.cut(ids, limit, end)
+        tokens.extend(kept)
+        sizes.append(len(kept))
+        count['truncated'] += len(ids) > limit
         hashes.append(text_hash(texts[0]) if texts else 0)
         count['texts'] += bool(texts)
     column.offsets.write((count['tokens'] + np.cumsum(sizes, dtype=np.int64)).tobytes())

@@ -130,6 +130,13 @@ def lengths(table: Table, texts: Int[np.ndarray, 'n'], limit: int) -> Int[np.nda
     return np.minimum(table.offsets[texts + 1] - table.offsets[texts], limit)
 
 
+def cut(ids: list[int], limit: int, end: int | None) -> list[int]:
+    """At most `limit` tokens; a text that is too long keeps its `end` token, if there is one."""
+    if len(ids) <= limit:
+        return ids
+    return ids[:limit] if end is None else [*ids[: limit - 1], end]
+
+
 def bucket(length: int) -> int:
     """The smallest width to pad texts of this many tokens to."""
     return next((width for width in BUCKETS if width >= length), length)

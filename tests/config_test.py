@@ -51,7 +51,9 @@ def test_a_setting_that_cannot_be_is_named(name, value, message):
 
 
 def test_the_argument_of_a_config_file_is_typed_and_checked():
-    assert config.parse('alpha=0,size=large', alpha=0.5, size='base') == (0.0, 'large')
+    args = config.parse('alpha=0,size=large', alpha=0.5, size='base', tied=False)
+    assert (args.alpha, args.size, args.tied) == (0.0, 'large', False)
+    assert args.suffix == '_alpha0_sizelarge' and config.parse(None, alpha=0.5).suffix == ''
     with pytest.raises(ValueError, match="expected alpha, got 'alfa'"):
         config.parse('alfa=0', alpha=0.5)
     with pytest.raises(ValueError, match="alpha: expected float, got 'x'"):
