@@ -9,7 +9,7 @@ import typing
 from collections import abc
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt64
 
 from hbt import config, losses, store
 
@@ -45,6 +45,7 @@ class Pool(typing.NamedTuple):
     passage_language: int
     groups: np.ndarray | None  # None: all of them
     size: int
+    key: int  # of the order in which they are drawn
 
 
 class Cell(typing.NamedTuple):
@@ -97,31 +98,35 @@ class Stream:
         return int(draw), int(nth)
 
 
-def permute(index: Int[np.ndarray, ' n'], size: int, key: abc.Sequence[int]) -> np.ndarray:
-    """Row at each place of an endless walk over `size` rows, each once an epoch.
+def permute(
+    index: Int[np.ndarray, ' n'], size: Int[np.ndarray, ' n'], key: UInt64[np.ndarray, ' n']
+) -> Int[np.ndarray, ' n']:
+    """Row at a place of an endless walk over `size` rows, each row once an epoch.
 
-    Place i is in epoch i // size; every epoch has an order of its own. A Feistel network of six
-    rounds over the next power of four, walked until it lands below `size`: no table, no memory.
+    Place i is in epoch i // size; the order of an epoch follows from it and the key. A Feistel
+    network of six rounds over the next power of four (cycle walking, Black and Rogaway 2002): no
+    table, no memory.
     """
-    epoch, place = np.divmod(np.asarray(index, np.uint64), np.uint64(size))
-    seeds = np.random.SeedSequence(list(key)).generate_state(6, np.uint64)
-    half = np.uint64(max(1, (int(size - 1).bit_length() + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
-
-    def shuffle(x, epoch):
-        left, right = x >> half, x & mask
-        for seed in seeds:
-            left, right = right, left ^ (mix(right + seed + mix(epoch + seed)) & mask)
-        return (left << half) | right
-
-    row = shuffle(place, epoch)
-    while (outside := row >= size).any():
-        row[outside] = shuffle(row[outside], epoch[outside])
+    size = size.astype(np.uint64)
+    epoch, row = np.divmod(index.astype(np.uint64), size)
+    seed = mix(key ^ mix(epoch + np.uint64(1)))
+    half = np.maximum(np.ceil(np.log2(np.maximum(size, 2)) / 2), 1).astype(np.uint64)
+    half += (np.uint64(1) << (half + half)) < size  # where the logarithm was rounded down
+    rounds, todo = mix(np.arange(6, dtype=np.uint64)), np.arange(len(row))
+    while len(todo):
+        bits = half[todo]
+        mask = (np.uint64(1) << bits) - np.uint64(1)
+        left, right = row[todo] >> bits, row[todo] & mask
+        for number in rounds:
+            left, right = right, left ^ (mix(right + seed[todo] + number) & mask)
+        row[todo] = (left << bits) | right
+        todo = todo[row[todo] >= size[todo]]
     return row.astype(np.int64)
 
 
-def mix(x: np.ndarray) -> np.ndarray:
+def mix(x):
     """A bijection of 64-bit integers that spreads every bit (splitmix64, Steele et al. 2014)."""
+    x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -134,7 +139,7 @@ class Sampler:
         """ValueError for settings that the store does not fit, or if nothing can be drawn."""
         self.config, self.store, self.tokenizer = c, s, s.manifest['tokenizer']
         self.languages = check_fit(c, s)
-        pools = [p for i in range(len(s.datasets)) for p in find_pools(s, i, self.languages)]
+        pools = [p for i in range(len(s.datasets)) for p in find_pools(c, s, i, self.languages)]
         self.mono = [p for p in pools if p.query_language == p.passage_language]
         self.cross = {i: [] for i in range(len(s.datasets))}
         for pool in pools:
@@ -173,12 +178,12 @@ class Sampler:
             dataset = list(self.cross)[choice]
             pools = self.cross[dataset]
             choices, places = self.pairs[dataset].at(nth * rows, rows)
-        groups = np.empty(rows, np.int64)
+        sizes, keys = np.array([p.size for p in pools]), np.array([p.key for p in pools], np.uint64)
+        groups = permute(places, sizes[choices], keys[choices])
         for i in np.unique(choices):
-            pool, here = pools[i], choices == i
-            key = (self.config.seed, 5, *pool[:3])
-            drawn = permute(places[here], pool.size, key)
-            groups[here] = drawn if pool.groups is None else pool.groups[drawn]
+            if pools[i].groups is not None:
+                here = choices == i
+                groups[here] = pools[i].groups[groups[here]]
         languages = np.array([pools[i][1:3] for i in choices])
         return Plan(step, KINDS[kind], pools[choices[0]].dataset, groups, *languages.T)
 
@@ -252,7 +257,9 @@ def check_fit(c: config.Config, s: store.Store) -> tuple[str, ...]:
     return languages
 
 
-def find_pools(s: store.Store, number: int, languages: tuple[str, ...]) -> abc.Iterator[Pool]:
+def find_pools(
+    c: config.Config, s: store.Store, number: int, languages: tuple[str, ...]
+) -> abc.Iterator[Pool]:
     """Every pool of a dataset that is not empty.
 
     A group whose query and passage are the same text is in no pool: nothing is to be learned.
@@ -267,7 +274,8 @@ def find_pools(s: store.Store, number: int, languages: tuple[str, ...]) -> abc.I
                 size = int(np.count_nonzero(fit))
                 if size:
                     groups = None if size == len(fit) else np.flatnonzero(fit).astype(np.int32)
-                    yield Pool(number, i, j, groups, size)
+                    key = np.random.SeedSequence((c.seed, 5, number, i, j))
+                    yield Pool(number, i, j, groups, size, int(key.generate_state(1, np.uint64)[0]))
 
 
 def mono_weights(pools: list[Pool]) -> list[float]:

@@ -54,9 +54,11 @@ def test_a_stream_counts_what_came_before():
     assert abs(seen[1] / 20_000 - 0.5) < 0.015
 
 
-@pytest.mark.parametrize('size', [1, 2, 3, 7, 64, 1000, 4097])
+@pytest.mark.parametrize('size', [1, 2, 3, 4, 5, 7, 16, 17, 64, 1000, 4096, 4097])
 def test_a_permutation_visits_every_row_once_an_epoch(size):
-    walk = sampler.permute(np.arange(3 * size), size, (5, 6))
+    index = np.arange(3 * size)
+    key = np.full(3 * size, 7, np.uint64)
+    walk = sampler.permute(index, np.full(3 * size, size), key)
     epochs = walk.reshape(3, size)
     assert (np.sort(epochs, axis=1) == np.arange(size)).all()
     if size >= 64:
