@@ -1,6 +1,6 @@
-"""Pretrained weights and tokenizers in Hugging Face's formats, without its model classes.
+"""Pretrained weights and tokenizers of Hugging Face, without its model classes.
 
-Hides names, file formats and the hub. `NAMES` is the one table of names: `load` applies it from
+Hides names, configurations and the hub. `NAMES` is the one table of names: `load` applies it from
 file to pytree, `to_hf` backwards. Called by `train`, `evaluate`, `prepare` and `export`.
 """
 
@@ -13,11 +13,10 @@ from collections import abc
 import huggingface_hub
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 import tokenizers
-from flax import serialization, traverse_util
+from flax import traverse_util
 
-from hbt import config, encoder
+from hbt import config, encoder, weights
 
 NAMES = {  # ours -> Hugging Face's, without the last word
     'embeddings/token': 'embeddings.word_embeddings',
@@ -76,8 +75,8 @@ def resolve(name: str, weights: bool = True) -> pathlib.Path:
     """The existing file or directory `name`, else the hub's snapshot of that name.
 
     Of a hub name only what is read here is downloaded: the files of configuration and tokenizer
-    and, with `weights`, one file of them. What is in the cache is not downloaded again, and with
-    HF_HUB_OFFLINE nothing is.
+    and, with `weights`, one file of them or its shards. What is in the cache is not downloaded
+    again, and with HF_HUB_OFFLINE nothing is.
     """
     path = pathlib.Path(name).expanduser()
     if name and path.exists():
@@ -86,16 +85,10 @@ def resolve(name: str, weights: bool = True) -> pathlib.Path:
         raise ValueError(f'{name!r}: no such file or directory')
     try:
         folder = download(name, SMALL_FILES)
-        for file in READERS if weights else ():
-            if not any((folder / known).exists() for known in READERS):
-                folder = download(name, (file,))
+        if weights:
+            folder = complete(name, folder)
     except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
-        reason = error.__cause__ or error
-        raise ValueError(
-            f'{name!r}: expected a file, a directory or a name on the Hugging Face hub, got no such'
-            f' path and from the hub {type(reason).__name__}: {first_line(reason)}. With a network:'
-            f' `hf download {name} --local-dir DIR`, then pass DIR'
-        ) from error
+        raise unreachable(name, error.__cause__ or error) from error
     return folder
 
 
@@ -103,15 +96,37 @@ def download(name: str, files: tuple[str, ...]) -> pathlib.Path:
     return pathlib.Path(huggingface_hub.snapshot_download(name, allow_patterns=list(files)))
 
 
+def unreachable(name: str, error: BaseException) -> ValueError:
+    return ValueError(
+        f'{name!r}: expected a file, a directory or a name on the Hugging Face hub, got no such'
+        f' path and from the hub {type(error).__name__}: {weights.first_line(error)}. With a'
+        f' network: `hf download {name} --local-dir DIR`, then pass DIR'
+    )
+
+
+def complete(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """The snapshot `folder` of a hub name with the weights of the first kind that the hub has."""
+    for file in weights.READERS:
+        if not weights.find(folder):
+            folder = download(name, (file, file + weights.INDEX))
+    found = weights.find(folder)
+    shards = weights.shards(found) if found and found.name.endswith(weights.INDEX) else ()
+    if all((folder / shard).is_file() for shard in shards):
+        return folder
+    return download(name, tuple(shards))
+
+
 def architecture(path: str | pathlib.Path, base: config.Encoder) -> config.Encoder:
     """`base` with the family and the sizes that config.json in the directory `path` states."""
     file = pathlib.Path(path) / 'config.json'
     if not file.is_file():
-        raise ValueError(f'{path}: expected a directory with config.json, got {listing(path)}')
+        raise ValueError(
+            f'{path}: expected a directory with config.json, got {weights.listing(path)}'
+        )
     try:
         stated = dict(json.loads(file.read_text('utf-8')))
     except (ValueError, TypeError) as error:
-        raise broken(file, 'a JSON object', error) from error
+        raise weights.broken(file, 'a JSON object', error) from error
     kind = stated.get('model_type')
     demand(kind in MODELS, file, 'model_type', f'one of {", ".join(MODELS)}', kind)
     for key, value in REQUIRED.items():
@@ -159,10 +174,7 @@ def load(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
     Reads Flax's and PyTorch's names, with or without the prefix and the head of a task. ValueError
     names the tensors that are unknown, missing or of another shape.
     """
-    file = next((f for f in (pathlib.Path(path) / name for name in READERS) if f.is_file()), None)
-    if file is None:
-        expected = ' or '.join(READERS)
-        raise ValueError(f'{path}: expected a directory with {expected}, got {listing(path)}')
+    file, stream = weights.find(path) or pathlib.Path(path), weights.read(path)
     flat = {path: np.empty(shape, np.float32) for path, shape in encoder.shapes(c).items()}
     targets = {}  # name in the file -> (its first name, the view of `flat` that it is copied to)
     for path, layer, names in tensors(c):
@@ -170,7 +182,7 @@ def load(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
         for name in names:
             targets[name] = names[0], view.T if is_transposed(path, name) else view
     found, unknown, prefix = {}, [], ''  # found: first name -> name in the file
-    for name, array in READERS[file.name](file):
+    for name, array in stream:
         bare = PREFIX.sub('', name, count=1)
         if bare in targets:
             first, view = targets[bare]
@@ -182,12 +194,14 @@ def load(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
             unknown.append(name)
     if unknown:
         expected = f'a {c.family} encoder of {c.layers} layers'
-        raise ValueError(f'{file}: expected the weights of {expected}, got also {some(unknown)}')
-    flax = file.suffix == '.msgpack' or any(name.endswith('.kernel') for name in found.values())
+        raise ValueError(
+            f'{file}: expected the weights of {expected}, got also {weights.some(unknown)}'
+        )
+    flax = file.name.startswith('flax_') or any(name.endswith('.kernel') for name in found.values())
     lacking = [names[not flax] for _, _, names in tensors(c) if names[0] not in found]
     if lacking:
         lacking = [f'{prefix}{name} {targets[name][1].shape}' for name in lacking]
-        raise ValueError(f'{file}: expected {some(lacking)}, got no such tensor')
+        raise ValueError(f'{file}: expected {weights.some(lacking)}, got no such tensor')
     return encoder.nest(flat)
 
 
@@ -209,41 +223,6 @@ def to_hf(params: encoder.Params, c: config.Encoder) -> dict[str, np.ndarray]:
     return result
 
 
-def read_safetensors(file: pathlib.Path) -> abc.Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array), one array in memory at a time."""
-    try:
-        with safetensors.safe_open(file, 'np') as opened:
-            for name in opened.keys():
-                yield name, opened.get_tensor(name)
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise broken(file, 'a safetensors file', error) from error
-
-
-def read_msgpack(file: pathlib.Path) -> abc.Iterator[tuple[str, np.ndarray]]:
-    """Yields (dotted name, array) of what flax.serialization wrote."""
-    try:
-        yield from leaves(serialization.msgpack_restore(np.memmap(file, np.uint8, 'r')))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise broken(file, 'a tree of arrays in msgpack', error) from error
-
-
-def leaves(tree: dict, prefix: str = ''):
-    """Takes the leaves out of the tree one by one, so that each can be freed once it is copied."""
-    for key in list(tree.keys()):
-        value = tree.pop(key)
-        if isinstance(value, dict):
-            yield from leaves(value, f'{prefix}{key}.')
-        else:
-            yield f'{prefix}{key}', np.asarray(value)
-
-
-def broken(file: pathlib.Path, expected: str, error: Exception) -> ValueError:
-    size = file.stat().st_size
-    return ValueError(
-        f'{file}: expected {expected}, got {size} bytes that are none: {first_line(error)}'
-    )
-
-
 def has_tokenizer(path: pathlib.Path) -> bool:
     """Whether `tokenizer` finds one in a directory."""
     return any((path / name).is_file() for name in ('tokenizer.json', *VOCABULARIES))
@@ -257,12 +236,14 @@ def tokenizer(name: str) -> tokenizers.Tokenizer:
         try:
             result = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing more special
-            raise broken(file, 'a tokenizer.json', error) from error
+            raise weights.broken(file, 'a tokenizer.json', error) from error
     elif any((path / vocabulary).is_file() for vocabulary in VOCABULARIES):
         result = convert(path)
     else:
         expected = ' or '.join(('tokenizer.json', *VOCABULARIES))
-        raise ValueError(f'{path}: expected a directory with {expected}, got {listing(path)}')
+        raise ValueError(
+            f'{path}: expected a directory with {expected}, got {weights.listing(path)}'
+        )
     result.no_padding()
     result.no_truncation()
     return result
@@ -279,7 +260,7 @@ def convert(folder: pathlib.Path) -> tokenizers.Tokenizer:
         raise ValueError(
             f'{folder}: expected a vocabulary for transformers, with config.json or'
             ' tokenizer_config.json beside it and sentencepiece and protobuf installed,'
-            f' got {type(error).__name__}: {first_line(error)}'
+            f' got {type(error).__name__}: {weights.first_line(error)}'
         ) from error
     unknown = {result.token_to_id('<unk>'), result.token_to_id('[UNK]')}
     size = result.get_vocab_size()
@@ -299,26 +280,3 @@ def pad_id(vocabulary: tokenizers.Tokenizer) -> int:
             return number
     size = vocabulary.get_vocab_size()
     raise ValueError(f'tokenizer: expected a token <pad> or [PAD], got neither among {size} tokens')
-
-
-def some(names: list[str], limit: int = 4) -> str:
-    rest = f', ... ({len(names)} in all)' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + rest
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')
-
-
-def listing(path) -> str:
-    """What stands at a path, for error messages."""
-    path = pathlib.Path(path)
-    if not path.is_dir():
-        return 'a file' if path.exists() else 'no such directory'
-    return some(sorted(entry.name for entry in path.iterdir()), 12) or 'an empty one'
-
-
-READERS = {  # file -> what yields (name, array) of it, in order of preference
-    'model.safetensors': read_safetensors,
-    'flax_model.msgpack': read_msgpack,
-}

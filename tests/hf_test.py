@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
-from hbt import config, encoder, hf
+from hbt import config, encoder, hf, weights
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 BASE = config.Encoder()
@@ -330,8 +330,8 @@ def test_damaged_bytes_give_weights_or_a_value_error_and_nothing_else(tmp_path, 
 
 def test_a_directory_without_weights_is_told_what_is_in_it(tmp_path):
     write_config(tmp_path)
-    (tmp_path / 'pytorch_model.bin').touch()
-    message = 'model.safetensors or flax_model.msgpack, got config.json, pytorch_model.bin$'
+    (tmp_path / 'tf_model.h5').touch()
+    message = 'flax_model.msgpack or pytorch_model.bin, got config.json, tf_model.h5$'
     with pytest.raises(ValueError, match=message):
         hf.load(tmp_path, small())
     with pytest.raises(ValueError, match='got no such directory'):
@@ -457,23 +457,52 @@ def test_a_name_that_cannot_be_is_refused():
         hf.resolve('a name?')
 
 
-@pytest.mark.parametrize('held', ['model.safetensors', 'flax_model.msgpack', 'pytorch_model.bin'])
-def test_one_file_of_weights_is_downloaded_and_none_for_a_tokenizer(tmp_path, monkeypatch, held):
+def fake_hub(monkeypatch, folder, files):
+    """Has the hub hold `files`, name -> content; gives the list of all that is asked of it."""
     asked = []
 
     def download(name, allow_patterns):
         asked.extend(allow_patterns)
-        if held in allow_patterns:
-            (tmp_path / held).touch()
-        return str(tmp_path)
+        for file in files.keys() & set(allow_patterns):
+            (folder / file).write_text(files[file])
+        return str(folder)
 
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
+    return asked
+
+
+KINDS = list(weights.READERS)
+
+
+@pytest.mark.parametrize('held', [*KINDS, 'tf_model.h5'])
+def test_one_file_of_weights_is_downloaded_and_none_for_a_tokenizer(tmp_path, monkeypatch, held):
+    asked = fake_hub(monkeypatch, tmp_path, {held: ''})
     assert hf.resolve('some/model', weights=False) == tmp_path
     assert asked == list(hf.SMALL_FILES)
     assert hf.resolve('some/model') == tmp_path
-    readers = list(hf.READERS)
-    weights = [file for file in asked if file not in hf.SMALL_FILES]
-    assert weights == (readers[:1] if held == readers[0] else readers)
+    kinds = KINDS[: KINDS.index(held) + 1] if held in KINDS else KINDS
+    expected = [file for kind in kinds for file in (kind, kind + weights.INDEX)]
+    assert [file for file in asked if file not in hf.SMALL_FILES] == expected
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_shards_that_an_index_names_are_downloaded_once(tmp_path, monkeypatch, kind):
+    index = json.dumps({'weight_map': {'x': 'part-2', 'y': 'part-1', 'z': 'part-2'}})
+    files = {kind + weights.INDEX: index, 'part-1': '', 'part-2': ''}
+    asked = fake_hub(monkeypatch, tmp_path, files)
+    assert hf.resolve('some/model') == tmp_path
+    assert asked[-3:] == [kind + weights.INDEX, 'part-2', 'part-1']
+    asked.clear()
+    assert hf.resolve('some/model') == tmp_path
+    assert asked == list(hf.SMALL_FILES)
+
+
+def test_an_index_on_the_hub_that_names_a_path_is_refused(tmp_path, monkeypatch):
+    index = json.dumps({'weight_map': {'x': '../part-1'}})
+    asked = fake_hub(monkeypatch, tmp_path, {'model.safetensors.index.json': index})
+    with pytest.raises(ValueError, match=r'index\.json: weight_map: x: expected the plain name'):
+        hf.resolve('some/model')
+    assert '../part-1' not in asked
 
 
 def word_tokenizer(words=(), pad='[PAD]'):

@@ -7,7 +7,7 @@ import hbt
 
 LAYERS = (
     {'config', 'sharding', 'metrics', 'log', 'cldr'},
-    {'sources', 'store', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
+    {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
     {'sampler', 'hf', 'search', 'embed'},
     {'prepare', 'train', 'evaluate'},
     {'main'},
