@@ -1,6 +1,9 @@
 """Settings of every test: 8 CPU devices, strict types and ranks, checked shapes, no network."""
 
 import os
+import pathlib
+
+import pytest
 
 os.environ['HF_HUB_OFFLINE'] = '1'
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -16,10 +19,6 @@ import jaxtyping  # noqa: E402
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jaxtyping.install_import_hook('hbt', 'beartype.beartype')
-
-import pathlib  # noqa: E402
-
-import pytest  # noqa: E402
 
 
 @pytest.fixture(scope='session')
