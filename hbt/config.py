@@ -53,7 +53,7 @@ class Encoder:
     init: str = setting('', 'directory or hub name of pretrained weights; empty: random weights')
     family: str = setting('xlmr', 'xlmr or bert: how positions and token types are counted')
     vocab_size: int = setting(0, 'rows of the token table; 0: as many as the tokenizer has')
-    dim: int = setting(768, 'width of the hidden states and of the embedding')
+    dim: int = setting(768, 'width of the hidden states, and without a head of the embedding')
     layers: int = setting(12, 'transformer layers')
     heads: int = setting(12, 'attention heads')
     hidden: int = setting(3072, 'width of the feed-forward layer')
@@ -65,7 +65,11 @@ class Encoder:
     activation: str = setting('gelu', 'gelu (exact) or gelu_new (tanh approximation)')
     dropout: float = setting(0.1, 'dropout of hidden states during training')
     attention_dropout: float = setting(0.1, 'dropout of attention weights during training')
-    pooling: str = setting('mean', 'mean over real tokens, or cls: the first token')
+    norm: str = setting('post', 'layer normalisation after each sublayer, or pre: before (XL)')
+    pooling: str = setting('mean', 'mean or max over real tokens, or cls: the first token')
+    head: int = setting(0, 'width of a dense layer over the pooled vector; 0: no such layer')
+    head_activation: str = setting('tanh', 'of that layer: tanh or identity')
+    normalise: bool = setting(True, 'embeddings of unit length; training needs them')
     dtype: str = setting('float32', 'type of the computation; parameters stay float32')
 
 
@@ -126,7 +130,9 @@ CHOICES = {
     'mapping': ('shard_map', 'pmap'),
     'encoder.family': ('xlmr', 'bert'),
     'encoder.activation': ('gelu', 'gelu_new'),
-    'encoder.pooling': ('mean', 'cls'),
+    'encoder.norm': ('post', 'pre'),
+    'encoder.pooling': ('mean', 'cls', 'max'),
+    'encoder.head_activation': ('tanh', 'identity'),
     'encoder.dtype': ('float32', 'bfloat16', 'float64'),
     'optim.schedule': ('linear', 'cosine', 'constant'),
     'eval.best': tuple(
@@ -146,6 +152,7 @@ BOUNDS = {  # setting -> (smallest, largest) value allowed
     'sampler.alpha': (0, 1),
     'sampler.negatives': (0, 1000),
     'encoder.vocab_size': (0, 10**8),
+    'encoder.head': (0, 10**6),
     'encoder.dropout': (0, 0.99),
     'encoder.attention_dropout': (0, 0.99),
     'loss.temperature': (1e-4, 100),

@@ -24,9 +24,9 @@ def shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
         'embeddings/token': (c.vocab_size, d),
         'embeddings/position': (c.positions, d),
         'embeddings/type': (c.types, d),
-        'embeddings/norm/scale': (d,),
-        'embeddings/norm/bias': (d,),
     }
+    norm = 'embeddings/norm' if c.norm == 'post' else 'final_norm'
+    table |= {f'{norm}/scale': (d,), f'{norm}/bias': (d,)}
     for name, rows, columns in (
         ('query', d, d),
         ('key', d, d),
@@ -40,6 +40,8 @@ def shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
     for name in ('attention_norm', 'ffn_norm'):
         table[f'layers/{name}/scale'] = (n, d)
         table[f'layers/{name}/bias'] = (n, d)
+    if c.head:
+        table |= {'head/kernel': (d, c.head), 'head/bias': (c.head,)}
     return table
 
 
@@ -77,7 +79,7 @@ def encode(
     c: config.Encoder,
     keys: Array | None = None,
 ) -> Float[Array, 'b d']:
-    """Unit-length embeddings of texts, in the type of the parameters.
+    """Embeddings of texts in float32, or in float64 if `c.dtype` is; of length 1 if `c.normalise`.
 
     `tokens` are padded with `c.pad_id`, on either side. `keys` [b] are dropout keys, one a row, so
     that a row's dropout depends neither on its neighbours nor on its device; None: no dropout.
@@ -95,7 +97,13 @@ def encode(
         return layer(weights, x, mask, c, fold(keys, i + 1)), None
 
     x, _ = jax.lax.scan(body, x, (jnp.arange(c.layers), layers), unroll=unroll)
+    if c.norm == 'pre':
+        x = layer_norm(params['final_norm'], x, c.eps)
     pooled = POOLING[c.pooling](wide(x), mask)
+    if c.head:
+        pooled = HEAD[c.head_activation](dense(params['head'], pooled[:, None])[:, 0])
+    if not c.normalise:
+        return pooled
     norm = jnp.linalg.norm(pooled, axis=-1, keepdims=True)
     return pooled / jnp.maximum(norm, 1e-12)
 
@@ -106,17 +114,25 @@ def embed(p: Params, tokens, mask, c: config.Encoder):
     else:
         positions = jnp.arange(tokens.shape[1])[None]
     x = p['token'][tokens] + p['position'][positions] + p['type'][None, :1]
-    return layer_norm(p['norm'], x, c.eps)
+    return layer_norm(p['norm'], x, c.eps) if c.norm == 'post' else x
 
 
 def layer(p: Params, x, mask, c: config.Encoder, keys):
-    """One post-norm transformer layer (Vaswani et al. 2017; Devlin et al. 2019)."""
-    attended = attention(p, x, mask, c, fold(keys, 0))
-    attended = dropout(dense(p['attention_out'], attended), c.dropout, fold(keys, 1))
-    x = layer_norm(p['attention_norm'], x + attended, c.eps)
-    hidden = ACTIVATION[c.activation](dense(p['ffn_in'], x))
-    hidden = dropout(dense(p['ffn_out'], hidden), c.dropout, fold(keys, 2))
-    return layer_norm(p['ffn_norm'], x + hidden, c.eps)
+    """One transformer layer: post-norm (Vaswani et al. 2017) or pre-norm (Goyal et al. 2021)."""
+
+    def residual(norm, x, sublayer, keys):
+        before = layer_norm(p[norm], x, c.eps) if c.norm == 'pre' else x
+        x = x + dropout(sublayer(before), c.dropout, keys)
+        return layer_norm(p[norm], x, c.eps) if c.norm == 'post' else x
+
+    def attend(x):
+        return dense(p['attention_out'], attention(p, x, mask, c, fold(keys, 0)))
+
+    def feed_forward(x):
+        return dense(p['ffn_out'], ACTIVATION[c.activation](dense(p['ffn_in'], x)))
+
+    x = residual('attention_norm', x, attend, fold(keys, 1))
+    return residual('ffn_norm', x, feed_forward, fold(keys, 2))
 
 
 def attention(p: Params, x, mask, c: config.Encoder, keys):
@@ -170,7 +186,12 @@ def first_pool(x, mask):
     return jnp.take_along_axis(x, jnp.argmax(mask, axis=1)[:, None, None], axis=1)[:, 0]
 
 
-POOLING = {'mean': mean_pool, 'cls': first_pool}
+def max_pool(x, mask):
+    return jnp.where(mask[:, :, None], x, jnp.finfo(x.dtype).min).max(1)
+
+
+POOLING = {'mean': mean_pool, 'cls': first_pool, 'max': max_pool}
+HEAD = {'tanh': jnp.tanh, 'identity': lambda x: x}
 ACTIVATION = {
     'gelu': lambda x: jax.nn.gelu(x, approximate=False),
     'gelu_new': lambda x: jax.nn.gelu(x, approximate=True),

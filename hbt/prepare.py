@@ -19,7 +19,7 @@ import scipy.sparse
 import tokenizers
 from absl import flags
 
-from hbt import config, hf, log, sources, store
+from hbt import config, hub, log, sources, store, vocabulary
 
 CHUNK = 1024  # rows tokenised at a time
 
@@ -36,7 +36,7 @@ def prepare(data: config.Data, out: str | os.PathLike, inputs: abc.Sequence[str]
     if data.tokenizer.startswith('train:'):
         tokenizer = train_tokenizer(data, readers)
     else:
-        tokenizer = hf.tokenizer(data.tokenizer)
+        tokenizer = vocabulary.read(hub.resolve(data.tokenizer, weights=False))
     manifest = describe(data, tokenizer, readers)
     if out.exists():
         return reopen(out, manifest)
@@ -98,7 +98,7 @@ def describe(data: config.Data, tokenizer: tokenizers.Tokenizer, readers) -> dic
         'tokenizer': {
             'sha256': hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
             'vocab_size': vocab_size,
-            'pad_id': hf.pad_id(tokenizer),
+            'pad_id': vocabulary.pad_id(tokenizer),
             'end_id': specials[-1] if specials else None,
             'dtype': 'uint16' if vocab_size <= 2**16 else 'uint32',
         },

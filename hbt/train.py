@@ -12,7 +12,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from hbt import config, encoder, hf, losses, optim, sampler, sharding, store
+from hbt import (
+    config,
+    encoder,
+    hub,
+    losses,
+    optim,
+    pipeline,
+    sampler,
+    sharding,
+    store,
+    vocabulary,
+)
 
 
 class State(typing.NamedTuple):
@@ -30,47 +41,44 @@ def resolve(c: config.Config, s: store.Store, mesh) -> config.Config:
     """
     sharding.check_divides('batch_size', c.batch_size, mesh)
     tokenizer, place = s.manifest['tokenizer'], 'encoder'
+    size, pad_id = tokenizer['vocab_size'], tokenizer['pad_id']
     if c.encoder.init:
         place = f'encoder.init={c.encoder.init}'
         architecture = pretrained(c, s)
     else:
-        size = c.encoder.vocab_size or tokenizer['vocab_size']
-        architecture = dataclasses.replace(c.encoder, vocab_size=size, pad_id=tokenizer['pad_id'])
-    first = architecture.pad_id + 1 if architecture.family == 'xlmr' else 0
-    longest = max(c.data.query_length, c.data.passage_length)
-    lengths = f'for {longest} tokens of text (data.query_length, data.passage_length)'
-    demands = (
-        ('vocab_size', tokenizer['vocab_size'], f'for the tokenizer of {s.path}'),
-        ('positions', first + longest, lengths),
-    )
-    for name, least, why in demands:
-        got = getattr(architecture, name)
-        if got < least:
-            raise ValueError(f'{place}: {name}: expected at least {least} {why}, got {got}')
-    if architecture.pad_id != tokenizer['pad_id']:
+        table = c.encoder.vocab_size or size
+        architecture = dataclasses.replace(c.encoder, vocab_size=table, pad_id=pad_id)
+    architecture = pipeline.fit(architecture, size, pad_id, place)
+    longest, room = max(c.data.query_length, c.data.passage_length), pipeline.room(architecture)
+    if longest > room:
+        least = architecture.positions - room + longest
         raise ValueError(
-            f'{place}: pad_id: expected {tokenizer["pad_id"]} as in the tokenizer of {s.path}, '
-            f'got {architecture.pad_id}'
+            f'{place}: positions: expected at least {least} for {longest} tokens of text '
+            f'(data.query_length, data.passage_length), got {architecture.positions}'
         )
+    if not architecture.normalise:
+        raise ValueError('encoder.normalise: expected true: the loss compares cosines, got false')
     return dataclasses.replace(c, encoder=architecture)
 
 
 def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
     """The architecture of the checkpoint, whose tokenizer, if it has one, must be the store's."""
     try:
-        path = hf.resolve(c.encoder.init)
+        path = hub.resolve(c.encoder.init)
     except ValueError as error:
         raise ValueError(f'encoder.init: {error}') from None
-    if hf.has_tokenizer(path):
-        theirs = hf.tokenizer(str(path)).get_vocab()
-        ours = hf.tokenizer(str(s.path / 'tokenizer.json')).get_vocab()
+    architecture = pipeline.architecture(path, c.encoder)
+    if vocabulary.exists(path):
+        theirs = vocabulary.read(path).get_vocab()
+        ours = vocabulary.read(s.path / 'tokenizer.json').get_vocab()
         differ = sorted(ours.items() ^ theirs.items(), key=lambda item: item[1])
         if differ:
             raise ValueError(
                 f'{s.path}: expected a store made with the tokenizer of {path}, got one whose '
                 f'tokens differ, such as {differ[0][0]!r}; make it with --tokenizer={path}'
             )
-    return hf.architecture(path, c.encoder)
+    name = hub.pinned(c.encoder.init, path)
+    return dataclasses.replace(architecture, init=name, normalise=True)
 
 
 def init(c: config.Config, mesh) -> State:
@@ -82,7 +90,7 @@ def init(c: config.Config, mesh) -> State:
 
     replicated = sharding.replicated(mesh)
     if c.encoder.init:
-        params = hf.load(hf.resolve(c.encoder.init), c.encoder)
+        params = pipeline.load(hub.resolve(c.encoder.init), c.encoder)
         return jax.jit(build, out_shardings=replicated)(params)
     key = jax.random.key(c.seed)
     return jax.jit(lambda: build(encoder.init(c.encoder, key)), out_shardings=replicated)()

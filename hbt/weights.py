@@ -280,6 +280,19 @@ def view(tensor: Tensor, mapped: mmap.mmap, spans: dict[str, tuple[int, int]]) -
     return np.ndarray(size, dtype, mapped, start + (first + offset) * dtype.itemsize, strides)
 
 
+def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
+    """The content of a JSON file; ValueError if it is no object or no list, as `kind` demands."""
+    try:
+        content = json.loads(file.read_text('utf-8'))
+        if not isinstance(content, kind):
+            raise ValueError(type(content).__name__)
+    except (ValueError, RecursionError) as error:
+        raise broken(
+            file, f'a JSON {dict(dict="object", list="list")[kind.__name__]}', error
+        ) from error
+    return content
+
+
 def broken(file: pathlib.Path, expected: str, error: Exception) -> ValueError:
     size = file.stat().st_size
     return ValueError(

@@ -34,7 +34,7 @@ def test_every_config_in_configs_passes_its_check():
         ('mapping', 'vmap', 'mapping: expected one of shard_map, pmap'),
         ('steps', 0, 'steps: expected 1 to'),
         ('sampler.alpha', 1.5, 'sampler.alpha: expected 0 to 1, got 1.5'),
-        ('encoder.pooling', 'max', 'encoder.pooling: expected one of mean, cls'),
+        ('encoder.pooling', 'last', 'encoder.pooling: expected one of mean, cls'),
         ('encoder.heads', 5, 'encoder.dim: expected a multiple of encoder.heads=5, got 32'),
         ('loss.temperature', 0.0, 'loss.temperature: expected'),
     ],

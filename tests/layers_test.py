@@ -8,8 +8,10 @@ import hbt
 LAYERS = (
     {'config', 'sharding', 'metrics', 'log', 'cldr'},
     {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
-    {'sampler', 'hf', 'search', 'embed'},
-    {'prepare', 'train', 'evaluate'},
+    {'sampler', 'hf', 'hub', 'vocabulary', 'search'},
+    {'prepare', 'pipeline'},
+    {'train', 'embed'},
+    {'evaluate'},
     {'main'},
 )
 FOLDER = pathlib.Path(hbt.__file__).parent

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from hbt import config, hf, prepare, sources, store
+from hbt import config, prepare, sources, store, vocabulary
 
 DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
 ROWS = [
@@ -168,12 +168,12 @@ def test_the_real_tokenizer_and_real_rows(shared_data, tmp_path):
     with gzip.open(shared_data / 'lohelp.jsonl.gz') as file:
         for _, line in zip(range(200), file, strict=False):
             rows.append(json.loads(line))
-    name = str(shared_data / 'xlm-roberta-tokenizer')
-    data = config.Data(tokenizer=name, query_length=32, passage_length=64)
+    name = shared_data / 'xlm-roberta-tokenizer'
+    data = config.Data(tokenizer=str(name), query_length=32, passage_length=64)
     path = write(tmp_path / 'a.jsonl', lines(*rows))
     opened = prepare.prepare(data, tmp_path / 's', [path])
     assert opened.manifest['tokenizer']['vocab_size'] == 250_002
-    tokenizer, table = hf.tokenizer(name), opened.datasets[0].passage['de']
+    tokenizer, table = vocabulary.read(name), opened.datasets[0].passage['de']
     for i, row in enumerate(rows):
         if 'de' in row['passage']:
             ids = tokenizer.encode('Passage: ' + row['passage']['de']).ids

@@ -1,0 +1,79 @@
+"""Models by name: a path, or a repository of the Hugging Face hub.
+
+Hides the hub, its cache and its revisions. Called by whatever takes the name of a model.
+"""
+
+import pathlib
+
+import huggingface_hub
+
+from hbt import weights
+
+SMALL_FILES = (  # configuration and tokenizer, and what sentence-transformers puts beside them
+    'config.json',
+    'tokenizer*.json',
+    'special_tokens_map.json',
+    'vocab.txt',
+    'sentencepiece.bpe.model',
+    'modules.json',
+    'sentence_bert_config.json',
+    'config_sentence_transformers.json',
+    '?_*/config.json',
+    '?_Dense/*.safetensors',
+    '?_Dense/*.bin',
+)
+
+
+def resolve(name: str, weights: bool = True) -> pathlib.Path:
+    """The existing file or directory `name`, else the hub's snapshot of that name.
+
+    `owner/model@revision` asks the hub for a branch, tag or commit. Only what is read here is
+    downloaded: the small files and, with `weights`, one file of them or its shards. What is in the
+    cache is not downloaded again, and with HF_HUB_OFFLINE nothing is. Raises ValueError.
+    """
+    path = pathlib.Path(name).expanduser()
+    if name and path.exists():
+        return path
+    if name[:1] in ('', '.', '/', '~') or name.count('/') > 1 or path.suffix == '.json':
+        raise ValueError(f'{name!r}: no such file or directory')
+    try:
+        folder = download(name, SMALL_FILES)
+        if weights:
+            folder = complete(name, folder)
+    except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
+        raise unreachable(name, error.__cause__ or error) from error
+    return folder
+
+
+def pinned(name: str, path: pathlib.Path) -> str:
+    """The name with the commit that `path`, which it was resolved to, is the snapshot of."""
+    is_snapshot = path.parent.name == 'snapshots' and not pathlib.Path(name).exists()
+    return f'{name.partition("@")[0]}@{path.name}' if is_snapshot else name
+
+
+def download(name: str, files: tuple[str, ...]) -> pathlib.Path:
+    repository, _, revision = name.partition('@')
+    found = huggingface_hub.snapshot_download(
+        repository, revision=revision or None, allow_patterns=list(files)
+    )
+    return pathlib.Path(found)
+
+
+def unreachable(name: str, error: BaseException) -> ValueError:
+    return ValueError(
+        f'{name!r}: expected a file, a directory or a name on the Hugging Face hub, got no such'
+        f' path and from the hub {type(error).__name__}: {weights.first_line(error)}. With a'
+        f' network: `hf download {name.partition("@")[0]} --local-dir DIR`, then pass DIR'
+    )
+
+
+def complete(name: str, folder: pathlib.Path) -> pathlib.Path:
+    """The snapshot `folder` of a hub name with the weights of the first kind that the hub has."""
+    for file in weights.READERS:
+        if not weights.find(folder):
+            folder = download(name, (file, file + weights.INDEX))
+    found = weights.find(folder)
+    shards = weights.shards(found) if found and found.name.endswith(weights.INDEX) else ()
+    if all((folder / shard).is_file() for shard in shards):
+        return folder
+    return download(name, tuple(shards))

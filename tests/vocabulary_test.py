@@ -1,0 +1,104 @@
+"""Tokenizers are read as they are, and those that are none are named."""
+
+import numpy as np
+import pytest
+import tokenizers
+
+from hbt import vocabulary
+
+
+def word_tokenizer(words=(), pad='[PAD]'):
+    vocabulary = {word: i for i, word in enumerate([pad, '[UNK]', 'hello', *words])}
+    result = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token='[UNK]'))
+    result.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    return result
+
+
+def test_a_tokenizer_is_read_from_a_file_or_its_directory_and_neither_pads_nor_cuts(tmp_path):
+    saved = word_tokenizer(['world'])
+    saved.enable_padding(length=9)
+    saved.enable_truncation(1)
+    saved.save(str(tmp_path / 'tokenizer.json'))
+    for name in (tmp_path, tmp_path / 'tokenizer.json'):
+        loaded = vocabulary.read(name)
+        assert loaded.padding is None and loaded.truncation is None
+        assert loaded.encode('hello world and').ids == [2, 3, 1]
+
+
+def test_the_id_of_padding_is_found_under_either_name():
+    assert vocabulary.pad_id(word_tokenizer()) == 0
+    assert vocabulary.pad_id(word_tokenizer(['<pad>'], pad='x')) == 3
+    with pytest.raises(ValueError, match=r'expected a token <pad> or \[PAD\], got neither among 3'):
+        vocabulary.pad_id(word_tokenizer(pad='x'))
+
+
+def test_files_without_a_tokenizer_are_named(tmp_path):
+    message = 'tokenizer.json or vocab.txt or sentencepiece.bpe.model, got'
+    with pytest.raises(ValueError, match=f'{message} an empty one'):
+        vocabulary.read(tmp_path)
+    (tmp_path / 'notes.txt').touch()
+    with pytest.raises(ValueError, match=f'{message} notes.txt'):
+        vocabulary.read(tmp_path)
+    for file in ('notes.txt', 'tokenizer.json'):
+        (tmp_path / file).write_text('{"version":')
+        with pytest.raises(ValueError, match=f'{file}: expected a tokenizer.json, got 11 bytes'):
+            vocabulary.read(tmp_path / file)
+    with pytest.raises(ValueError, match='tokenizer.json: expected'):
+        vocabulary.read(tmp_path)
+
+
+def write_vocabulary(folder, words):
+    (folder / 'vocab.txt').write_text('\n'.join(words))
+    (folder / 'config.json').write_text('{"model_type": "bert"}')
+    return folder
+
+
+SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+WORDS = [f'w{i}' for i in range(100)]
+
+
+def test_a_vocabulary_of_bert_becomes_a_tokenizer(tmp_path):
+    pytest.importorskip('transformers')
+    write_vocabulary(tmp_path, [*SPECIAL, 'hello', *WORDS])
+    loaded = vocabulary.read(tmp_path)
+    assert loaded.encode('hello w1').tokens == ['[CLS]', 'hello', 'w1', '[SEP]']
+    assert vocabulary.pad_id(loaded) == 0
+    assert loaded.padding is None and loaded.truncation is None
+
+
+def test_a_sentencepiece_model_becomes_the_tokenizer_of_xlmr(tmp_path):
+    pytest.importorskip('transformers')
+    sentencepiece = pytest.importorskip('sentencepiece')
+    rng = np.random.default_rng(0)
+    lines = [' '.join(f'hello{i}' for i in rng.integers(0, 10**6, 5)) for _ in range(500)]
+    with open(tmp_path / 'sentencepiece.bpe.model', 'wb') as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=file, vocab_size=150, minloglevel=2
+        )
+    (tmp_path / 'tokenizer_config.json').write_text('{"tokenizer_class": "XLMRobertaTokenizer"}')
+    loaded = vocabulary.read(tmp_path)
+    pieces = sentencepiece.SentencePieceProcessor(
+        model_file=str(tmp_path / 'sentencepiece.bpe.model')
+    )
+    text = 'hello12 hello 345'
+    assert loaded.encode(text).ids == [0, *(i + 1 for i in pieces.encode(text)), 2]
+    assert vocabulary.pad_id(loaded) == 1
+
+
+@pytest.mark.parametrize(
+    'words, got', [(SPECIAL, 'got 5 tokens'), ([*SPECIAL, *WORDS], 'got 105 tokens that cannot')]
+)
+def test_a_tokenizer_made_of_nothing_is_refused(tmp_path, words, got):
+    pytest.importorskip('transformers')
+    write_vocabulary(tmp_path, words)
+    with pytest.raises(ValueError, match=f'of 100 tokens or more that can spell hello, {got}'):
+        vocabulary.read(tmp_path)
+
+
+def test_a_vocabulary_without_its_config_is_refused(tmp_path):
+    pytest.importorskip('transformers')
+    (tmp_path / 'vocab.txt').write_text('\n'.join([*SPECIAL, 'hello', *WORDS]))
+    with pytest.raises(
+        ValueError, match='expected a vocabulary for transformers, with config.json'
+    ):
+        vocabulary.read(tmp_path)
