@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from hbt import config, encoder, weights
+from hbt import config, encoder, files, weights
 
 NAMES = {  # ours -> Hugging Face's, without the last word
     'embeddings/token': 'embeddings.word_embeddings',
@@ -96,9 +96,9 @@ def architecture(path: str | pathlib.Path, base: config.Encoder) -> config.Encod
     file = pathlib.Path(path) / 'config.json'
     if not file.is_file():
         raise ValueError(
-            f'{path}: expected a directory with config.json, got {weights.listing(path)}'
+            f'{path}: expected a directory with config.json, got {files.listing(path)}'
         )
-    stated = weights.read_json(file, dict)
+    stated = files.read_json(file, dict)
     kind = stated.get('model_type')
     demand(kind in MODELS, file, 'model_type', f'one of {", ".join(MODELS)}', kind)
     for key, value in REQUIRED.items():
@@ -190,13 +190,13 @@ def load(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
     if unknown:
         expected = f'a {c.family} encoder of {c.layers} layers'
         raise ValueError(
-            f'{file}: expected the weights of {expected}, got also {weights.some(unknown)}'
+            f'{file}: expected the weights of {expected}, got also {files.some(unknown)}'
         )
     flax = file.name.startswith('flax_') or any(name.endswith('.kernel') for name in found.values())
     lacking = [names[not flax] for _, _, names in tensors(c) if names[0] not in found]
     if lacking:
         lacking = [f'{prefix}{name} {targets[name][1].shape}' for name in lacking]
-        raise ValueError(f'{file}: expected {weights.some(lacking)}, got no such tensor')
+        raise ValueError(f'{file}: expected {files.some(lacking)}, got no such tensor')
     return encoder.nest(flat)
 
 
@@ -205,7 +205,7 @@ def fill(view: np.ndarray, array: np.ndarray, where: str):
         raise ValueError(f'{where}: expected shape {view.shape}, got {array.shape}')
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise ValueError(f'{where}: expected floating-point numbers, got {array.dtype}')
-    view[...] = array
+    weights.copy(view, array)
 
 
 def to_hf(params: encoder.Params, c: config.Encoder) -> dict[str, np.ndarray]:

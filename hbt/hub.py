@@ -7,7 +7,7 @@ import pathlib
 
 import huggingface_hub
 
-from hbt import weights
+from hbt import files, weights
 
 SMALL_FILES = (  # configuration and tokenizer, and what sentence-transformers puts beside them
     'config.json',
@@ -62,7 +62,7 @@ def download(name: str, files: tuple[str, ...]) -> pathlib.Path:
 def unreachable(name: str, error: BaseException) -> ValueError:
     return ValueError(
         f'{name!r}: expected a file, a directory or a name on the Hugging Face hub, got no such'
-        f' path and from the hub {type(error).__name__}: {weights.first_line(error)}. With a'
+        f' path and from the hub {type(error).__name__}: {files.first_line(error)}. With a'
         f' network: `hf download {name.partition("@")[0]} --local-dir DIR`, then pass DIR'
     )
 

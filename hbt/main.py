@@ -56,7 +56,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     batches = sampler.Sampler(c, data)
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
     evaluation = evaluate.make(c, tokenizer, mesh)
-    claim(c, workdir, data.path / 'tokenizer.json')
+    claim(c, workdir, data)
     checkpoints = checkpoint.Checkpoints(workdir)
     state = train.init(c, mesh)
     restored = checkpoints.restore(state)
@@ -188,8 +188,8 @@ def open_store(c: config.Config) -> store.Store:
     return made
 
 
-def claim(c: config.Config, workdir: pathlib.Path, tokenizer: pathlib.Path) -> None:
-    """Makes the run directory; an older one must be of the same experiment."""
+def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> None:
+    """Makes the run directory, with the data's tokenizer and counts; an older one must fit `c`."""
     path = workdir / 'config.json'
     if path.exists():
         changed = config.changes(config.load(path), c)
@@ -202,7 +202,8 @@ def claim(c: config.Config, workdir: pathlib.Path, tokenizer: pathlib.Path) -> N
             log.say(f'{workdir}: {name} is now {new!r}, was {old!r}')
     if log.first():
         workdir.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(tokenizer, workdir / 'tokenizer.json')
+        shutil.copyfile(data.path / 'tokenizer.json', workdir / 'tokenizer.json')
+        shutil.copyfile(data.path / 'manifest.json', workdir / 'data.json')
         config.save(c, path)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 import tokenizers
 
-from hbt import config, encoder, hf, hub, vocabulary, weights
+from hbt import config, encoder, files, hf, hub, vocabulary, weights
 
 ORDER = ('Transformer', 'Pooling', 'Dense', 'Normalize')  # modules, the last two where needed
 ORDERED = 'a Transformer, a Pooling, at most one Dense and at most one Normalize, in this order'
@@ -76,12 +76,12 @@ def architecture(folder: pathlib.Path, base: config.Encoder) -> config.Encoder:
     if not found:
         return c
     file = folder / found['Pooling'] / 'config.json'
-    stated = weights.read_json(file, dict)
+    stated = files.read_json(file, dict)
     known = stated.get('pooling_mode', [POOLING[key] for key in POOLING if stated.get(key)])
     modes = [known] if isinstance(known, str) else known or ['mean']
     known = config.CHOICES['encoder.pooling']
     hf.demand(len(modes) == 1 and modes[0] in known, file, 'pooling_mode', some(known), modes)
-    hf.demand(stated.get('include_prompt', True), file, 'include_prompt', 'true', False)
+    hf.demand(stated.get('include_prompt', True) is True, file, 'include_prompt', 'true', False)
     c = dataclasses.replace(
         c, pooling=modes[0], normalise='Normalize' in found, head=0, head_activation='tanh'
     )
@@ -90,7 +90,7 @@ def architecture(folder: pathlib.Path, base: config.Encoder) -> config.Encoder:
 
 def dense(file: pathlib.Path, c: config.Encoder) -> config.Encoder:
     """`c` with the head that the configuration of a dense layer states."""
-    stated = weights.read_json(file, dict)
+    stated = files.read_json(file, dict)
     width, size = stated.get('in_features'), stated.get('out_features')
     hf.demand(width == c.dim, file, 'in_features', f'{c.dim} as the encoder has', width)
     hf.demand(type(size) is int and size > 0, file, 'out_features', 'an integer from 1 on', size)
@@ -133,11 +133,12 @@ def modules(folder: pathlib.Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     found = {}
-    for i, entry in enumerate(weights.read_json(file, list)):
+    for i, entry in enumerate(files.read_json(file, list)):
         kind, path = (str(entry.get(key)) for key in ('type', 'path'))
         kind = kind.rsplit('.', 1)[-1]
         hf.demand(kind in ORDER and kind not in found, file, f'[{i}]', ORDERED, kind)
-        hf.demand(re.fullmatch(r'[\w-][\w.-]*|', path), file, f'[{i}]: path', 'a plain name', path)
+        plain = bool(re.fullmatch(r'[\w-][\w.-]*|', path))
+        hf.demand(plain, file, f'[{i}]: path', 'a plain name', path)
         found[kind] = path
     kinds = sorted(found, key=ORDER.index)
     hf.demand(list(found) == kinds and kinds[:2] == list(ORDER[:2]), file, 'types', ORDERED, kinds)
@@ -146,7 +147,7 @@ def modules(folder: pathlib.Path) -> dict[str, str]:
 
 def optional(file: pathlib.Path) -> dict:
     """The JSON object in a file; an empty one without such a file."""
-    return weights.read_json(file, dict) if file.is_file() else {}
+    return files.read_json(file, dict) if file.is_file() else {}
 
 
 def prompt(prompts: dict[str, str], names: tuple[str, ...]) -> str:
@@ -178,7 +179,7 @@ def write(out: pathlib.Path, model: Model, card: str) -> None:
     `card` becomes its README.md. Raises ValueError if there is something at `out`.
     """
     if out.exists():
-        raise ValueError(f'{out}: expected nothing there yet, got {weights.listing(out)}')
+        raise ValueError(f'{out}: expected nothing there yet, got {files.listing(out)}')
     partial = out.with_name(out.name + '.partial')
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -191,7 +192,7 @@ def write(out: pathlib.Path, model: Model, card: str) -> None:
         save_tensors(partial / PATHS['Dense'], head)
     vocabulary.write(partial, model.tokenizer, longest)
     prompts = {'query': data.query_prefix, 'document': data.passage_prefix}
-    files = {
+    contents = {
         'config.json': hf.to_config(c) | vocabulary.ends(model.tokenizer),
         'sentence_bert_config.json': {'max_seq_length': longest, 'do_lower_case': False},
         'config_sentence_transformers.json': {
@@ -200,7 +201,7 @@ def write(out: pathlib.Path, model: Model, card: str) -> None:
             'similarity_fn_name': 'cosine',
         },
     }
-    for name, content in (files | module_files(c)).items():
+    for name, content in (contents | module_files(c)).items():
         (partial / name).parent.mkdir(exist_ok=True)
         (partial / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n')
     (partial / 'README.md').write_text(card)

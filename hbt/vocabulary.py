@@ -5,10 +5,13 @@ Hides the files of tokenizers. Called by `prepare`, `train` and `pipeline`.
 
 import json
 import pathlib
+from collections import abc
 
+import numpy as np
 import tokenizers
+from jaxtyping import Int
 
-from hbt import weights
+from hbt import files
 
 VOCABULARIES = ('vocab.txt', 'sentencepiece.bpe.model')
 
@@ -28,18 +31,16 @@ def read(path: pathlib.Path) -> tokenizers.Tokenizer:
         try:
             result = tokenizers.Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing more special
-            raise weights.broken(file, 'a tokenizer.json', error) from error
+            raise files.broken(file, 'a tokenizer.json', error) from error
     elif any((path / vocabulary).is_file() for vocabulary in VOCABULARIES):
         result = convert(path)
     else:
         expected = ' or '.join(('tokenizer.json', *VOCABULARIES))
-        raise ValueError(
-            f'{path}: expected a directory with {expected}, got {weights.listing(path)}'
-        )
+        raise ValueError(f'{path}: expected a directory with {expected}, got {files.listing(path)}')
     result.no_padding()
     result.no_truncation()
     settings = file.with_name('sentence_bert_config.json')
-    if settings.is_file() and weights.read_json(settings, dict).get('do_lower_case'):
+    if settings.is_file() and files.read_json(settings, dict).get('do_lower_case'):
         lowercase(result)
     return result
 
@@ -55,7 +56,7 @@ def convert(folder: pathlib.Path) -> tokenizers.Tokenizer:
         raise ValueError(
             f'{folder}: expected a vocabulary for transformers, with config.json or'
             ' tokenizer_config.json beside it and sentencepiece and protobuf installed,'
-            f' got {type(error).__name__}: {weights.first_line(error)}'
+            f' got {type(error).__name__}: {files.first_line(error)}'
         ) from error
     unknown = {result.token_to_id('<unk>'), result.token_to_id('[UNK]')}
     size = result.get_vocab_size()
@@ -113,6 +114,72 @@ def write(folder: pathlib.Path, vocabulary: tokenizers.Tokenizer, longest: int) 
         (folder / f'{name}.json').write_text(json.dumps(content, indent=2) + '\n')
 
 
+def trim(
+    vocabulary: tokenizers.Tokenizer, used: abc.Iterable[int]
+) -> tuple[tokenizers.Tokenizer, Int[np.ndarray, ' n']]:
+    """A tokenizer of the pieces `used`, and for each of its ids the id that it had.
+
+    It cuts a text as before if that took only pieces that are used: those kept are in the same
+    order and of the same score. Special tokens are kept, and all up to the padding, from whose id
+    XLM-R counts. Raises ValueError for a kind of tokenizer that is none of KINDS.
+    """
+    tree = json.loads(vocabulary.to_str())
+    model = tree['model']
+    if model['type'] not in KINDS:
+        raise ValueError(f'tokenizer: expected one of {", ".join(KINDS)}, got {model["type"]}')
+    kept = set(used) | {token['id'] for token in tree['added_tokens']}
+    kept |= set(range(pad_id(vocabulary) + 1))
+    if model.get('unk_token'):
+        kept.add(vocabulary.token_to_id(model['unk_token']))
+    if model.get('unk_id') is not None:
+        kept.add(model['unk_id'])
+    if model['type'] == 'BPE':
+        kept = with_parts(model, kept)
+    ids = np.array(sorted(kept), np.int64)
+    new = {int(old): i for i, old in enumerate(ids)}
+    if model['type'] == 'Unigram':
+        model['vocab'] = [pair for i, pair in enumerate(model['vocab']) if i in new]
+        model['unk_id'] = new.get(model['unk_id'])
+    else:
+        model['vocab'] = {piece: new[i] for piece, i in model['vocab'].items() if i in new}
+    for token in tree['added_tokens']:
+        token['id'] = new[token['id']]
+    renumber(tree['post_processor'], new)
+    return tokenizers.Tokenizer.from_str(json.dumps(tree)), ids
+
+
+def with_parts(model: dict, kept: set[int]) -> set[int]:
+    """The ids of byte pairs with those that they are merged from; other merges are taken out."""
+    vocab, merges = model['vocab'], model['merges']
+    pairs = [tuple(merge.split(' ') if isinstance(merge, str) else merge) for merge in merges]
+    prefix = model.get('continuing_subword_prefix') or ''
+    made = {}  # piece -> pairs that it is merged from
+    for a, b in pairs:
+        made.setdefault(a + b.removeprefix(prefix), []).append((a, b))
+    names = {i: piece for piece, i in vocab.items()}
+    todo, kept = [names[i] for i in kept if i in names], set(kept)
+    while todo:
+        for part in (part for pair in made.pop(todo.pop(), ()) for part in pair):
+            if vocab[part] not in kept:
+                kept.add(vocab[part])
+            todo.append(part)
+    left = [(a, b) for a, b in pairs if vocab[a + b.removeprefix(prefix)] in kept]
+    model['merges'] = [list(pair) for pair in left]
+    return kept
+
+
+def renumber(processor: dict | None, new: dict[int, int]) -> None:
+    """Gives the special tokens that a post-processor puts around texts their new ids."""
+    for token in (processor or {}).get('special_tokens', {}).values():
+        token['ids'] = [new[i] for i in token['ids']]
+    for key in ('sep', 'cls'):
+        if key in (processor or {}):
+            processor[key][1] = new[processor[key][1]]
+    for inner in (processor or {}).get('processors', ()):
+        renumber(inner, new)
+
+
+KINDS = ('Unigram', 'WordPiece', 'WordLevel', 'BPE')
 ROLES = {
     'bos_token': ('<s>',),
     'cls_token': ('<s>', '[CLS]'),

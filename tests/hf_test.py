@@ -18,6 +18,7 @@ from hbt import config, encoder, hf
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 BASE = config.Encoder()
+MODELS = 'one of xlm-roberta, xlm-roberta-xl, roberta, bert'
 
 
 def small(family='xlmr', **changes):
@@ -96,7 +97,7 @@ def assert_parity(folder, tokens, expected, tolerance=1e-5):
         np.testing.assert_allclose(got, expected[pooling], atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize('family', ['xlmr', 'bert'])
+@pytest.mark.parametrize('family', ['xlmr', 'bert', 'xl'])
 def test_recorded_checkpoints_give_the_recorded_embeddings(family):
     expected = np.load(FIXTURES / family / 'expected.npz')
     assert_parity(FIXTURES / family, expected['tokens'], expected)
@@ -114,6 +115,8 @@ SHAPES = [
     ('XLMRobertaModel', dict(num_attention_heads=4, type_vocab_size=1, layer_norm_eps=1e-5)),
     ('XLMRobertaForMaskedLM', dict(num_attention_heads=2, pad_token_id=0, num_hidden_layers=3)),
     ('RobertaModel', dict(num_attention_heads=1, hidden_act='gelu_new')),
+    ('XLMRobertaXLModel', dict(num_attention_heads=2, layer_norm_eps=1e-3)),
+    ('XLMRobertaXLForMaskedLM', dict(num_attention_heads=4, pad_token_id=0)),
     ('BertModel', dict(num_attention_heads=8, layer_norm_eps=1e-3)),
     ('BertForMaskedLM', dict(num_attention_heads=2, pad_token_id=3, type_vocab_size=1)),
 ]
@@ -133,7 +136,9 @@ def test_embeddings_equal_those_of_torch(tmp_path, number):
     assert_parity(tmp_path, tokens, make.embeddings(model, tokens))
 
 
-@pytest.mark.parametrize('c', [small(), small('bert', types=2, layers=3, heads=4)])
+@pytest.mark.parametrize(
+    'c', [small(), small('bert', types=2, layers=3, heads=4), small(norm='pre'), small(head=5)]
+)
 def test_export_is_the_inverse_of_loading(tmp_path, c):
     params = random_params(c)
     exported = hf.to_hf(params, c)
@@ -371,8 +376,8 @@ def test_absent_keys_have_the_defaults_of_transformers(tmp_path, kind):
 @pytest.mark.parametrize(
     'key, value, expected',
     [
-        ('model_type', 'distilbert', "one of xlm-roberta, xlm-roberta-xl, roberta, bert, got 'distilbert'"),
-        ('model_type', None, 'one of xlm-roberta, xlm-roberta-xl, roberta, bert, got None'),
+        ('model_type', 'distilbert', f"{MODELS}, got 'distilbert'"),
+        ('model_type', None, f'{MODELS}, got None'),
         ('position_embedding_type', 'relative_key', "absolute or nothing, got 'relative_key'"),
         ('is_decoder', True, 'False or nothing, got True'),
         ('hidden_act', 'relu', "one of gelu, gelu_python, .*, got 'relu'"),

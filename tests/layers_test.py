@@ -6,12 +6,12 @@ import pathlib
 import hbt
 
 LAYERS = (
-    {'config', 'sharding', 'metrics', 'log', 'cldr'},
+    {'config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'},
     {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
     {'sampler', 'hf', 'hub', 'vocabulary', 'search'},
     {'prepare', 'pipeline'},
     {'train', 'embed'},
-    {'evaluate'},
+    {'evaluate', 'export', 'trim'},
     {'main'},
 )
 FOLDER = pathlib.Path(hbt.__file__).parent

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from hbt import config, hf, weights
+from hbt import config, hf, pickles, weights
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures' / 'xlmr'
 BIN = 'pytorch_model.bin'
@@ -60,7 +60,7 @@ def write_zip(folder, pickled: bytes, entries=None, compression=zipfile.ZIP_STOR
 
 
 def write_legacy(folder, pickled: bytes, keys=('0',), counts=(6,)):
-    head = b''.join(pickle.dumps(part, 2) for part in (*weights.MAGIC, {'little_endian': True}))
+    head = b''.join(pickle.dumps(part, 2) for part in (*pickles.MAGIC, {'little_endian': True}))
     lengths = b''.join(count.to_bytes(8, 'little') for count in counts)
     tail = pickle.dumps(list(keys), 2) + lengths + NUMBERS.tobytes()
     (folder / BIN).write_bytes(head + pickled + tail)
@@ -200,7 +200,7 @@ def test_no_pickle_runs_anything(tmp_path, write, protocol):
         'exec': Evil(exec, code),
         'eval': Evil(eval, code),
         'getattr': Evil(getattr, dict, 'items'),
-        'Unpickler': Evil(weights.Unpickler, b''),
+        'Unpickler': Evil(pickles.Unpickler, b''),
     }
     for name, call in calls.items():
         for value in (call, {'x': call}, {call: 1}, [call]):
@@ -348,10 +348,10 @@ def test_files_of_another_kind_are_named(tmp_path, content):
 
 
 def test_old_files_of_another_version_are_named(tmp_path):
-    for number, head in enumerate([(1, 1001), (weights.MAGIC[0], 1000)]):
+    for number, head in enumerate([(1, 1001), (pickles.MAGIC[0], 1000)]):
         content = b''.join(pickle.dumps(part, 2) for part in head)
         (tmp_path / BIN).write_bytes(content)
-        expected = f'expected a zip or the number {weights.MAGIC[number]}, got int'
+        expected = f'expected a zip or the number {pickles.MAGIC[number]}, got int'
         assert expected in refused(tmp_path)
 
 

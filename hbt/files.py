@@ -1,0 +1,52 @@
+"""Small files, and what error messages tell of files.
+
+Called by whatever reads a file that somebody else wrote.
+"""
+
+import json
+import os
+import pathlib
+
+
+def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
+    """The content of a JSON file; ValueError if it is no object or no list, as `kind` demands."""
+    try:
+        content = json.loads(file.read_text('utf-8'))
+        if not isinstance(content, kind):
+            raise ValueError(type(content).__name__)
+    except (ValueError, RecursionError) as error:
+        raise broken(
+            file, f'a JSON {dict(dict="object", list="list")[kind.__name__]}', error
+        ) from error
+    return content
+
+
+def broken(file: pathlib.Path, expected: str, error: Exception) -> ValueError:
+    size = file.stat().st_size
+    return ValueError(
+        f'{file}: expected {expected}, got {size} bytes that are none: {first_line(error)}'
+    )
+
+
+def some(names: list[str], limit: int = 4) -> str:
+    rest = f', ... ({len(names)} in all)' if len(names) > limit else ''
+    return ', '.join(names[:limit]) + rest
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')
+
+
+def listing(path: str | pathlib.Path) -> str:
+    """What stands at a path, for error messages."""
+    path = pathlib.Path(path)
+    if not path.is_dir():
+        return 'a file' if path.exists() else 'no such directory'
+    return some(sorted(entry.name for entry in path.iterdir()), 12) or 'an empty one'
+
+
+def write_json(path: pathlib.Path, content) -> None:
+    """Writes a JSON file, whole or not at all."""
+    partial = path.with_name(path.name + '.partial')
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False))
+    os.replace(partial, path)
