@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from hbt import checkpoint, config, evaluate, hf, log, main, prepare
+from hbt import checkpoint, config, evaluate, log, main, pipeline, prepare
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -191,14 +191,21 @@ def test_weights_of_another_tokenizer_are_refused(stored, tmp_path):
         train(stored, tmp_path / 'run', encoder=c)
 
 
-def test_training_starts_from_pretrained_weights(tmp_path):
-    """A checkpoint with a tokenizer of its own, prepared with, trained from and kept at step 0."""
-    folder = tmp_path / 'checkpoint'
+def with_tokenizer(folder):
+    """The bare checkpoint of the fixtures, with a tokenizer of its own."""
     shutil.copytree(ROOT / 'tests/fixtures/xlmr', folder)
     size = json.loads((folder / 'config.json').read_text())['vocab_size']
     words = {x: i for i, x in enumerate(['<s>', '<pad>', '</s>', '<unk>', *range(size - 4)])}
     model = tokenizers.models.WordLevel({str(x): i for x, i in words.items()}, '<unk>')
     tokenizers.Tokenizer(model).save(str(folder / 'tokenizer.json'))
+    return folder
+
+
+@pytest.mark.parametrize('kind', ['a bare encoder', 'a directory of sentence-transformers'])
+def test_training_starts_from_pretrained_weights(tmp_path, kind):
+    """Prepared with the tokenizer of a checkpoint, trained from it, and kept after no change."""
+    is_bare = kind == 'a bare encoder'
+    folder = with_tokenizer(tmp_path / 'bare') if is_bare else ROOT / 'tests/fixtures/labse'
     c = tiny.get_config()
     c.data = config.Data(
         root=str(tmp_path / 'store'),
@@ -211,7 +218,9 @@ def test_training_starts_from_pretrained_weights(tmp_path):
     c.optim = config.Optim(lr=0.0, warmup=0, weight_decay=0.0)
     main.train_config(c, tmp_path / 'run')
     _, params = checkpoint.read(tmp_path / 'run', 'latest', ONE)
-    loaded = hf.load(folder, config.load(tmp_path / 'run/config.json').encoder)
+    resolved = config.load(tmp_path / 'run/config.json').encoder
+    assert (resolved.pooling, resolved.head) == (('mean', 0) if is_bare else ('cls', 24))
+    loaded = pipeline.load(folder, resolved)
     for a, b in zip(leaves(params), leaves(loaded), strict=True):
         np.testing.assert_array_equal(a, b)
 
