@@ -5,6 +5,7 @@ file to settings and pytree, `to_config` and `to_hf` backwards. Called by `pipel
 """
 
 import dataclasses
+import importlib.metadata
 import pathlib
 import re
 from collections import abc
@@ -136,6 +137,7 @@ def to_config(c: config.Encoder) -> dict:
             'attention_probs_dropout_prob': c.attention_dropout,
             'initializer_range': c.init_std,
             'dtype': 'float32',
+            'transformers_version': importlib.metadata.version('transformers'),
         }
     )
 
