@@ -13,13 +13,13 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from hbt import (
+    batches,
     config,
     encoder,
     hub,
     losses,
     optim,
     pipeline,
-    sampler,
     sharding,
     store,
     vocabulary,
@@ -100,7 +100,7 @@ def make_step(c: config.Config, mesh) -> abc.Callable:
     """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up."""
     transform, rate = optim.make(c.optim, c.steps)
 
-    def step(state: State, batch: sampler.Batch):
+    def step(state: State, batch: batches.Batch):
         grads, metrics = gradient(state.params, batch, c, state.step)
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
             updates, opt = transform.update(grads, state.opt, state.params)
@@ -111,7 +111,7 @@ def make_step(c: config.Config, mesh) -> abc.Callable:
     return sharding.spmd(step, mesh, c.mapping, dim=1, donate=True)
 
 
-def gradient(params: encoder.Params, batch: sampler.Batch, c: config.Config, step: Int[Array, '']):
+def gradient(params: encoder.Params, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
     """Gradient of the mean loss over all rows of all devices, and its metrics. Per device.
 
     Differentiates the local rows' loss by the local copy of the parameters and averages once. The
@@ -122,7 +122,7 @@ def gradient(params: encoder.Params, batch: sampler.Batch, c: config.Config, ste
     return jax.lax.pmean((grads, metrics), sharding.AXIS)
 
 
-def loss(params: encoder.Params, batch: sampler.Batch, c: config.Config, step: Int[Array, '']):
+def loss(params: encoder.Params, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
     """Mean InfoNCE over the tasks and this device's rows, with metrics."""
     tasks, b = batch.query_ids.shape
     total, seen = jnp.zeros(()), []

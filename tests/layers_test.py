@@ -8,8 +8,8 @@ import hbt
 LAYERS = (
     {'config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'},
     {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
-    {'sampler', 'hf', 'hub', 'vocabulary', 'search'},
-    {'prepare', 'pipeline'},
+    {'batches', 'hf', 'hub', 'vocabulary', 'search'},
+    {'sampler', 'prepare', 'pipeline'},
     {'train', 'embed'},
     {'evaluate', 'export', 'trim'},
     {'main'},

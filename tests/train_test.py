@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from hbt import config, encoder, losses, optim, sampler, sharding, train
+from hbt import batches, config, encoder, losses, optim, sharding, train
 
 
 def experiment(mapping='shard_map', dropout=0.0, dtype='float32', **changes):
@@ -31,7 +31,7 @@ def random_batch(rows=16, tasks=1, documents=2, seed=0):
     query_ids = np.tile(np.arange(rows), (tasks, 1))
     query_ids[:, 3] = query_ids[:, 12]
     arrays = tokens(tasks, rows, 8), tokens(tasks, rows, documents, 8), query_ids, document_ids
-    return sampler.Batch(*(x.astype(np.int32) for x in arrays))
+    return batches.Batch(*(x.astype(np.int32) for x in arrays))
 
 
 def devices(n):
