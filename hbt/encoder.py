@@ -104,8 +104,8 @@ def encode(
         pooled = HEAD[c.head_activation](dense(params['head'], pooled[:, None])[:, 0])
     if not c.normalise:
         return pooled
-    norm = jnp.linalg.norm(pooled, axis=-1, keepdims=True)
-    return pooled / jnp.maximum(norm, 1e-12)
+    # A text without tokens is the zero vector, with the gradient zero: its norm would have none.
+    return pooled * jax.lax.rsqrt(jnp.maximum(jnp.square(pooled).sum(-1, keepdims=True), 1e-24))
 
 
 def embed(p: Params, tokens, mask, c: config.Encoder):

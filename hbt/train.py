@@ -4,6 +4,7 @@ Hides how encoder, loss, optimizer and devices fit together. Called by `main`.
 """
 
 import dataclasses
+import math
 import typing
 from collections import abc
 
@@ -31,6 +32,7 @@ class State(typing.NamedTuple):
 
     step: Int[Array, '']
     params: encoder.Params
+    log_scale: Float[Array, '']  # of the cosines: minus the logarithm of the temperature
     opt: typing.Any
 
 
@@ -86,7 +88,9 @@ def init(c: config.Config, mesh) -> State:
     transform, _ = optim.make(c.optim, c.steps)
 
     def build(params):
-        return State(jnp.zeros((), jnp.int32), params, transform.init(params))
+        log_scale = jnp.float32(-math.log(c.loss.temperature))
+        opt = transform.init(trained(params, log_scale))
+        return State(jnp.zeros((), jnp.int32), params, log_scale, opt)
 
     replicated = sharding.replicated(mesh)
     if c.encoder.init:
@@ -96,61 +100,93 @@ def init(c: config.Config, mesh) -> State:
     return jax.jit(lambda: build(encoder.init(c.encoder, key)), out_shardings=replicated)()
 
 
+def trained(params: encoder.Params, log_scale) -> dict:
+    """What the optimizer moves. A scale does not decay; one that is fixed has no gradient."""
+    return {'encoder': params, 'scale': log_scale}
+
+
 def make_step(c: config.Config, mesh) -> abc.Callable:
     """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up."""
     transform, rate = optim.make(c.optim, c.steps)
 
     def step(state: State, batch: batches.Batch):
-        grads, metrics = gradient(state.params, batch, c, state.step)
+        old = trained(state.params, state.log_scale)
+        grads, metrics = gradient(old, batch, c, state.step)
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
-            updates, opt = transform.update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
+            updates, opt = transform.update(grads, state.opt, old)
+        new = optax.apply_updates(old, updates)
         metrics |= {'grad_norm': optax.tree.norm(grads), 'lr': rate(state.step)}
-        return State(state.step + 1, params, opt), metrics
+        metrics['temperature'] = jnp.exp(-state.log_scale)
+        return State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
     return sharding.spmd(step, mesh, c.mapping, dim=1, donate=True)
 
 
-def gradient(params: encoder.Params, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
+def gradient(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
     """Gradient of the mean loss over all rows of all devices, and its metrics. Per device.
 
     Differentiates the local rows' loss by the local copy of the parameters and averages once. The
     gather inside the loss carries gradients back, so that average is the true gradient.
     """
     local = jax.value_and_grad(loss, has_aux=True)
-    (_, metrics), grads = local(sharding.varying(params), batch, c, step)
+    (_, metrics), grads = local(sharding.varying(old), batch, c, step)
     return jax.lax.pmean((grads, metrics), sharding.AXIS)
 
 
-def loss(params: encoder.Params, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
+def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
     """Mean InfoNCE over the tasks and this device's rows, with metrics."""
     tasks, b = batch.query_ids.shape
-    total, seen = jnp.zeros(()), []
+    scale = scale_of(old['scale'], c.loss)
     key = jax.random.fold_in(jax.random.key(c.seed ^ 0x5EED), step)
+    seen = []
     for task in range(tasks):
         keys = jax.random.split(jax.random.fold_in(key, task), 2)
-        queries = embed(params, batch.queries[task], c.encoder, keys[0])
+        queries = embed(old['encoder'], batch.queries[task], c.encoder, keys[0])
         flat = batch.documents[task].reshape(-1, batch.documents.shape[-1])
-        documents = embed(params, flat, c.encoder, keys[1]).reshape(b, -1, queries.shape[-1])
-        value, metrics = losses.infonce(
-            queries,
-            documents,
-            batch.query_ids[task],
-            batch.document_ids[task],
-            c.loss.temperature,
-            sharding.AXIS,
+        documents = embed(old['encoder'], flat, c.encoder, keys[1])
+        seen.append(
+            losses.infonce(
+                queries,
+                documents.reshape(b, -1, queries.shape[-1]),
+                batch.query_ids[task],
+                batch.document_ids[task],
+                scale,
+                c.loss,
+                sharding.AXIS,
+            )
         )
-        total += value / tasks
-        seen.append(metrics)
-    return total, {'loss': total} | jax.tree.map(lambda *x: sum(x) / tasks, *seen)
+    means = jax.tree.map(lambda *x: jnp.stack(x).mean(), *seen)
+    return means.loss, means._asdict()
+
+
+def scale_of(log_scale: Float[Array, ''], c: config.Loss) -> Float[Array, '']:
+    """The scale in use. A learned temperature is kept above .01 (Radford et al. 2021)."""
+    if not c.learned:
+        return jax.lax.stop_gradient(log_scale)
+    return jnp.minimum(log_scale, -math.log(min(c.temperature, 0.01)))
 
 
 def embed(params, tokens, c: config.Encoder, key) -> Float[Array, 'n d']:
-    """Embeddings with dropout; the key of a row follows from its place in the global batch."""
-    if c.dropout == c.attention_dropout == 0:
-        return encoder.encode(params, tokens, c)
-    first = jax.lax.axis_index(sharding.AXIS) * tokens.shape[0]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        key, first + jnp.arange(tokens.shape[0], dtype=jnp.int32)
-    )
-    return encoder.encode(params, tokens, c, keys)
+    """Embeddings with dropout; the key of a row follows from its place in the global batch.
+
+    With `c.chunk`, so many tokens at a time: their activations are computed again for the
+    gradient, which equals that of all at once (gradient caching, Gao et al. 2021).
+    """
+    count, width = tokens.shape
+    first = jax.lax.axis_index(sharding.AXIS) * count
+    rows = first + jnp.arange(count, dtype=jnp.int32)
+    size = min(count, max(1, c.chunk // width)) if c.chunk else count
+
+    def encode(part):
+        tokens, rows = part
+        keys = None
+        if c.dropout or c.attention_dropout:
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+        return encoder.encode(params, tokens, c, keys)
+
+    if size == count:
+        return encode((tokens, rows))
+    fill = -count % size
+    tokens = jnp.pad(tokens, ((0, fill), (0, 0)), constant_values=c.pad_id)
+    parts = tokens.reshape(-1, size, width), jnp.pad(rows, (0, fill)).reshape(-1, size)
+    return jax.lax.map(jax.checkpoint(encode), parts).reshape(count + fill, -1)[:count]

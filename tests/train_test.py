@@ -1,4 +1,6 @@
+import collections
 import dataclasses
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,15 @@ import pytest
 from hbt import batches, config, encoder, losses, optim, sharding, train
 
 
-def experiment(mapping='shard_map', dropout=0.0, dtype='float32', **changes):
+def experiment(mapping='shard_map', dropout=0.0, dtype='float32', chunk=0, **changes):
     c = config.tiny(mapping=mapping, **changes)
     c.encoder = dataclasses.replace(
-        c.encoder, vocab_size=50, dropout=dropout, attention_dropout=dropout, dtype=dtype
+        c.encoder,
+        vocab_size=50,
+        dropout=dropout,
+        attention_dropout=dropout,
+        dtype=dtype,
+        chunk=chunk,
     )
     return c
 
@@ -39,41 +46,70 @@ def devices(n):
 
 
 def gradients(c, params, batch, mesh):
-    def function(params, batch):
-        return train.gradient(params, batch, c, jnp.int32(0))
+    def function(old, batch):
+        return train.gradient(old, batch, c, jnp.int32(0))
 
-    return sharding.spmd(function, mesh, c.mapping, dim=1)(params, batch)
+    log_scale = jnp.asarray(-np.log(c.loss.temperature), params['embeddings']['token'].dtype)
+    old = train.trained(params, log_scale)
+    return sharding.spmd(function, mesh, c.mapping, dim=1)(old, batch)
 
 
-def plain_loss(params, batch, c):
+def plain_loss(old, batch, c):
     """The whole batch on one device, without any collective."""
     total, batch = 0.0, jax.tree.map(jnp.asarray, batch)
     for task in range(len(batch.queries)):
-        queries = encoder.encode(params, batch.queries[task], c.encoder)
+        queries = encoder.encode(old['encoder'], batch.queries[task], c.encoder)
         rows, n, length = batch.documents[task].shape
         flat = batch.documents[task].reshape(rows * n, length)
-        documents = encoder.encode(params, flat, c.encoder).reshape(rows, n, -1)
+        documents = encoder.encode(old['encoder'], flat, c.encoder).reshape(rows, n, -1)
         ids = batch.query_ids[task], batch.document_ids[task]
-        value, _ = losses.infonce(queries, documents, *ids, c.loss.temperature)
+        scale = old['scale'] if c.loss.learned else jax.lax.stop_gradient(old['scale'])
+        plain = dataclasses.replace(c.loss, kind='gathered')
+        value = losses.infonce(queries, documents, *ids, scale, plain).loss.mean()
         total += value / len(batch.queries)
     return total
 
 
-@pytest.mark.parametrize('mapping', ['shard_map', 'pmap'])
-@pytest.mark.parametrize('count', [1, 2, 8])
-@pytest.mark.parametrize('tasks', [1, 2])
-def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(mapping, count, tasks):
+@pytest.mark.parametrize(
+    'mapping, count, tasks, chunk, loss',
+    [
+        ('shard_map', 1, 2, 24, {'kind': 'gathered'}),
+        ('shard_map', 2, 1, 0, {'kind': 'ring', 'learned': True}),
+        ('shard_map', 4, 1, 24, {'kind': 'chunked', 'symmetric': True}),
+        ('shard_map', 8, 2, 0, {'kind': 'gathered', 'learned': True}),
+        ('shard_map', 8, 1, 8, {'kind': 'ring', 'symmetric': True}),
+        ('pmap', 2, 1, 24, {'kind': 'ring', 'negatives': 'hard'}),
+        ('pmap', 4, 2, 0, {'kind': 'gathered', 'symmetric': True}),
+        ('pmap', 8, 1, 24, {'kind': 'chunked', 'learned': True}),
+    ],
+)
+def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(
+    mapping, count, tasks, chunk, loss
+):
     with jax.enable_x64(True):
-        c = experiment(mapping, dtype='float64')
+        loss = config.Loss(chunk=5, **loss)
+        c = experiment(mapping, dtype='float64', chunk=chunk, loss=loss)
         params = encoder.init(c.encoder, jax.random.key(0))
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
         batch = random_batch(tasks=tasks)
-        value, expected = jax.value_and_grad(plain_loss)(params, batch, c)
+        old = train.trained(params, jnp.float64(-np.log(c.loss.temperature)))
+        value, expected = jax.value_and_grad(plain_loss)(old, batch, c)
         grads, metrics = gradients(c, params, batch, devices(count))
         np.testing.assert_allclose(metrics['loss'], value, rtol=1e-9)
-        scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected))
+        assert (expected['scale'] == 0) == (not c.loss.learned)
+        scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected['encoder']))
         for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-9 * scale)
+
+
+def test_gradient_caching_draws_the_dropout_of_the_whole():
+    params = encoder.init(experiment().encoder, jax.random.key(0))
+    whole, cached = (
+        gradients(experiment(dropout=0.3, chunk=chunk), params, random_batch(), devices(2))[0]
+        for chunk in (0, 24)
+    )
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(cached), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
 
 
 def test_both_mappings_take_the_same_steps():
@@ -99,18 +135,51 @@ def test_dropout_does_not_depend_on_the_number_of_devices():
     assert optax.tree.norm(jax.tree.map(jnp.subtract, one, dry)) > 1e-2
 
 
-def test_the_step_reduces_gradients_once():
-    c, mesh = experiment(), devices(8)
-    params = encoder.init(c.encoder, jax.random.key(0))
+def compiled(c, rows=16, count=8):
+    """The gradient of a step, compiled and not run."""
     spec = jax.sharding.PartitionSpec
     mapped = jax.shard_map(
-        lambda p, b: train.gradient(p, b, c, jnp.int32(0)),
-        mesh=mesh,
+        lambda old, batch: train.gradient(old, batch, c, jnp.int32(0)),
+        mesh=devices(count),
         in_specs=(spec(), spec(None, 'data')),
         out_specs=spec(),
     )
-    text = jax.jit(mapped).lower(params, random_batch()).compile().as_text()
-    assert text.count(' all-reduce(') == 1, text.count(' all-reduce(')
+    params = encoder.init(c.encoder, jax.random.key(0))
+    old = train.trained(params, jnp.float32(3))
+    return jax.jit(mapped).lower(old, random_batch(rows)).compile()
+
+
+@pytest.mark.parametrize(
+    'kind, chunk, gathers, permutes',
+    [('gathered', 0, 1, 0), ('chunked', 24, 1, 0), ('ring', 24, 0, 2)],
+)
+def test_the_step_reduces_gradients_once(kind, chunk, gathers, permutes):
+    text = compiled(experiment(chunk=chunk, loss=config.Loss(kind=kind, chunk=5))).as_text()
+    found = collections.Counter(re.findall(r' (all-\w+|reduce-scatter|collective-permute)\(', text))
+    assert found['all-reduce'] == 1, found
+    assert (found['all-gather'] > 0) == (found['reduce-scatter'] > 0) == bool(gathers), found
+    assert (found['collective-permute'] > 0) == bool(permutes), found
+
+
+def test_gradient_caching_costs_one_more_forward_pass_and_saves_memory():
+    plain, cached = (compiled(experiment(chunk=chunk), rows=256, count=1) for chunk in (0, 64))
+    # The compiler counts a loop's body once; caching runs it rows * 3 texts * 8 tokens / 64 times.
+    assert cached.memory_analysis().temp_size_in_bytes < (
+        0.3 * plain.memory_analysis().temp_size_in_bytes
+    )
+
+
+def test_a_learned_temperature_moves_and_a_fixed_one_stays():
+    for learned in (True, False):
+        c = experiment(loss=config.Loss(temperature=0.05, learned=learned))
+        mesh = devices(2)
+        state, step = train.init(c, mesh), train.make_step(c, mesh)
+        for i in range(3):
+            state, metrics = step(state, random_batch(seed=i))
+        moved = abs(state.log_scale - jnp.float32(-np.log(0.05)))
+        assert (moved > 1e-4) if learned else (moved == 0)
+    np.testing.assert_allclose(train.scale_of(jnp.float32(9), c.loss), 9)
+    assert train.scale_of(jnp.float32(9), config.Loss(learned=True)) == jnp.float32(np.log(100))
 
 
 def test_training_lowers_the_loss():
