@@ -10,7 +10,7 @@ from collections import abc
 import numpy as np
 from jaxtyping import Int
 
-from hbt import config, losses, store
+from hbt import config, encoder, losses, packing, store
 
 
 class Plan(typing.NamedTuple):
@@ -25,12 +25,16 @@ class Plan(typing.NamedTuple):
 
 
 class Batch(typing.NamedTuple):
-    """Token ids and identities of rows; document 0 of a row is its positive passage."""
+    """The texts of rows, packed, and what tells them apart; text 0 of a row is its query."""
 
-    queries: Int[np.ndarray, 't b lq']
-    documents: Int[np.ndarray, 't b n ld']
+    packed: encoder.Rows
+    places: Int[np.ndarray, 't b n']  # of a text, among the embeddings of its device
+    numbers: Int[np.ndarray, 't b']  # of a row, in the plan of its task
     query_ids: Int[np.ndarray, 't b']  # equal: the same query, or a translation of it
-    document_ids: Int[np.ndarray, 't b n']  # equal: same document or translation; -1 like no other
+    document_ids: Int[np.ndarray, 't b m']  # equal: same document or translation; -1 like no other
+
+
+DIMS = Batch(0, 1, 1, 1, 1)  # the axis of each array that is split over the devices
 
 
 class Cell(typing.NamedTuple):
@@ -42,6 +46,15 @@ class Cell(typing.NamedTuple):
     table: store.Table
     texts: Int[np.ndarray, ' n']
     ids: Int[np.ndarray, ' n']
+    limit: int
+
+
+class Texts(typing.NamedTuple):
+    """All texts of a step: query, positive and hard negatives of the rows of every task."""
+
+    cells: list[Cell]
+    lengths: Int[np.ndarray, 't b n']  # in tokens; 0: no such text
+    ids: Int[np.ndarray, 't b n']
 
 
 def assemble(
@@ -49,56 +62,108 @@ def assemble(
     s: store.Store,
     languages: abc.Sequence[str],
     plans: abc.Sequence[Plan],
-    part: int,
-    parts: int,
+    devices: int,
+    mine: range,
 ) -> Batch:
-    """The tokens of the `part`-th of `parts` equal runs of the rows of the plans of a step.
+    """The batch of the plans of a step, for the devices in `mine` out of so many.
 
-    The widths follow from all rows, so that all hosts compile the same shapes.
+    Every device gets as many rows, of nearly as many tokens. The shape follows from all texts, so
+    that all hosts compile the same ones.
     """
-    tokenizer, size = s.manifest['tokenizer'], c.batch_size // parts
-    start, sides = part * size, []
-    for side, limit, depth in (
-        ('query', c.data.query_length, 1),
-        ('passage', c.data.passage_length, 1 + c.sampler.negatives),
-    ):
-        found = [x for i, p in enumerate(plans) for x in cells(s, languages, i, p, side, depth)]
-        longest = max(store.lengths(x.table, x.texts, limit).max(initial=1) for x in found)
-        width = min(limit, store.bucket(int(longest)))
-        shape = (len(plans), size, depth)
-        tokens = np.full((*shape, width), tokenizer['pad_id'], np.int32)
-        ids = np.full(shape, losses.ABSENT, np.int32)
-        for x in found:
-            mine = (x.rows >= start) & (x.rows < start + size)
-            at = x.task, x.rows[mine] - start, x.slot
-            tokens[at] = store.gather(
-                x.table, x.texts[mine], width, tokenizer['pad_id'], tokenizer['end_id']
-            )
-            ids[at] = x.ids[mine]
-        sides.append((tokens, ids))
-    (queries, query_ids), (documents, document_ids) = sides
-    return Batch(queries[:, :, 0], documents, query_ids[:, :, 0], document_ids)
+    texts = collect(c, s, languages, plans)
+    return arrange(texts, packing.width(longest(c.data)), devices, mine, s.manifest['tokenizer'])
+
+
+def longest(c: config.Data) -> int:
+    return max(c.query_length, c.passage_length)
+
+
+def arrange(texts: Texts, width: int, devices: int, mine: range, tokenizer: dict) -> Batch:
+    """Deals the rows to the devices and packs what each of them has."""
+    order = packing.deal(texts.lengths.sum(2), devices)
+    tasks, b, n = texts.lengths.shape
+    split = (tasks, devices, b // devices, n)
+
+    def dealt(x):  # t b ... -> as the devices have it
+        return np.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1)
+
+    lengths = dealt(texts.lengths).reshape(split).swapaxes(0, 1).reshape(devices, -1)
+    count, found = packing.settle(lengths, width)
+    own = slice(mine.start * b // devices, mine.stop * b // devices)
+    places = np.full((tasks, b, n, 4), -1)  # row of the device, start, slot, device
+    for device, place in enumerate(found):
+        at = slice(device * b // devices, (device + 1) * b // devices)
+        where = np.stack([*place, np.full(len(place.row), device)], axis=-1)
+        places[:, at] = where.reshape(tasks, b // devices, n, 4)
+    row, _, slot, _ = np.moveaxis(places, 3, 0)
+    number = np.where(row < 0, count, row) * packing.slots(width) + np.maximum(slot, 0)
+    np.put_along_axis(places, order[:, :, None, None], places.copy(), axis=1)  # by row of the plan
+    ids = dealt(texts.ids)[:, own].astype(np.int32)
+    return Batch(
+        fill(texts, places, count, width, mine, tokenizer),
+        number[:, own].astype(np.int32),
+        order[:, own].astype(np.int32),
+        ids[:, :, 0],
+        ids[:, :, 1:],
+    )
+
+
+def collect(
+    c: config.Config, s: store.Store, languages: abc.Sequence[str], plans: abc.Sequence[Plan]
+) -> Texts:
+    """The texts of the plans of a step, without their tokens."""
+    shape = (len(plans), c.batch_size, 2 + c.sampler.negatives)
+    lengths, ids = np.zeros(shape, np.int64), np.full(shape, losses.ABSENT, np.int64)
+    found = [x for i, plan in enumerate(plans) for x in cells(c, s, languages, i, plan)]
+    for x in found:
+        lengths[x.task, x.rows, x.slot] = store.lengths(x.table, x.texts, x.limit)
+        ids[x.task, x.rows, x.slot] = x.ids
+    return Texts(found, lengths, ids)
+
+
+def fill(
+    texts: Texts,
+    places: Int[np.ndarray, 't b n 4'],
+    count: int,
+    width: int,
+    mine: range,
+    tokenizer: dict,
+) -> encoder.Rows:
+    """The tokens of the devices in `mine`, each text at its place (row, start, slot, device)."""
+    tokens = np.full(len(mine) * count * width, tokenizer['pad_id'], np.int32)
+    numbers = np.zeros_like(tokens)
+    for x in texts.cells:
+        row, start, slot, device = places[x.task, x.rows, x.slot].T
+        here = (row >= 0) & (device >= mine.start) & (device < mine.stop)
+        lengths = texts.lengths[x.task, x.rows[here], x.slot]
+        index, ids = store.stream(x.table, x.texts[here], lengths, tokenizer['end_id'])
+        first = (((device - mine.start) * count + row) * width + start)[here]
+        to = np.repeat(first, lengths) + index
+        tokens[to], numbers[to] = ids, np.repeat(slot[here] + 1, lengths)
+    return encoder.Rows(tokens.reshape(-1, width), numbers.reshape(-1, width))
 
 
 def cells(
-    s: store.Store, languages: abc.Sequence[str], task: int, plan: Plan, side: str, depth: int
+    c: config.Config, s: store.Store, languages: abc.Sequence[str], task: int, plan: Plan
 ) -> abc.Iterator[Cell]:
-    """The texts of a side of a plan, by language; those of slot 1 and up are hard negatives."""
-    dataset = s.datasets[plan.dataset]
-    asked = plan.query_language if side == 'query' else plan.passage_language
-    classes = dataset.query_class if side == 'query' else dataset.passage_class
-    for i in np.unique(asked):
-        language, rows = languages[i], np.flatnonzero(asked == i)
-        groups = plan.groups[rows]
-        ids = dataset.base + classes[groups]
-        yield Cell(task, 0, rows, getattr(dataset, side)[language], groups, ids)
-        if depth == 1 or language not in dataset.negatives:
-            continue
-        table, known = dataset.negatives[language], dataset.negative_class[language]
-        first = table.rows[groups]
-        count = table.rows[groups + 1] - first
-        for slot in range(1, depth):
-            has = count >= slot  # a row with more of them shows others in other steps
-            texts = first[has] + (plan.step * (depth - 1) + slot - 1) % count[has]
-            ids = np.where(known[texts] < 0, -1, dataset.base + known[texts])
-            yield Cell(task, slot, rows[has], table, texts, ids)
+    """The texts of a plan by language; those of slot 2 and up are hard negatives."""
+    dataset, depth = s.datasets[plan.dataset], c.sampler.negatives
+    for slot, tables, classes, asked, limit in (
+        (0, dataset.query, dataset.query_class, plan.query_language, c.data.query_length),
+        (1, dataset.passage, dataset.passage_class, plan.passage_language, c.data.passage_length),
+    ):
+        for i in np.unique(asked):
+            language, rows = languages[i], np.flatnonzero(asked == i)
+            groups = plan.groups[rows]
+            ids = dataset.base + classes[groups]
+            yield Cell(task, slot, rows, tables[language], groups, ids, limit)
+            if slot == 0 or language not in dataset.negatives:
+                continue
+            table, known = dataset.negatives[language], dataset.negative_class[language]
+            first = table.rows[groups]
+            count = table.rows[groups + 1] - first
+            for number in range(1, 1 + depth):
+                has = count >= number  # a row with more of them shows others in other steps
+                texts = first[has] + (plan.step * depth + number - 1) % count[has]
+                ids = np.where(known[texts] < 0, -1, dataset.base + known[texts])
+                yield Cell(task, 1 + number, rows[has], table, texts, ids, limit)

@@ -71,6 +71,7 @@ class Encoder:
     head_activation: str = setting('tanh', 'of that layer: tanh or identity')
     normalise: bool = setting(True, 'embeddings of unit length; training needs them')
     dtype: str = setting('float32', 'type of the computation; parameters stay float32')
+    remat: str = setting('none', 'computed again for the gradient: none, cheap parts, or layer')
     chunk: int = setting(0, 'tokens a device encodes at a time (gradient caching); 0: all')
 
 
@@ -141,6 +142,7 @@ CHOICES = {
     'encoder.norm': ('post', 'pre'),
     'encoder.pooling': ('mean', 'cls', 'max'),
     'encoder.head_activation': ('tanh', 'identity'),
+    'encoder.remat': ('none', 'cheap', 'layer'),
     'encoder.dtype': ('float32', 'bfloat16', 'float64'),
     'loss.kind': ('gathered', 'chunked', 'ring'),
     'loss.negatives': ('batch', 'hard'),

@@ -53,7 +53,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     sharding.check_divides('batch_size', c.batch_size, mesh)
     data = open_store(c)
     c = train.resolve(c, data, mesh)
-    batches = sampler.Sampler(c, data)
+    batches = sampler.Sampler(c, data, mesh.size)
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
     evaluation = evaluate.make(c, tokenizer, mesh)
     claim(c, workdir, data)
@@ -81,7 +81,7 @@ def loop(run: Run, state: train.State) -> None:
     step = train.make_step(c, run.mesh)
     window, watch = Window(), Watch()
     with log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps') as progress:
-        for done, (plans, batch) in enumerate(prefetch(run.batches, start, c.steps), start + 1):
+        for done, (plans, batch) in enumerate(prefetch(run, start), start + 1):
             state, values = step(state, batch)
             window.add(plans, values)
             progress.update()
@@ -116,14 +116,14 @@ def measure(run: Run, state: train.State) -> None:
         run.checkpoints.save_best(done, state.params, scores[name])
 
 
-def prefetch(batches: sampler.Sampler, start: int, stop: int):
+def prefetch(run: Run, start: int):
     """Yields this host's batches, assembled by a thread while the device works."""
+    stop, mine = run.config.steps, sharding.local_devices(run.mesh)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = collections.deque()
         for step in range(start, stop + AHEAD):
             if step < stop:
-                part = jax.process_index(), jax.process_count()
-                waiting.append(pool.submit(batches.batch, step, *part))
+                waiting.append(pool.submit(run.batches.batch, step, mine))
             if step >= start + AHEAD:
                 yield waiting.popleft().result()
 

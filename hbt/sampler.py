@@ -104,9 +104,12 @@ def mix(x):
 class Sampler:
     """Plans and batches of one run over one store."""
 
-    def __init__(self, c: config.Config, s: store.Store):
-        """ValueError for settings that the store does not fit, or if nothing can be drawn."""
-        self.config, self.store = c, s
+    def __init__(self, c: config.Config, s: store.Store, devices: int = 1):
+        """Divides every batch over so many devices.
+
+        ValueError for settings that the store does not fit, or if nothing can be drawn.
+        """
+        self.config, self.store, self.devices = c, s, devices
         self.languages = check_fit(c, s)
         pools = [p for i in range(len(s.datasets)) for p in find_pools(c, s, i, self.languages)]
         self.mono = [p for p in pools if p.query_language == p.passage_language]
@@ -157,11 +160,18 @@ class Sampler:
         return batches.Plan(step, KINDS[kind], pools[choices[0]].dataset, groups, *languages.T)
 
     def batch(
-        self, step: int, part: int = 0, parts: int = 1
+        self, step: int, mine: range | None = None
     ) -> tuple[list[batches.Plan], batches.Batch]:
-        """The plans of a step, and the tokens of the `part`-th of `parts` equal runs of rows."""
-        plans = [self.plan(step)]
-        return plans, batches.assemble(self.config, self.store, self.languages, plans, part, parts)
+        """The plans of a step, and its texts on the devices in `mine`, or on all."""
+        plans = self.plans(step)
+        mine = range(self.devices) if mine is None else mine
+        return plans, batches.assemble(
+            self.config, self.store, self.languages, plans, self.devices, mine
+        )
+
+    def plans(self, step: int) -> list[batches.Plan]:
+        """The tasks of a step."""
+        return [self.plan(step)]
 
 
 def check_fit(c: config.Config, s: store.Store) -> tuple[str, ...]:

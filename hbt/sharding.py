@@ -48,32 +48,35 @@ def varying(tree):
     return jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to='varying'), tree)
 
 
-def spmd(function, mesh, mapping: str, dim: int, donate: bool = False) -> abc.Callable:
+def spmd(function, mesh, mapping: str, dims, donate: bool = False) -> abc.Callable:
     """Maps `function(whole, rows)` over the devices and compiles it.
 
     Every device gets the whole of `whole`, and its part of `rows`, this host's rows in numpy,
-    divided along axis `dim`; the results must be equal on all devices. `mapping`: 'shard_map', or
-    'pmap', which in today's JAX is the same thing with another interface. `donate`: `whole` is
-    used up.
+    divided along the axes `dims`, a prefix of their tree; the results must be equal on all
+    devices. `mapping`: 'shard_map', or 'pmap', which in today's JAX is the same thing with another
+    interface. `donate`: `whole` is used up.
     """
-    return MAPPINGS[mapping](function, mesh, dim, donate)
+    return MAPPINGS[mapping](function, mesh, dims, donate)
 
 
-def by_shard_map(function, mesh, dim, donate):
-    place = split(mesh, dim)
+def by_shard_map(function, mesh, dims, donate):
+    specs = jax.tree.map(lambda dim: split(mesh, dim).spec, dims)
     mapped = jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=(P(), place.spec), out_specs=P()),
+        jax.shard_map(function, mesh=mesh, in_specs=(P(), specs), out_specs=P()),
         donate_argnums=(0,) if donate else (),
     )
 
+    def place(dim, rows):
+        where = split(mesh, dim)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), rows)
+
     def call(whole, rows):
-        rows = jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), rows)
-        return mapped(whole, rows)
+        return mapped(whole, jax.tree.map(place, dims, rows))
 
     return call
 
 
-def by_pmap(function, mesh, dim, donate):
+def by_pmap(function, mesh, dims, donate):
     if jax.process_count() > 1:
         raise ValueError('mapping: expected shard_map on several hosts, got pmap')
     mapped = jax.pmap(
@@ -85,12 +88,19 @@ def by_pmap(function, mesh, dim, donate):
         donate_argnums=(0,) if donate else (),
     )
 
+    def stack(dim, rows):
+        return jax.tree.map(lambda x: np.stack(np.split(x, mesh.size, axis=dim)), rows)
+
     def call(whole, rows):
-        n = mesh.local_mesh.size
-        rows = jax.tree.map(lambda x: np.stack(np.split(x, n, axis=dim)), rows)
-        return mapped(whole, rows)
+        return mapped(whole, jax.tree.map(stack, dims, rows))
 
     return call
+
+
+def local_devices(mesh: jax.sharding.Mesh) -> range:
+    """The numbers of this host's devices in the mesh."""
+    mine = [i for i, d in enumerate(mesh.devices) if d.process_index == jax.process_index()]
+    return range(mine[0], mine[-1] + 1)
 
 
 MAPPINGS = {'shard_map': by_shard_map, 'pmap': by_pmap}

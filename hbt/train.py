@@ -11,7 +11,7 @@ from collections import abc
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from hbt import (
     batches,
@@ -19,7 +19,9 @@ from hbt import (
     encoder,
     hub,
     losses,
+    nn,
     optim,
+    packing,
     pipeline,
     sharding,
     store,
@@ -119,7 +121,7 @@ def make_step(c: config.Config, mesh) -> abc.Callable:
         metrics['temperature'] = jnp.exp(-state.log_scale)
         return State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
-    return sharding.spmd(step, mesh, c.mapping, dim=1, donate=True)
+    return sharding.spmd(step, mesh, c.mapping, batches.DIMS, donate=True)
 
 
 def gradient(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
@@ -135,28 +137,74 @@ def gradient(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array,
 
 def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
     """Mean InfoNCE over the tasks and this device's rows, with metrics."""
-    tasks, b = batch.query_ids.shape
     scale = scale_of(old['scale'], c.loss)
-    key = jax.random.fold_in(jax.random.key(c.seed ^ 0x5EED), step)
-    seen = []
-    for task in range(tasks):
-        keys = jax.random.split(jax.random.fold_in(key, task), 2)
-        queries = embed(old['encoder'], batch.queries[task], c.encoder, keys[0])
-        flat = batch.documents[task].reshape(-1, batch.documents.shape[-1])
-        documents = embed(old['encoder'], flat, c.encoder, keys[1])
-        seen.append(
-            losses.infonce(
-                queries,
-                documents.reshape(b, -1, queries.shape[-1]),
-                batch.query_ids[task],
-                batch.document_ids[task],
-                scale,
-                c.loss,
-                sharding.AXIS,
-            )
+    vectors = embed(old['encoder'], batch, c, step)  # t b n e
+    seen = [
+        losses.infonce(
+            vectors[task, :, 0],
+            vectors[task, :, 1:],
+            batch.query_ids[task],
+            batch.document_ids[task],
+            scale,
+            c.loss,
+            sharding.AXIS,
         )
+        for task in range(len(vectors))
+    ]
     means = jax.tree.map(lambda *x: jnp.stack(x).mean(), *seen)
     return means.loss, means._asdict()
+
+
+def embed(
+    params: encoder.Params, batch: batches.Batch, c: config.Config, step: Int[Array, '']
+) -> Float[Array, 't b n e']:
+    """Embeddings of this device's texts, zeros for those that are not there.
+
+    With `encoder.chunk`, so many tokens at a time: their activations are computed again for the
+    gradient, which equals that of all at once (gradient caching, Gao et al. 2021).
+    """
+    width = batch.packed.tokens.shape[1]
+    slots = packing.slots(width)
+    seeds = dropout_seeds(batch, slots, c, step)
+    size = max(1, c.encoder.chunk // width) if c.encoder.chunk else len(batch.packed.tokens)
+
+    def encode(part):
+        rows, seeds = part
+        return encoder.encode_rows(params, rows, slots, c.encoder, seeds)
+
+    vectors = in_chunks(encode, (batch.packed, seeds), size)  # r s e
+    vectors = vectors.reshape(-1, vectors.shape[-1])
+    return jnp.pad(vectors, ((0, 1), (0, 0)))[batch.places]
+
+
+def dropout_seeds(
+    batch: batches.Batch, slots: int, c: config.Config, step: Int[Array, '']
+) -> UInt32[Array, 'r s'] | None:
+    """Seeds of the texts of this device, each from the step, its task, its row and its place there.
+
+    So that dropout depends neither on the devices nor on the packing.
+    """
+    if c.encoder.dropout == c.encoder.attention_dropout == 0:
+        return None
+    tasks, b, n = batch.places.shape
+    key = jax.random.fold_in(jax.random.key(c.seed ^ 0x5EED), step)
+    task = jax.random.bits(key, (tasks,))[:, None, None]
+    number = batch.numbers[:, :, None] * n + jnp.arange(n, dtype=jnp.int32)[None, None]
+    seeds = nn.fold(task, number).reshape(-1)
+    count = len(batch.packed.tokens) * slots
+    of_slot = jnp.zeros(count + 1, jnp.uint32).at[batch.places.reshape(-1)].set(seeds)
+    return of_slot[:count].reshape(-1, slots)
+
+
+def in_chunks(function: abc.Callable, rows, size: int):
+    """`function` of so many rows at a time, computed again for the gradient; of all if it can."""
+    count = len(jax.tree.leaves(rows)[0])
+    if size >= count:
+        return function(rows)
+    padded = jax.tree.map(lambda x: jnp.pad(x, ((0, -count % size), (0, 0))), rows)
+    parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), padded)
+    found = jax.lax.map(jax.checkpoint(function), parts)
+    return found.reshape(-1, *found.shape[2:])[:count]
 
 
 def scale_of(log_scale: Float[Array, ''], c: config.Loss) -> Float[Array, '']:
@@ -164,29 +212,3 @@ def scale_of(log_scale: Float[Array, ''], c: config.Loss) -> Float[Array, '']:
     if not c.learned:
         return jax.lax.stop_gradient(log_scale)
     return jnp.minimum(log_scale, -math.log(min(c.temperature, 0.01)))
-
-
-def embed(params, tokens, c: config.Encoder, key) -> Float[Array, 'n d']:
-    """Embeddings with dropout; the key of a row follows from its place in the global batch.
-
-    With `c.chunk`, so many tokens at a time: their activations are computed again for the
-    gradient, which equals that of all at once (gradient caching, Gao et al. 2021).
-    """
-    count, width = tokens.shape
-    first = jax.lax.axis_index(sharding.AXIS) * count
-    rows = first + jnp.arange(count, dtype=jnp.int32)
-    size = min(count, max(1, c.chunk // width)) if c.chunk else count
-
-    def encode(part):
-        tokens, rows = part
-        keys = None
-        if c.dropout or c.attention_dropout:
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
-        return encoder.encode(params, tokens, c, keys)
-
-    if size == count:
-        return encode((tokens, rows))
-    fill = -count % size
-    tokens = jnp.pad(tokens, ((0, fill), (0, 0)), constant_values=c.pad_id)
-    parts = tokens.reshape(-1, size, width), jnp.pad(rows, (0, fill)).reshape(-1, size)
-    return jax.lax.map(jax.checkpoint(encode), parts).reshape(count + fill, -1)[:count]

@@ -6,7 +6,10 @@ import pathlib
 import hbt
 
 LAYERS = (
-    {'config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'},
+    {
+        *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'),
+        *('nn', 'attention', 'packing'),
+    },
     {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
     {'batches', 'hf', 'hub', 'vocabulary', 'search'},
     {'sampler', 'prepare', 'pipeline'},
