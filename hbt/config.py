@@ -126,6 +126,7 @@ class Config:
     log_every: int = setting(50, 'steps between lines of metrics.jsonl')
     ckpt_every: int = setting(500, 'steps between checkpoints')
     mapping: str = setting('shard_map', 'how the step is mapped over devices: shard_map or pmap')
+    shard_params: bool = setting(False, 'split weights and moments over the devices')
     distributed: bool = setting(False, 'several hosts: call jax.distributed.initialize first')
     data: Data = part(Data)
     sampler: Sampler = part(Sampler)
@@ -207,6 +208,8 @@ def check(config: Config) -> Config:
         )
     if config.sampler.alpha == 0 and len(config.sampler.languages) == 1:
         raise ValueError('sampler.languages: cross-lingual batches need at least two, got one')
+    if config.shard_params and config.mapping == 'pmap':
+        raise ValueError('mapping: expected shard_map with shard_params, got pmap')
     if config.loss.negatives == 'hard':
         if not config.sampler.negatives:
             raise ValueError('loss.negatives: hard needs sampler.negatives of at least 1, got 0')

@@ -6,7 +6,9 @@ on a leading axis. Called by `train` and `search`.
 """
 
 import functools
+import types
 import typing
+from collections import abc
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +47,18 @@ def shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
     if c.head:
         table |= {'head/kernel': (d, c.head), 'head/bias': (c.head,)}
     return table
+
+
+def splits(c: config.Encoder, devices: int) -> dict[str, int]:
+    """Path -> the axis along which a parameter can be split, for those that are worth it.
+
+    The token table has its columns split, the kernels of the layers their rows. All else is small.
+    """
+    table = {'embeddings/token': 1}
+    table |= {
+        path: 1 for path in shapes(c) if path.startswith('layers/') and path.endswith('kernel')
+    }
+    return {path: axis for path, axis in table.items() if shapes(c)[path][axis] % devices == 0}
 
 
 def init(c: config.Encoder, key: jax.Array) -> Params:
@@ -103,14 +117,14 @@ def encode_rows(
     slots: int,
     c: config.Encoder,
     seeds: UInt32[Array, 'r s'] | None = None,
-    splits: dict | None = None,
+    split: abc.Mapping[str, str] = types.MappingProxyType({}),
 ) -> Float[Array, 'r s e']:
     """Embeddings of texts 1 ... `slots` of each row; of no meaning where a row has fewer.
 
     A text's embedding, dropout included, does not depend on the row or the place where it stands.
-    `splits` names the parameters that are split over devices (`sharding.splits`).
+    `split` gives the mesh axis of those parameters that are split over devices as `splits` tells.
     """
-    dtype, splits = jnp.dtype(c.dtype), splits or {}
+    dtype = jnp.dtype(c.dtype)
     rows = Rows(*map(jnp.asarray, rows))
     index = jnp.arange(rows.texts.shape[1], dtype=jnp.int32)[None]
     previous = jnp.pad(rows.texts[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
@@ -119,13 +133,13 @@ def encode_rows(
     if seeds is not None:
         mine = jnp.take_along_axis(seeds, jnp.maximum(rows.texts - 1, 0), axis=1)
         of_token = nn.fold(mine, place)
-    x = embed(params['embeddings'], rows, place, c, splits).astype(dtype)
+    x = embed(params['embeddings'], rows, place, c, split).astype(dtype)
     x = nn.dropout(x, c.dropout, of_token)
 
     def body(x, numbered):
         i, weights = numbered
         folded = None if of_token is None else nn.fold(of_token, SITE + i.astype(jnp.uint32))
-        return layer(weights, x, Row(rows.texts, place, folded), c, splits), None
+        return layer(weights, x, Row(rows.texts, place, folded), c, split), None
 
     # Unrolled on the CPU, where a scan makes the backward pass 1.8 times slower.
     unroll = c.layers if jax.default_backend() == 'cpu' else 1
@@ -144,31 +158,30 @@ class Row(typing.NamedTuple):
     seeds: UInt32[Array, 'r w'] | None
 
 
-def embed(p: Params, rows: Rows, places, c: config.Encoder, splits: dict):
+def embed(p: Params, rows: Rows, places, c: config.Encoder, split):
     first = c.pad_id + 1 if c.family == 'xlmr' else 0  # XLM-R counts on from the padding id
     positions = jnp.where(rows.texts > 0, places + first, first - 1 if first else 0)
-    x = lookup(p['token'], rows.tokens, splits.get('embeddings/token'))
+    x = lookup(p['token'], rows.tokens, split.get('embeddings/token'))
     x = x + p['position'][positions] + p['type'][None, :1]
     return nn.layer_norm(p['norm'], x, c.eps) if c.norm == 'post' else x
 
 
-def lookup(table, tokens, split):
-    """Rows of a table, of which a device may have some of the columns (`split`).
+def lookup(table, tokens, axis: str | None):
+    """Rows of a table, of which a device may have some of the columns.
 
     Each device then looks up its columns for the tokens of all: the table is never in one place.
     """
-    if split is None:
+    if axis is None:
         return table[tokens]
-    axis, _ = split
     everyone = jax.lax.all_gather(tokens, axis)  # devices r w
     return jax.lax.all_to_all(table[everyone], axis, 0, 3, tiled=True)[0]
 
 
-def layer(p: Params, x, row: Row, c: config.Encoder, splits: dict):
+def layer(p: Params, x, row: Row, c: config.Encoder, split):
     """One transformer layer: post-norm (Vaswani et al. 2017) or pre-norm (Goyal et al. 2021)."""
 
     def dense(name, x):
-        y = nn.dense(x, p[name]['kernel'], splits.get(f'layers/{name}/kernel'))
+        y = nn.dense(x, p[name]['kernel'], split.get(f'layers/{name}/kernel'))
         return y + p[name]['bias'].astype(x.dtype)[None, None]
 
     def residual(norm, x, sublayer, number):

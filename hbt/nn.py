@@ -22,39 +22,37 @@ def wide(x):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def dense(
-    x: Float[Array, 'b l d'], kernel: Float[Array, 'd f'], split: tuple[str, int] | None = None
+    x: Float[Array, 'b l d'], kernel: Float[Array, 'e f'], axis: str | None = None
 ) -> Float[Array, 'b l f']:
     """x @ kernel in the type of x, summed in float32; the kernel's gradient is float32.
 
-    `split` (mesh axis, array axis) tells that a device has only its part of the kernel. The rest
-    is gathered, in the type of x, for this product and again for its gradient, which is then
-    summed over the devices and split like the kernel: `train` divides by their number.
+    With a mesh axis, a device has only some rows of the kernel. The rest is gathered, in the type
+    of x, for this product and again for its gradient, which ends up split in the same way and
+    summed over the devices: `train` divides by their number.
     """
-    return forward(x, kernel, split)[0]
+    return forward(x, kernel, axis)[0]
 
 
-def forward(x, kernel, split):
-    return multiply(x, whole(kernel, x.dtype, split), ((2,), (0,))).astype(x.dtype), (x, kernel)
+def forward(x, kernel, axis):
+    return multiply(x, whole(kernel, x.dtype, axis), ((2,), (0,))).astype(x.dtype), (x, kernel)
 
 
-def backward(split, saved, g):
+def backward(axis, saved, g):
     x, kernel = saved
-    dx = multiply(g, whole(kernel, x.dtype, split), ((2,), (1,))).astype(x.dtype)
-    # Over both axes at once: flattened into one, XLA's CPU product of bfloat16 is 5 times slower.
+    dx = multiply(g, whole(kernel, x.dtype, axis), ((2,), (1,))).astype(x.dtype)
+    # Over both axes at once: flattened into one, XLA's CPU product of bfloat16 is much slower.
     dk = multiply(x, g, ((0, 1), (0, 1))).astype(kernel.dtype)
-    if split is not None:
-        dk = jax.lax.psum_scatter(dk, split[0], scatter_dimension=split[1], tiled=True)
+    if axis is not None:
+        dk = jax.lax.psum_scatter(dk, axis, tiled=True)
     return dx, dk
 
 
 dense.defvjp(forward, backward)
 
 
-def whole(kernel, dtype, split):
+def whole(kernel, dtype, axis):
     kernel = kernel.astype(dtype)
-    if split is None:
-        return kernel
-    return jax.lax.all_gather(kernel, split[0], axis=split[1], tiled=True)
+    return kernel if axis is None else jax.lax.all_gather(kernel, axis, tiled=True)
 
 
 def multiply(x, y, axes):

@@ -48,21 +48,23 @@ def varying(tree):
     return jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to='varying'), tree)
 
 
-def spmd(function, mesh, mapping: str, dims, donate: bool = False) -> abc.Callable:
+def spmd(
+    function, mesh, mapping: str, dims, whole=None, results=None, donate: bool = False
+) -> abc.Callable:
     """Maps `function(whole, rows)` over the devices and compiles it.
 
-    Every device gets the whole of `whole`, and its part of `rows`, this host's rows in numpy,
-    divided along the axes `dims`, a prefix of their tree; the results must be equal on all
-    devices. `mapping`: 'shard_map', or 'pmap', which in today's JAX is the same thing with another
-    interface. `donate`: `whole` is used up.
+    Every device gets its part of `rows`, this host's rows in numpy, divided along the axes `dims`,
+    a prefix of their tree. Both `whole` and the results are the same on all devices, but for what
+    the trees of specs of these names split (shard_map only). `mapping`: 'shard_map', or 'pmap',
+    which in today's JAX is the same thing with another interface. `donate`: `whole` is used up.
     """
-    return MAPPINGS[mapping](function, mesh, dims, donate)
+    return MAPPINGS[mapping](function, mesh, dims, whole or P(), results or P(), donate)
 
 
-def by_shard_map(function, mesh, dims, donate):
+def by_shard_map(function, mesh, dims, whole, results, donate):
     specs = jax.tree.map(lambda dim: split(mesh, dim).spec, dims)
     mapped = jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=(P(), specs), out_specs=P()),
+        jax.shard_map(function, mesh=mesh, in_specs=(whole, specs), out_specs=results),
         donate_argnums=(0,) if donate else (),
     )
 
@@ -76,7 +78,8 @@ def by_shard_map(function, mesh, dims, donate):
     return call
 
 
-def by_pmap(function, mesh, dims, donate):
+def by_pmap(function, mesh, dims, whole, results, donate):
+    assert whole == results == P(), 'pmap splits no parameters'
     if jax.process_count() > 1:
         raise ValueError('mapping: expected shard_map on several hosts, got pmap')
     mapped = jax.pmap(

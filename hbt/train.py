@@ -86,25 +86,59 @@ def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
 
 
 def init(c: config.Config, mesh) -> State:
-    """The state before the first step, on every device: pretrained weights, or random ones."""
+    """The state before the first step: pretrained weights, or random ones."""
+    specs = layout(jax.eval_shape(lambda: random_state(c)), c, mesh)
+    places = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), specs)
+    if not c.encoder.init:
+        return jax.jit(lambda: random_state(c), out_shardings=places)()
+    params = pipeline.load(hub.resolve(c.encoder.init), c.encoder)
+    params = jax.tree.map(
+        lambda x, place: jax.make_array_from_callback(x.shape, place, x.__getitem__),
+        params,
+        places.params,
+    )
+    return jax.jit(lambda params: state_of(params, c), out_shardings=places)(params)
+
+
+def random_state(c: config.Config) -> State:
+    return state_of(encoder.init(c.encoder, jax.random.key(c.seed)), c)
+
+
+def state_of(params: encoder.Params, c: config.Config) -> State:
     transform, _ = optim.make(c.optim, c.steps)
-
-    def build(params):
-        log_scale = jnp.float32(-math.log(c.loss.temperature))
-        opt = transform.init(trained(params, log_scale))
-        return State(jnp.zeros((), jnp.int32), params, log_scale, opt)
-
-    replicated = sharding.replicated(mesh)
-    if c.encoder.init:
-        params = pipeline.load(hub.resolve(c.encoder.init), c.encoder)
-        return jax.jit(build, out_shardings=replicated)(params)
-    key = jax.random.key(c.seed)
-    return jax.jit(lambda: build(encoder.init(c.encoder, key)), out_shardings=replicated)()
+    log_scale = jnp.float32(-math.log(c.loss.temperature))
+    opt = transform.init(trained(params, log_scale))
+    return State(jnp.zeros((), jnp.int32), params, log_scale, opt)
 
 
 def trained(params: encoder.Params, log_scale) -> dict:
     """What the optimizer moves. A scale does not decay; one that is fixed has no gradient."""
     return {'encoder': params, 'scale': log_scale}
+
+
+def splits(c: config.Config, devices: int) -> dict[str, int]:
+    """Path -> axis of the parameters that are split over the devices."""
+    return encoder.splits(c.encoder, devices) if c.shard_params else {}
+
+
+def layout(tree, c: config.Config, mesh):
+    """For parameters, gradients or a state: the spec of every array, known by the parameter's name.
+
+    The moments of a parameter are split as it is.
+    """
+    table = splits(c, mesh.size)
+
+    def spec(path, _):
+        axis = table.get(name_of(path))
+        return jax.P() if axis is None else sharding.split(mesh, axis).spec
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def name_of(path) -> str:
+    """The parameter that a place in a state belongs to, such as layers/query/kernel."""
+    keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return '/'.join(keys).removeprefix('encoder/')
 
 
 def make_step(c: config.Config, mesh) -> abc.Callable:
@@ -114,25 +148,64 @@ def make_step(c: config.Config, mesh) -> abc.Callable:
     def step(state: State, batch: batches.Batch):
         old = trained(state.params, state.log_scale)
         grads, metrics = gradient(old, batch, c, state.step)
+        norm = global_norm(grads, c)
+        grads = optim.clip(grads, norm, c.optim)
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
             updates, opt = transform.update(grads, state.opt, old)
         new = optax.apply_updates(old, updates)
-        metrics |= {'grad_norm': optax.tree.norm(grads), 'lr': rate(state.step)}
+        metrics |= {'grad_norm': norm, 'lr': rate(state.step)}
         metrics['temperature'] = jnp.exp(-state.log_scale)
         return State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
-    return sharding.spmd(step, mesh, c.mapping, batches.DIMS, donate=True)
+    if c.mapping == 'pmap':
+        return sharding.spmd(step, mesh, 'pmap', batches.DIMS, donate=True)
+    specs = layout(jax.eval_shape(lambda: random_state(c)), c, mesh)
+    results = specs, jax.P()
+    return sharding.spmd(step, mesh, c.mapping, batches.DIMS, specs, results, donate=True)
 
 
 def gradient(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
     """Gradient of the mean loss over all rows of all devices, and its metrics. Per device.
 
     Differentiates the local rows' loss by the local copy of the parameters and averages once. The
-    gather inside the loss carries gradients back, so that average is the true gradient.
+    gather inside the loss carries gradients back, so that average is the true gradient. That of a
+    split parameter comes summed over the devices, and split.
     """
-    local = jax.value_and_grad(loss, has_aux=True)
-    (_, metrics), grads = local(sharding.varying(old), batch, c, step)
-    return jax.lax.pmean((grads, metrics), sharding.AXIS)
+    devices = jax.lax.axis_size(sharding.AXIS)
+    table = splits(c, devices)
+    parts, rest = part(old, table)
+    own = join(parts, sharding.varying(rest))
+    (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(own, batch, c, step)
+    parts, rest = part(grads, table)
+    rest, metrics = jax.lax.pmean((rest, metrics), sharding.AXIS)
+    return join(jax.tree.map(lambda x: x / devices, parts), rest), metrics
+
+
+def global_norm(grads: dict, c: config.Config) -> Float[Array, '']:
+    """Norm of the gradient of all parameters, the parts of the other devices included."""
+    parts, rest = part(grads, splits(c, jax.lax.axis_size(sharding.AXIS)))
+    total = optax.tree.norm(rest, squared=True)
+    if jax.tree.leaves(parts):
+        total += jax.lax.psum(optax.tree.norm(parts, squared=True), sharding.AXIS)
+    return jnp.sqrt(total)
+
+
+def part(tree, table: dict) -> tuple:
+    """(what is split, what is not): None stands for the other."""
+
+    def choose(wanted):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x if (name_of(path) in table) == wanted else None, tree
+        )
+
+    return choose(True), choose(False)
+
+
+def join(parts, rest):
+    """The tree that `part` took apart."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, parts, rest, is_leaf=lambda x: x is None
+    )
 
 
 def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
@@ -166,11 +239,12 @@ def embed(
     width = batch.packed.tokens.shape[1]
     slots = packing.slots(width)
     seeds = dropout_seeds(batch, slots, c, step)
+    split = dict.fromkeys(splits(c, jax.lax.axis_size(sharding.AXIS)), sharding.AXIS)
     size = max(1, c.encoder.chunk // width) if c.encoder.chunk else len(batch.packed.tokens)
 
     def encode(part):
         rows, seeds = part
-        return encoder.encode_rows(params, rows, slots, c.encoder, seeds)
+        return encoder.encode_rows(params, rows, slots, c.encoder, seeds, split)
 
     vectors = in_chunks(encode, (batch.packed, seeds), size)  # r s e
     vectors = vectors.reshape(-1, vectors.shape[-1])

@@ -58,10 +58,13 @@ def gradients(c, params, count, **options):
     def function(old, batch):
         return train.gradient(old, batch, c, jnp.int32(0))
 
+    mesh = devices(count)
     log_scale = jnp.asarray(-np.log(c.loss.temperature), params['embeddings']['token'].dtype)
     old = train.trained(params, log_scale)
-    batch = random_batch(count, **options)
-    return sharding.spmd(function, devices(count), c.mapping, batches.DIMS)(old, batch)
+    whole = train.layout(old, c, mesh) if c.shard_params else None
+    results = (whole, jax.P()) if c.shard_params else None
+    mapped = sharding.spmd(function, mesh, c.mapping, batches.DIMS, whole, results)
+    return mapped(old, random_batch(count, **options))
 
 
 def plain_loss(old, texts, c):
@@ -82,24 +85,25 @@ def plain_loss(old, texts, c):
 
 
 @pytest.mark.parametrize(
-    'mapping, count, tasks, chunk, loss',
+    'mapping, count, tasks, chunk, loss, shard',
     [
-        ('shard_map', 1, 2, 48, {'kind': 'gathered'}),
-        ('shard_map', 2, 1, 0, {'kind': 'ring', 'learned': True}),
-        ('shard_map', 4, 1, 48, {'kind': 'chunked', 'symmetric': True}),
-        ('shard_map', 8, 2, 0, {'kind': 'gathered', 'learned': True}),
-        ('shard_map', 8, 1, 24, {'kind': 'ring', 'symmetric': True}),
-        ('pmap', 2, 1, 24, {'kind': 'ring', 'negatives': 'hard'}),
-        ('pmap', 4, 2, 0, {'kind': 'gathered', 'symmetric': True}),
-        ('pmap', 8, 1, 24, {'kind': 'chunked', 'learned': True}),
+        ('shard_map', 1, 2, 48, {'kind': 'gathered'}, False),
+        ('shard_map', 2, 1, 0, {'kind': 'ring', 'learned': True}, False),
+        ('shard_map', 4, 1, 48, {'kind': 'chunked', 'symmetric': True}, True),
+        ('shard_map', 8, 2, 0, {'kind': 'gathered', 'learned': True}, True),
+        ('shard_map', 8, 1, 24, {'kind': 'ring', 'symmetric': True}, False),
+        ('pmap', 2, 1, 24, {'kind': 'ring', 'negatives': 'hard'}, False),
+        ('pmap', 4, 2, 0, {'kind': 'gathered', 'symmetric': True}, False),
+        ('pmap', 8, 1, 24, {'kind': 'chunked', 'learned': True}, False),
     ],
 )
 def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(
-    mapping, count, tasks, chunk, loss
+    mapping, count, tasks, chunk, loss, shard
 ):
     with jax.enable_x64(True):
         loss = config.Loss(chunk=5, **loss)
         c = experiment(mapping, dtype='float64', chunk=chunk, layers=2, loss=loss)
+        c.shard_params = shard
         params = encoder.init(c.encoder, jax.random.key(0))
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
         old = train.trained(params, jnp.float64(-np.log(c.loss.temperature)))
@@ -134,6 +138,24 @@ def test_both_mappings_take_the_same_steps():
         states.append((state, metrics))
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_split_parameters_take_the_same_steps_in_a_part_of_the_memory():
+    states, bytes_held = [], []
+    for shard in (False, True):
+        c = experiment(dropout=0.1, shard_params=shard)
+        c.optim = dataclasses.replace(c.optim, clip=0.1)
+        mesh = devices(4)
+        state, step = train.init(c, mesh), train.make_step(c, mesh)
+        arrays = jax.tree.leaves(state)
+        bytes_held.append(sum(x.addressable_shards[0].data.nbytes for x in arrays))
+        for i in range(3):
+            state, metrics = step(state, random_batch(4, seed=i))
+        states.append((state, metrics))
+    assert bytes_held[1] < 0.5 * bytes_held[0]
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, float(jnp.abs(a).max())))
+    assert states[0][1]['grad_norm'] > 0.1, 'nothing was clipped'
 
 
 def test_dropout_does_not_depend_on_the_number_of_devices():
