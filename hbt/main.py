@@ -57,6 +57,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
     evaluation = evaluate.make(c, tokenizer, mesh)
     claim(c, workdir, data)
+    sharding.meet('workdir')
     checkpoints = checkpoint.Checkpoints(workdir)
     state = train.init(c, mesh)
     restored = checkpoints.restore(state)
@@ -174,6 +175,15 @@ class Watch:
 def open_store(c: config.Config) -> store.Store:
     """The store of the config, made from its sources first if it is not there yet."""
     root = pathlib.Path(c.data.root or f'stores/{c.name}')
+    if not log.first():  # the first process makes the store, the others wait for it
+        sharding.meet('store')
+        return store.open(root)
+    made = make_store(c, root)
+    sharding.meet('store')
+    return made
+
+
+def make_store(c: config.Config, root: pathlib.Path) -> store.Store:
     if root.exists() or not c.data.sources:
         return store.open(root)
     log.say(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
@@ -224,7 +234,7 @@ FREE = (
 def main(_) -> None:
     c = config.check(flags.FLAGS.config)
     if c.distributed:
-        jax.distributed.initialize()
+        sharding.connect()
     train_config(c, pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}'))
 
 

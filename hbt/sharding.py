@@ -4,10 +4,12 @@ Hides jax.distributed, shard_map and pmap. The mesh has one axis, `data`. Called
 `search` and `evaluate`.
 """
 
+import os
 from collections import abc
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -18,6 +20,29 @@ def make_mesh(devices: abc.Sequence[jax.Device] | None = None) -> jax.sharding.M
     """These devices, or all of all hosts; those of a host are neighbours, so its rows are too."""
     devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
     return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def connect() -> None:
+    """Joins the processes of a run: as the cluster tells, or as the environment does.
+
+    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID, all three or none.
+    """
+    names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
+    given = [os.environ.get(name) for name in names]
+    if not any(given):
+        jax.distributed.initialize()
+        return
+    for name, value in zip(names, given, strict=True):
+        if value is None or (name != names[0] and not value.isdigit()):
+            raise ValueError(f'{name}: expected a value beside {", ".join(names)}, got {value}')
+    address, count, number = given
+    jax.distributed.initialize(address, int(count), int(number))
+
+
+def meet(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def check_divides(name: str, rows: int, mesh: jax.sharding.Mesh) -> None:
