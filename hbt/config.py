@@ -71,13 +71,22 @@ class Encoder:
     head_activation: str = setting('tanh', 'of that layer: tanh or identity')
     normalise: bool = setting(True, 'embeddings of unit length; training needs them')
     dtype: str = setting('float32', 'type of the computation; parameters stay float32')
+    remat: str = setting('none', 'computed again for the gradient: none, cheap parts, or layer')
+    chunk: int = setting(0, 'tokens a device encodes at a time (gradient caching); 0: all')
 
 
 @dataclasses.dataclass
 class Loss:
     """InfoNCE over in-batch negatives of all devices (paper, equation 1)."""
 
+    kind: str = setting('gathered', 'gathered, chunked or ring: one loss, ever less memory')
+    chunk: int = setting(4096, 'columns whose logits are held at a time (chunked, ring)')
+    negatives: str = setting(
+        'batch', 'all other documents of the batch, or hard: hard negatives only (equation 1)'
+    )
+    symmetric: bool = setting(False, 'also from the document to the queries; else one direction')
     temperature: float = setting(0.05, 'the cosine is divided by it')
+    learned: bool = setting(False, 'the temperature is a parameter and begins there')
 
 
 @dataclasses.dataclass
@@ -117,6 +126,7 @@ class Config:
     log_every: int = setting(50, 'steps between lines of metrics.jsonl')
     ckpt_every: int = setting(500, 'steps between checkpoints')
     mapping: str = setting('shard_map', 'how the step is mapped over devices: shard_map or pmap')
+    shard_params: bool = setting(False, 'split weights and moments over the devices')
     distributed: bool = setting(False, 'several hosts: call jax.distributed.initialize first')
     data: Data = part(Data)
     sampler: Sampler = part(Sampler)
@@ -133,7 +143,10 @@ CHOICES = {
     'encoder.norm': ('post', 'pre'),
     'encoder.pooling': ('mean', 'cls', 'max'),
     'encoder.head_activation': ('tanh', 'identity'),
+    'encoder.remat': ('none', 'cheap', 'layer'),
     'encoder.dtype': ('float32', 'bfloat16', 'float64'),
+    'loss.kind': ('gathered', 'chunked', 'ring'),
+    'loss.negatives': ('batch', 'hard'),
     'optim.schedule': ('linear', 'cosine', 'constant'),
     'eval.best': tuple(
         f'{setting}.{metric}'
@@ -155,7 +168,9 @@ BOUNDS = {  # setting -> (smallest, largest) value allowed
     'encoder.head': (0, 10**6),
     'encoder.dropout': (0, 0.99),
     'encoder.attention_dropout': (0, 0.99),
+    'encoder.chunk': (0, 10**9),
     'loss.temperature': (1e-4, 100),
+    'loss.chunk': (1, 10**9),
     'optim.lr': (0, 10),
     'optim.warmup': (0, 10**9),
     'optim.weight_decay': (0, 10),
@@ -193,6 +208,13 @@ def check(config: Config) -> Config:
         )
     if config.sampler.alpha == 0 and len(config.sampler.languages) == 1:
         raise ValueError('sampler.languages: cross-lingual batches need at least two, got one')
+    if config.shard_params and config.mapping == 'pmap':
+        raise ValueError('mapping: expected shard_map with shard_params, got pmap')
+    if config.loss.negatives == 'hard':
+        if not config.sampler.negatives:
+            raise ValueError('loss.negatives: hard needs sampler.negatives of at least 1, got 0')
+        if config.loss.symmetric:
+            raise ValueError('loss.symmetric: expected false with loss.negatives=hard, got true')
     return config
 
 

@@ -5,15 +5,19 @@ initialisation, weight names (`hf`) and decay masks (`optim`) follow from it. La
 on a leading axis. Called by `train` and `search`.
 """
 
-import math
+import functools
+import types
+import typing
+from collections import abc
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
-from hbt import config
+from hbt import attention, config, nn
 
+SITE = np.uint32(2**31)  # seeds of layers and sublayers lie beyond those of features and keys
 Params = dict  # nested dicts of arrays, named as `shapes` names them
 
 
@@ -45,6 +49,18 @@ def shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
     return table
 
 
+def splits(c: config.Encoder, devices: int) -> dict[str, int]:
+    """Path -> the axis along which a parameter can be split, for those that are worth it.
+
+    The token table has its columns split, the kernels of the layers their rows. All else is small.
+    """
+    table = {'embeddings/token': 1}
+    table |= {
+        path: 1 for path in shapes(c) if path.startswith('layers/') and path.endswith('kernel')
+    }
+    return {path: axis for path, axis in table.items() if shapes(c)[path][axis] % devices == 0}
+
+
 def init(c: config.Encoder, key: jax.Array) -> Params:
     """Random float32 parameters: normal matrices and tables, zero biases, unit scales (BERT)."""
     flat = {}
@@ -73,126 +89,175 @@ def nest(flat: dict) -> Params:
     return tree
 
 
+class Rows(typing.NamedTuple):
+    """Texts side by side in rows of one width."""
+
+    tokens: Int[Array | np.ndarray, 'r w']
+    texts: Int[Array | np.ndarray, 'r w']  # 1, 2, ...: which text of its row; 0: padding
+
+
 def encode(
     params: Params,
     tokens: Int[Array | np.ndarray, 'b l'],
     c: config.Encoder,
-    keys: Array | None = None,
-) -> Float[Array, 'b d']:
+    seeds: UInt32[Array, ' b'] | None = None,
+) -> Float[Array, 'b e']:
     """Embeddings of texts in float32, or in float64 if `c.dtype` is; of length 1 if `c.normalise`.
 
-    `tokens` are padded with `c.pad_id`, on either side. `keys` [b] are dropout keys, one a row, so
-    that a row's dropout depends neither on its neighbours nor on its device; None: no dropout.
+    `tokens` are padded with `c.pad_id`, on either side. `seeds` are those of the dropout of each
+    text, None: no dropout.
     """
-    mask = tokens != c.pad_id  # b l
+    rows = Rows(tokens, (tokens != c.pad_id).astype(jnp.int32))
+    return encode_rows(params, rows, 1, c, None if seeds is None else seeds[:, None])[:, 0]
+
+
+def encode_rows(
+    params: Params,
+    rows: Rows,
+    slots: int,
+    c: config.Encoder,
+    seeds: UInt32[Array, 'r s'] | None = None,
+    split: abc.Mapping[str, str] = types.MappingProxyType({}),
+) -> Float[Array, 'r s e']:
+    """Embeddings of texts 1 ... `slots` of each row; of no meaning where a row has fewer.
+
+    A text's embedding, dropout included, does not depend on the row or the place where it stands.
+    `split` gives the mesh axis of those parameters that are split over devices as `splits` tells.
+    """
     dtype = jnp.dtype(c.dtype)
-    x = embed(params['embeddings'], tokens, mask, c).astype(dtype)
-    x = dropout(x, c.dropout, fold(keys, 0))
-    layers = jax.tree.map(lambda w: w.astype(dtype), params['layers'])
-    # Unrolled on the CPU, where a scan makes the backward pass 1.8 times slower.
-    unroll = c.layers if jax.default_backend() == 'cpu' else 1
+    rows = Rows(*map(jnp.asarray, rows))
+    index = jnp.arange(rows.texts.shape[1], dtype=jnp.int32)[None]
+    previous = jnp.pad(rows.texts[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    place = index - jax.lax.cummax(jnp.where(rows.texts != previous, index, 0), axis=1)  # r w
+    of_token = None
+    if seeds is not None:
+        mine = jnp.take_along_axis(seeds, jnp.maximum(rows.texts - 1, 0), axis=1)
+        of_token = nn.fold(mine, place)
+    x = embed(params['embeddings'], rows, place, c, split).astype(dtype)
+    x = nn.dropout(x, c.dropout, of_token)
 
     def body(x, numbered):
         i, weights = numbered
-        return layer(weights, x, mask, c, fold(keys, i + 1)), None
+        folded = None if of_token is None else nn.fold(of_token, SITE + i.astype(jnp.uint32))
+        return layer(weights, x, Row(rows.texts, place, folded), c, split), None
 
-    x, _ = jax.lax.scan(body, x, (jnp.arange(c.layers), layers), unroll=unroll)
+    # Unrolled on the CPU, where a scan makes the backward pass 1.8 times slower.
+    unroll = c.layers if jax.default_backend() == 'cpu' else 1
+    numbered = jnp.arange(c.layers), params['layers']
+    x, _ = jax.lax.scan(REMAT[c.remat](body), x, numbered, unroll=unroll)
     if c.norm == 'pre':
-        x = layer_norm(params['final_norm'], x, c.eps)
-    pooled = POOLING[c.pooling](wide(x), mask)
-    if c.head:
-        pooled = HEAD[c.head_activation](dense(params['head'], pooled[:, None])[:, 0])
-    if not c.normalise:
-        return pooled
-    norm = jnp.linalg.norm(pooled, axis=-1, keepdims=True)
-    return pooled / jnp.maximum(norm, 1e-12)
+        x = nn.layer_norm(params['final_norm'], x, c.eps)
+    return finish(params, pool(nn.wide(x), rows.texts, slots, c.pooling), c)
 
 
-def embed(p: Params, tokens, mask, c: config.Encoder):
-    if c.family == 'xlmr':  # positions count real tokens, after the padding id
-        positions = jnp.where(mask, jnp.cumsum(mask, axis=1) + c.pad_id, c.pad_id)
-    else:
-        positions = jnp.arange(tokens.shape[1])[None]
-    x = p['token'][tokens] + p['position'][positions] + p['type'][None, :1]
-    return layer_norm(p['norm'], x, c.eps) if c.norm == 'post' else x
+class Row(typing.NamedTuple):
+    """What a layer knows of the tokens besides their states."""
+
+    texts: Int[Array, 'r w']
+    places: Int[Array, 'r w']  # in their text
+    seeds: UInt32[Array, 'r w'] | None
 
 
-def layer(p: Params, x, mask, c: config.Encoder, keys):
+def embed(p: Params, rows: Rows, places, c: config.Encoder, split):
+    first = c.pad_id + 1 if c.family == 'xlmr' else 0  # XLM-R counts on from the padding id
+    positions = jnp.where(rows.texts > 0, places + first, first - 1 if first else 0)
+    x = lookup(p['token'], rows.tokens, split.get('embeddings/token'))
+    x = x + p['position'][positions] + p['type'][None, :1]
+    return nn.layer_norm(p['norm'], x, c.eps) if c.norm == 'post' else x
+
+
+def lookup(table, tokens, axis: str | None):
+    """Rows of a table, of which a device may have some of the columns.
+
+    Each device then looks up its columns for the tokens of all: the table is never in one place.
+    """
+    if axis is None:
+        return table[tokens]
+    everyone = jax.lax.all_gather(tokens, axis)  # devices r w
+    return jax.lax.all_to_all(table[everyone], axis, 0, 3, tiled=True)[0]
+
+
+def layer(p: Params, x, row: Row, c: config.Encoder, split):
     """One transformer layer: post-norm (Vaswani et al. 2017) or pre-norm (Goyal et al. 2021)."""
 
-    def residual(norm, x, sublayer, keys):
-        before = layer_norm(p[norm], x, c.eps) if c.norm == 'pre' else x
-        x = x + dropout(sublayer(before), c.dropout, keys)
-        return layer_norm(p[norm], x, c.eps) if c.norm == 'post' else x
+    def dense(name, x):
+        y = nn.dense(x, p[name]['kernel'], split.get(f'layers/{name}/kernel'))
+        return y + p[name]['bias'].astype(x.dtype)[None, None]
+
+    def residual(norm, x, sublayer, number):
+        before = nn.layer_norm(p[norm], x, c.eps) if c.norm == 'pre' else x
+        seeds = None if row.seeds is None else nn.fold(row.seeds, SITE + number)
+        x = x + nn.dropout(sublayer(before), c.dropout, seeds)
+        return nn.layer_norm(p[norm], x, c.eps) if c.norm == 'post' else x
 
     def attend(x):
-        return dense(p['attention_out'], attention(p, x, mask, c, fold(keys, 0)))
+        q, k, v = (
+            dense(name, x).reshape(*x.shape[:2], c.heads, -1) for name in ('query', 'key', 'value')
+        )  # r w h e
+        drop = None
+        if row.seeds is not None and c.attention_dropout:
+            drop = functools.partial(drop_weights, row=row, rate=c.attention_dropout)
+        return dense('attention_out', attention.attend(q, k, v, row.texts, drop).reshape(x.shape))
 
     def feed_forward(x):
-        return dense(p['ffn_out'], ACTIVATION[c.activation](dense(p['ffn_in'], x)))
+        return dense('ffn_out', ACTIVATION[c.activation](dense('ffn_in', x)))
 
-    x = residual('attention_norm', x, attend, fold(keys, 1))
-    return residual('ffn_norm', x, feed_forward, fold(keys, 2))
-
-
-def attention(p: Params, x, mask, c: config.Encoder, keys):
-    q, k, v = (
-        dense(p[name], x).reshape(*x.shape[:2], c.heads, -1) for name in ('query', 'key', 'value')
-    )  # b l h e
-    scores = wide(jnp.einsum('blhe,bmhe->bhlm', q, k) / math.sqrt(q.shape[-1]))
-    scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-    weights = dropout(weights, c.attention_dropout, keys)
-    return jnp.einsum('bhlm,bmhe->blhe', weights, v).reshape(x.shape)
+    x = residual('attention_norm', x, attend, np.uint32(1))
+    return residual('ffn_norm', x, feed_forward, np.uint32(2))
 
 
-def dense(p: Params, x):
-    return x @ p['kernel'] + p['bias'][None, None]
+def drop_weights(weights, row: Row, rate: float):
+    """Dropout of attention weights [r h w w], drawn by query token, head and place of the key."""
+    heads = jnp.arange(weights.shape[1], dtype=jnp.int32)[None, :, None, None]
+    numbers = heads * jnp.int32(2**16) + row.places[:, None, None, :]
+    kept = nn.keep(nn.fold(row.seeds[:, None, :, None], numbers), rate)
+    return jnp.where(kept, weights * jnp.asarray(1 / (1 - rate), weights.dtype), 0)
 
 
-def layer_norm(p: Params, x, eps: float):
-    """Statistics in float32 at least, the result in the type of x."""
-    y = wide(x)
-    y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + eps)
-    scale, bias = (p[name].astype(y.dtype)[None, None] for name in ('scale', 'bias'))
-    return (y * scale + bias).astype(x.dtype)
+def pool(x, texts, slots: int, kind: str) -> Float[Array, 'r s d']:
+    """One vector for each text of a row; zeros for those that are not there."""
+    number = jnp.arange(1, slots + 1, dtype=jnp.int32)[None, :, None]
+    return POOLING[kind](x, texts[:, None, :] == number)  # r s w
 
 
-def wide(x):
-    """x in float32, or still in float64."""
-    return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
+def mean_pool(x, mine):
+    weights = mine.astype(x.dtype)
+    total = jnp.matmul(weights, x, precision=jax.lax.Precision.HIGHEST)
+    return total / jnp.maximum(weights.sum(2), 1)[:, :, None]
 
 
-def fold(keys, number):
-    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+def first_pool(x, mine):
+    """The first token, which is the class token, wherever the text stands."""
+    first = jnp.take_along_axis(x, jnp.argmax(mine, axis=2)[:, :, None], axis=1)
+    return jnp.where(mine.any(2)[:, :, None], first, 0)
 
 
-def dropout(x, rate: float, keys):
-    """Zeroes a share `rate` of x [b ...] and scales the rest; row i is drawn from keys[i]."""
-    if keys is None or rate == 0:
-        return x
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+def max_pool(x, mine):
+    def one(mine):  # one text of every row, so that nothing of rank 4 is held
+        return jnp.where(mine[:, :, None], x, -jnp.inf).max(1)
+
+    most = jnp.stack([one(mine[:, i]) for i in range(mine.shape[1])], axis=1)
+    return jnp.where(mine.any(2)[:, :, None], most, 0)
 
 
-def mean_pool(x, mask):
-    weights = mask[:, :, None].astype(x.dtype)
-    return (x * weights).sum(1) / jnp.maximum(weights.sum(1), 1)
-
-
-def first_pool(x, mask):
-    """The first real token, which is the class token, wherever the padding stands."""
-    return jnp.take_along_axis(x, jnp.argmax(mask, axis=1)[:, None, None], axis=1)[:, 0]
-
-
-def max_pool(x, mask):
-    return jnp.where(mask[:, :, None], x, jnp.finfo(x.dtype).min).max(1)
+def finish(params: Params, pooled: Float[Array, 'r s d'], c: config.Encoder):
+    """The head, and the length 1."""
+    if c.head:
+        p = params['head']
+        pooled = HEAD[c.head_activation](nn.dense(pooled, p['kernel']) + p['bias'][None, None])
+    if not c.normalise:
+        return pooled
+    # A text without tokens is the zero vector, with the gradient zero: its norm would have none.
+    return pooled * jax.lax.rsqrt(jnp.maximum(jnp.square(pooled).sum(-1, keepdims=True), 1e-24))
 
 
 POOLING = {'mean': mean_pool, 'cls': first_pool, 'max': max_pool}
 HEAD = {'tanh': jnp.tanh, 'identity': lambda x: x}
-ACTIVATION = {
-    'gelu': lambda x: jax.nn.gelu(x, approximate=False),
-    'gelu_new': lambda x: jax.nn.gelu(x, approximate=True),
+ACTIVATION = {'gelu': nn.gelu, 'gelu_new': nn.gelu_new}
+REMAT = {  # what of a layer is computed again for the gradient, instead of being kept
+    'none': lambda body: body,
+    'cheap': functools.partial(
+        jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    ),
+    'layer': jax.checkpoint,
 }

@@ -53,10 +53,11 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     sharding.check_divides('batch_size', c.batch_size, mesh)
     data = open_store(c)
     c = train.resolve(c, data, mesh)
-    batches = sampler.Sampler(c, data)
+    batches = sampler.Sampler(c, data, mesh.size)
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
     evaluation = evaluate.make(c, tokenizer, mesh)
     claim(c, workdir, data)
+    sharding.meet('workdir')
     checkpoints = checkpoint.Checkpoints(workdir)
     state = train.init(c, mesh)
     restored = checkpoints.restore(state)
@@ -81,7 +82,7 @@ def loop(run: Run, state: train.State) -> None:
     step = train.make_step(c, run.mesh)
     window, watch = Window(), Watch()
     with log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps') as progress:
-        for done, (plans, batch) in enumerate(prefetch(run.batches, start, c.steps), start + 1):
+        for done, (plans, batch) in enumerate(prefetch(run, start), start + 1):
             state, values = step(state, batch)
             window.add(plans, values)
             progress.update()
@@ -116,14 +117,14 @@ def measure(run: Run, state: train.State) -> None:
         run.checkpoints.save_best(done, state.params, scores[name])
 
 
-def prefetch(batches: sampler.Sampler, start: int, stop: int):
+def prefetch(run: Run, start: int):
     """Yields this host's batches, assembled by a thread while the device works."""
+    stop, mine = run.config.steps, sharding.local_devices(run.mesh)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = collections.deque()
         for step in range(start, stop + AHEAD):
             if step < stop:
-                part = jax.process_index(), jax.process_count()
-                waiting.append(pool.submit(batches.batch, step, *part))
+                waiting.append(pool.submit(run.batches.batch, step, mine))
             if step >= start + AHEAD:
                 yield waiting.popleft().result()
 
@@ -174,6 +175,15 @@ class Watch:
 def open_store(c: config.Config) -> store.Store:
     """The store of the config, made from its sources first if it is not there yet."""
     root = pathlib.Path(c.data.root or f'stores/{c.name}')
+    if not log.first():  # the first process makes the store, the others wait for it
+        sharding.meet('store')
+        return store.open(root)
+    made = make_store(c, root)
+    sharding.meet('store')
+    return made
+
+
+def make_store(c: config.Config, root: pathlib.Path) -> store.Store:
     if root.exists() or not c.data.sources:
         return store.open(root)
     log.say(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
@@ -224,7 +234,7 @@ FREE = (
 def main(_) -> None:
     c = config.check(flags.FLAGS.config)
     if c.distributed:
-        jax.distributed.initialize()
+        sharding.connect()
     train_config(c, pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}'))
 
 

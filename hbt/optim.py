@@ -14,13 +14,16 @@ from hbt import config
 
 
 def make(c: config.Optim, steps: int) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The transformation of gradients and the learning rate by step."""
+    """The transformation of clipped gradients and the learning rate by step."""
     rate = schedule(c, steps)
-    transform = optax.chain(
-        optax.clip_by_global_norm(c.clip),
-        optax.adamw(rate, c.b1, c.b2, c.eps, weight_decay=c.weight_decay, mask=decays),
-    )
-    return transform, rate
+    decay = {'weight_decay': c.weight_decay, 'mask': decays}
+    return optax.adamw(rate, c.b1, c.b2, c.eps, **decay), rate
+
+
+def clip(grads, norm: Float[Array, ''], c: config.Optim):
+    """Gradients of this global norm, scaled down to `c.clip` if they are longer."""
+    factor = jnp.minimum(1, c.clip / jnp.maximum(norm, 1e-30))
+    return jax.tree.map(lambda x: x * factor.astype(x.dtype), grads)
 
 
 def schedule(c: config.Optim, steps: int) -> optax.Schedule:

@@ -11,30 +11,10 @@ from collections import abc
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from hbt import config, losses, store
+from hbt import batches, config, store
 
 BLOCK = 4096  # draws made at a time
 KINDS = ('mono', 'cross')
-
-
-class Plan(typing.NamedTuple):
-    """The rows of one global batch, as integers; languages index `Sampler.languages`."""
-
-    step: int
-    kind: str
-    dataset: int
-    groups: Int[np.ndarray, ' b']
-    query_language: Int[np.ndarray, ' b']
-    passage_language: Int[np.ndarray, ' b']
-
-
-class Batch(typing.NamedTuple):
-    """Token ids and identities of rows; document 0 of a row is its positive passage."""
-
-    queries: Int[np.ndarray, 't b lq']
-    documents: Int[np.ndarray, 't b n ld']
-    query_ids: Int[np.ndarray, 't b']  # equal: the same query, or a translation of it
-    document_ids: Int[np.ndarray, 't b n']  # equal: same document or translation; -1 like no other
 
 
 class Pool(typing.NamedTuple):
@@ -46,17 +26,6 @@ class Pool(typing.NamedTuple):
     groups: np.ndarray | None  # None: all of them
     size: int
     key: int  # of the order in which they are drawn
-
-
-class Cell(typing.NamedTuple):
-    """Texts of one table that go to one slot of some rows."""
-
-    task: int
-    slot: int
-    rows: Int[np.ndarray, ' n']
-    table: store.Table
-    texts: Int[np.ndarray, ' n']
-    ids: Int[np.ndarray, ' n']
 
 
 class Stream:
@@ -135,9 +104,12 @@ def mix(x):
 class Sampler:
     """Plans and batches of one run over one store."""
 
-    def __init__(self, c: config.Config, s: store.Store):
-        """ValueError for settings that the store does not fit, or if nothing can be drawn."""
-        self.config, self.store, self.tokenizer = c, s, s.manifest['tokenizer']
+    def __init__(self, c: config.Config, s: store.Store, devices: int = 1):
+        """Divides every batch over so many devices.
+
+        ValueError for settings that the store does not fit, or if nothing can be drawn.
+        """
+        self.config, self.store, self.devices = c, s, devices
         self.languages = check_fit(c, s)
         pools = [p for i in range(len(s.datasets)) for p in find_pools(c, s, i, self.languages)]
         self.mono = [p for p in pools if p.query_language == p.passage_language]
@@ -161,7 +133,7 @@ class Sampler:
             self.cross_datasets = Stream((c.seed, 3), sizes)
         self.pairs = {i: Stream((c.seed, 4, i), [1] * len(p)) for i, p in self.cross.items()}
 
-    def plan(self, step: int) -> Plan:
+    def plan(self, step: int) -> batches.Plan:
         """The global batch of a step, the same on every host (paper, section 3.2).
 
         Monolingual with probability alpha: a language uniformly, then a dataset by size. Otherwise
@@ -185,62 +157,21 @@ class Sampler:
                 here = choices == i
                 groups[here] = pools[i].groups[groups[here]]
         languages = np.array([pools[i][1:3] for i in choices])
-        return Plan(step, KINDS[kind], pools[choices[0]].dataset, groups, *languages.T)
+        return batches.Plan(step, KINDS[kind], pools[choices[0]].dataset, groups, *languages.T)
 
-    def batch(self, step: int, part: int = 0, parts: int = 1) -> tuple[list[Plan], Batch]:
-        """The plans of a step, and the tokens of the `part`-th of `parts` equal runs of rows.
+    def batch(
+        self, step: int, mine: range | None = None
+    ) -> tuple[list[batches.Plan], batches.Batch]:
+        """The plans of a step, and its texts on the devices in `mine`, or on all."""
+        plans = self.plans(step)
+        mine = range(self.devices) if mine is None else mine
+        return plans, batches.assemble(
+            self.config, self.store, self.languages, plans, self.devices, mine
+        )
 
-        The widths follow from all rows, so that all hosts compile the same shapes.
-        """
-        plans = [self.plan(step)]
-        size = self.config.batch_size // parts
-        start = part * size
-        data, sides = self.config.data, []
-        for side, limit, depth in (
-            ('query', data.query_length, 1),
-            ('passage', data.passage_length, 1 + self.config.sampler.negatives),
-        ):
-            cells = [cell for i, p in enumerate(plans) for cell in self.cells(i, p, side, depth)]
-            longest = max(store.lengths(c.table, c.texts, limit).max(initial=1) for c in cells)
-            width = min(limit, store.bucket(int(longest)))
-            shape = (len(plans), size, depth)
-            tokens = np.full((*shape, width), self.tokenizer['pad_id'], np.int32)
-            ids = np.full(shape, losses.ABSENT, np.int32)
-            for c in cells:
-                mine = (c.rows >= start) & (c.rows < start + size)
-                at = c.task, c.rows[mine] - start, c.slot
-                tokens[at] = store.gather(
-                    c.table,
-                    c.texts[mine],
-                    width,
-                    self.tokenizer['pad_id'],
-                    self.tokenizer['end_id'],
-                )
-                ids[at] = c.ids[mine]
-            sides.append((tokens, ids))
-        (queries, query_ids), (documents, document_ids) = sides
-        return plans, Batch(queries[:, :, 0], documents, query_ids[:, :, 0], document_ids)
-
-    def cells(self, task: int, plan: Plan, side: str, depth: int) -> abc.Iterator[Cell]:
-        """The texts of a side of a plan, by language; those of slot 1 and up are hard negatives."""
-        dataset = self.store.datasets[plan.dataset]
-        asked = plan.query_language if side == 'query' else plan.passage_language
-        classes = dataset.query_class if side == 'query' else dataset.passage_class
-        for i in np.unique(asked):
-            language, rows = self.languages[i], np.flatnonzero(asked == i)
-            groups = plan.groups[rows]
-            ids = dataset.base + classes[groups]
-            yield Cell(task, 0, rows, getattr(dataset, side)[language], groups, ids)
-            if depth == 1 or language not in dataset.negatives:
-                continue
-            table, known = dataset.negatives[language], dataset.negative_class[language]
-            first = table.rows[groups]
-            count = table.rows[groups + 1] - first
-            for slot in range(1, depth):
-                has = count >= slot  # a row with more of them shows others in other steps
-                texts = first[has] + (plan.step * (depth - 1) + slot - 1) % count[has]
-                ids = np.where(known[texts] < 0, -1, dataset.base + known[texts])
-                yield Cell(task, slot, rows[has], table, texts, ids)
+    def plans(self, step: int) -> list[batches.Plan]:
+        """The tasks of a step."""
+        return [self.plan(step)]
 
 
 def check_fit(c: config.Config, s: store.Store) -> tuple[str, ...]:

@@ -4,10 +4,12 @@ Hides jax.distributed, shard_map and pmap. The mesh has one axis, `data`. Called
 `search` and `evaluate`.
 """
 
+import os
 from collections import abc
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -18,6 +20,29 @@ def make_mesh(devices: abc.Sequence[jax.Device] | None = None) -> jax.sharding.M
     """These devices, or all of all hosts; those of a host are neighbours, so its rows are too."""
     devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
     return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def connect() -> None:
+    """Joins the processes of a run: as the cluster tells, or as the environment does.
+
+    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID, all three or none.
+    """
+    names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
+    given = [os.environ.get(name) for name in names]
+    if not any(given):
+        jax.distributed.initialize()
+        return
+    for name, value in zip(names, given, strict=True):
+        if value is None or (name != names[0] and not value.isdigit()):
+            raise ValueError(f'{name}: expected a value beside {", ".join(names)}, got {value}')
+    address, count, number = given
+    jax.distributed.initialize(address, int(count), int(number))
+
+
+def meet(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
 
 
 def check_divides(name: str, rows: int, mesh: jax.sharding.Mesh) -> None:
@@ -48,32 +73,38 @@ def varying(tree):
     return jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to='varying'), tree)
 
 
-def spmd(function, mesh, mapping: str, dim: int, donate: bool = False) -> abc.Callable:
+def spmd(
+    function, mesh, mapping: str, dims, whole=None, results=None, donate: bool = False
+) -> abc.Callable:
     """Maps `function(whole, rows)` over the devices and compiles it.
 
-    Every device gets the whole of `whole`, and its part of `rows`, this host's rows in numpy,
-    divided along axis `dim`; the results must be equal on all devices. `mapping`: 'shard_map', or
-    'pmap', which in today's JAX is the same thing with another interface. `donate`: `whole` is
-    used up.
+    Every device gets its part of `rows`, this host's rows in numpy, divided along the axes `dims`,
+    a prefix of their tree. Both `whole` and the results are the same on all devices, but for what
+    the trees of specs of these names split (shard_map only). `mapping`: 'shard_map', or 'pmap',
+    which in today's JAX is the same thing with another interface. `donate`: `whole` is used up.
     """
-    return MAPPINGS[mapping](function, mesh, dim, donate)
+    return MAPPINGS[mapping](function, mesh, dims, whole or P(), results or P(), donate)
 
 
-def by_shard_map(function, mesh, dim, donate):
-    place = split(mesh, dim)
+def by_shard_map(function, mesh, dims, whole, results, donate):
+    specs = jax.tree.map(lambda dim: split(mesh, dim).spec, dims)
     mapped = jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=(P(), place.spec), out_specs=P()),
+        jax.shard_map(function, mesh=mesh, in_specs=(whole, specs), out_specs=results),
         donate_argnums=(0,) if donate else (),
     )
 
+    def place(dim, rows):
+        where = split(mesh, dim)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), rows)
+
     def call(whole, rows):
-        rows = jax.tree.map(lambda x: jax.make_array_from_process_local_data(place, x), rows)
-        return mapped(whole, rows)
+        return mapped(whole, jax.tree.map(place, dims, rows))
 
     return call
 
 
-def by_pmap(function, mesh, dim, donate):
+def by_pmap(function, mesh, dims, whole, results, donate):
+    assert whole == results == P(), 'pmap splits no parameters'
     if jax.process_count() > 1:
         raise ValueError('mapping: expected shard_map on several hosts, got pmap')
     mapped = jax.pmap(
@@ -85,12 +116,19 @@ def by_pmap(function, mesh, dim, donate):
         donate_argnums=(0,) if donate else (),
     )
 
+    def stack(dim, rows):
+        return jax.tree.map(lambda x: np.stack(np.split(x, mesh.size, axis=dim)), rows)
+
     def call(whole, rows):
-        n = mesh.local_mesh.size
-        rows = jax.tree.map(lambda x: np.stack(np.split(x, n, axis=dim)), rows)
-        return mapped(whole, rows)
+        return mapped(whole, jax.tree.map(stack, dims, rows))
 
     return call
+
+
+def local_devices(mesh: jax.sharding.Mesh) -> range:
+    """The numbers of this host's devices in the mesh."""
+    mine = [i for i, d in enumerate(mesh.devices) if d.process_index == jax.process_index()]
+    return range(mine[0], mine[-1] + 1)
 
 
 MAPPINGS = {'shard_map': by_shard_map, 'pmap': by_pmap}

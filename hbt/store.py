@@ -155,3 +155,19 @@ def gather(
     if end is not None:
         out[full > width, -1] = end
     return out
+
+
+def stream(
+    table: Table, texts: Int[np.ndarray, 'n'], lengths: Int[np.ndarray, 'n'], end: int | None
+) -> tuple[Int[np.ndarray, 'm'], Int[np.ndarray, 'm']]:
+    """The first `lengths` tokens of each text, one after another: (place in its text, token).
+
+    A text that is longer keeps its end token.
+    """
+    last = np.cumsum(lengths)
+    place = np.arange(last[-1] if len(last) else 0) - np.repeat(last - lengths, lengths)
+    tokens = table.tokens[np.repeat(table.offsets[texts], lengths) + place].astype(np.int32)
+    if end is not None:
+        cut = table.offsets[texts + 1] - table.offsets[texts] > lengths
+        tokens[last[cut] - 1] = end
+    return place, tokens

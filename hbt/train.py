@@ -4,22 +4,25 @@ Hides how encoder, loss, optimizer and devices fit together. Called by `main`.
 """
 
 import dataclasses
+import math
 import typing
 from collections import abc
 
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from hbt import (
+    batches,
     config,
     encoder,
     hub,
     losses,
+    nn,
     optim,
+    packing,
     pipeline,
-    sampler,
     sharding,
     store,
     vocabulary,
@@ -31,6 +34,7 @@ class State(typing.NamedTuple):
 
     step: Int[Array, '']
     params: encoder.Params
+    log_scale: Float[Array, '']  # of the cosines: minus the logarithm of the temperature
     opt: typing.Any
 
 
@@ -82,75 +86,203 @@ def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
 
 
 def init(c: config.Config, mesh) -> State:
-    """The state before the first step, on every device: pretrained weights, or random ones."""
+    """The state before the first step: pretrained weights, or random ones."""
+    specs = layout(jax.eval_shape(lambda: random_state(c)), c, mesh)
+    places = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), specs)
+    if not c.encoder.init:
+        return jax.jit(lambda: random_state(c), out_shardings=places)()
+    params = pipeline.load(hub.resolve(c.encoder.init), c.encoder)
+    params = jax.tree.map(
+        lambda x, place: jax.make_array_from_callback(x.shape, place, x.__getitem__),
+        params,
+        places.params,
+    )
+    return jax.jit(lambda params: state_of(params, c), out_shardings=places)(params)
+
+
+def random_state(c: config.Config) -> State:
+    return state_of(encoder.init(c.encoder, jax.random.key(c.seed)), c)
+
+
+def state_of(params: encoder.Params, c: config.Config) -> State:
     transform, _ = optim.make(c.optim, c.steps)
+    log_scale = jnp.float32(-math.log(c.loss.temperature))
+    opt = transform.init(trained(params, log_scale))
+    return State(jnp.zeros((), jnp.int32), params, log_scale, opt)
 
-    def build(params):
-        return State(jnp.zeros((), jnp.int32), params, transform.init(params))
 
-    replicated = sharding.replicated(mesh)
-    if c.encoder.init:
-        params = pipeline.load(hub.resolve(c.encoder.init), c.encoder)
-        return jax.jit(build, out_shardings=replicated)(params)
-    key = jax.random.key(c.seed)
-    return jax.jit(lambda: build(encoder.init(c.encoder, key)), out_shardings=replicated)()
+def trained(params: encoder.Params, log_scale) -> dict:
+    """What the optimizer moves. A scale does not decay; one that is fixed has no gradient."""
+    return {'encoder': params, 'scale': log_scale}
+
+
+def splits(c: config.Config, devices: int) -> dict[str, int]:
+    """Path -> axis of the parameters that are split over the devices."""
+    return encoder.splits(c.encoder, devices) if c.shard_params else {}
+
+
+def layout(tree, c: config.Config, mesh):
+    """For parameters, gradients or a state: the spec of every array, known by the parameter's name.
+
+    The moments of a parameter are split as it is.
+    """
+    table = splits(c, mesh.size)
+
+    def spec(path, _):
+        axis = table.get(name_of(path))
+        return jax.P() if axis is None else sharding.split(mesh, axis).spec
+
+    return jax.tree_util.tree_map_with_path(spec, tree)
+
+
+def name_of(path) -> str:
+    """The parameter that a place in a state belongs to, such as layers/query/kernel."""
+    keys = [key.key for key in path if isinstance(key, jax.tree_util.DictKey)]
+    return '/'.join(keys).removeprefix('encoder/')
 
 
 def make_step(c: config.Config, mesh) -> abc.Callable:
     """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up."""
     transform, rate = optim.make(c.optim, c.steps)
 
-    def step(state: State, batch: sampler.Batch):
-        grads, metrics = gradient(state.params, batch, c, state.step)
+    def step(state: State, batch: batches.Batch):
+        old = trained(state.params, state.log_scale)
+        grads, metrics = gradient(old, batch, c, state.step)
+        norm = global_norm(grads, c)
+        grads = optim.clip(grads, norm, c.optim)
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
-            updates, opt = transform.update(grads, state.opt, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics |= {'grad_norm': optax.tree.norm(grads), 'lr': rate(state.step)}
-        return State(state.step + 1, params, opt), metrics
+            updates, opt = transform.update(grads, state.opt, old)
+        new = optax.apply_updates(old, updates)
+        metrics |= {'grad_norm': norm, 'lr': rate(state.step)}
+        metrics['temperature'] = jnp.exp(-state.log_scale)
+        return State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
-    return sharding.spmd(step, mesh, c.mapping, dim=1, donate=True)
+    if c.mapping == 'pmap':
+        return sharding.spmd(step, mesh, 'pmap', batches.DIMS, donate=True)
+    specs = layout(jax.eval_shape(lambda: random_state(c)), c, mesh)
+    results = specs, jax.P()
+    return sharding.spmd(step, mesh, c.mapping, batches.DIMS, specs, results, donate=True)
 
 
-def gradient(params: encoder.Params, batch: sampler.Batch, c: config.Config, step: Int[Array, '']):
+def gradient(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
     """Gradient of the mean loss over all rows of all devices, and its metrics. Per device.
 
     Differentiates the local rows' loss by the local copy of the parameters and averages once. The
-    gather inside the loss carries gradients back, so that average is the true gradient.
+    gather inside the loss carries gradients back, so that average is the true gradient. That of a
+    split parameter comes summed over the devices, and split.
     """
-    local = jax.value_and_grad(loss, has_aux=True)
-    (_, metrics), grads = local(sharding.varying(params), batch, c, step)
-    return jax.lax.pmean((grads, metrics), sharding.AXIS)
+    devices = jax.lax.axis_size(sharding.AXIS)
+    table = splits(c, devices)
+    parts, rest = part(old, table)
+    own = join(parts, sharding.varying(rest))
+    (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(own, batch, c, step)
+    parts, rest = part(grads, table)
+    rest, metrics = jax.lax.pmean((rest, metrics), sharding.AXIS)
+    return join(jax.tree.map(lambda x: x / devices, parts), rest), metrics
 
 
-def loss(params: encoder.Params, batch: sampler.Batch, c: config.Config, step: Int[Array, '']):
+def global_norm(grads: dict, c: config.Config) -> Float[Array, '']:
+    """Norm of the gradient of all parameters, the parts of the other devices included."""
+    parts, rest = part(grads, splits(c, jax.lax.axis_size(sharding.AXIS)))
+    total = optax.tree.norm(rest, squared=True)
+    if jax.tree.leaves(parts):
+        total += jax.lax.psum(optax.tree.norm(parts, squared=True), sharding.AXIS)
+    return jnp.sqrt(total)
+
+
+def part(tree, table: dict) -> tuple:
+    """(what is split, what is not): None stands for the other."""
+
+    def choose(wanted):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x if (name_of(path) in table) == wanted else None, tree
+        )
+
+    return choose(True), choose(False)
+
+
+def join(parts, rest):
+    """The tree that `part` took apart."""
+    return jax.tree.map(
+        lambda a, b: b if a is None else a, parts, rest, is_leaf=lambda x: x is None
+    )
+
+
+def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
     """Mean InfoNCE over the tasks and this device's rows, with metrics."""
-    tasks, b = batch.query_ids.shape
-    total, seen = jnp.zeros(()), []
-    key = jax.random.fold_in(jax.random.key(c.seed ^ 0x5EED), step)
-    for task in range(tasks):
-        keys = jax.random.split(jax.random.fold_in(key, task), 2)
-        queries = embed(params, batch.queries[task], c.encoder, keys[0])
-        flat = batch.documents[task].reshape(-1, batch.documents.shape[-1])
-        documents = embed(params, flat, c.encoder, keys[1]).reshape(b, -1, queries.shape[-1])
-        value, metrics = losses.infonce(
-            queries,
-            documents,
+    scale = scale_of(old['scale'], c.loss)
+    vectors = embed(old['encoder'], batch, c, step)  # t b n e
+    seen = [
+        losses.infonce(
+            vectors[task, :, 0],
+            vectors[task, :, 1:],
             batch.query_ids[task],
             batch.document_ids[task],
-            c.loss.temperature,
+            scale,
+            c.loss,
             sharding.AXIS,
         )
-        total += value / tasks
-        seen.append(metrics)
-    return total, {'loss': total} | jax.tree.map(lambda *x: sum(x) / tasks, *seen)
+        for task in range(len(vectors))
+    ]
+    means = jax.tree.map(lambda *x: jnp.stack(x).mean(), *seen)
+    return means.loss, means._asdict()
 
 
-def embed(params, tokens, c: config.Encoder, key) -> Float[Array, 'n d']:
-    """Embeddings with dropout; the key of a row follows from its place in the global batch."""
-    if c.dropout == c.attention_dropout == 0:
-        return encoder.encode(params, tokens, c)
-    first = jax.lax.axis_index(sharding.AXIS) * tokens.shape[0]
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        key, first + jnp.arange(tokens.shape[0], dtype=jnp.int32)
-    )
-    return encoder.encode(params, tokens, c, keys)
+def embed(
+    params: encoder.Params, batch: batches.Batch, c: config.Config, step: Int[Array, '']
+) -> Float[Array, 't b n e']:
+    """Embeddings of this device's texts, zeros for those that are not there.
+
+    With `encoder.chunk`, so many tokens at a time: their activations are computed again for the
+    gradient, which equals that of all at once (gradient caching, Gao et al. 2021).
+    """
+    width = batch.packed.tokens.shape[1]
+    slots = packing.slots(width)
+    seeds = dropout_seeds(batch, slots, c, step)
+    split = dict.fromkeys(splits(c, jax.lax.axis_size(sharding.AXIS)), sharding.AXIS)
+    size = max(1, c.encoder.chunk // width) if c.encoder.chunk else len(batch.packed.tokens)
+
+    def encode(part):
+        rows, seeds = part
+        return encoder.encode_rows(params, rows, slots, c.encoder, seeds, split)
+
+    vectors = in_chunks(encode, (batch.packed, seeds), size)  # r s e
+    vectors = vectors.reshape(-1, vectors.shape[-1])
+    return jnp.pad(vectors, ((0, 1), (0, 0)))[batch.places]
+
+
+def dropout_seeds(
+    batch: batches.Batch, slots: int, c: config.Config, step: Int[Array, '']
+) -> UInt32[Array, 'r s'] | None:
+    """Seeds of the texts of this device, each from the step, its task, its row and its place there.
+
+    So that dropout depends neither on the devices nor on the packing.
+    """
+    if c.encoder.dropout == c.encoder.attention_dropout == 0:
+        return None
+    tasks, b, n = batch.places.shape
+    key = jax.random.fold_in(jax.random.key(c.seed ^ 0x5EED), step)
+    task = jax.random.bits(key, (tasks,))[:, None, None]
+    number = batch.numbers[:, :, None] * n + jnp.arange(n, dtype=jnp.int32)[None, None]
+    seeds = nn.fold(task, number).reshape(-1)
+    count = len(batch.packed.tokens) * slots
+    of_slot = jnp.zeros(count + 1, jnp.uint32).at[batch.places.reshape(-1)].set(seeds)
+    return of_slot[:count].reshape(-1, slots)
+
+
+def in_chunks(function: abc.Callable, rows, size: int):
+    """`function` of so many rows at a time, computed again for the gradient; of all if it can."""
+    count = len(jax.tree.leaves(rows)[0])
+    if size >= count:
+        return function(rows)
+    padded = jax.tree.map(lambda x: jnp.pad(x, ((0, -count % size), (0, 0))), rows)
+    parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), padded)
+    found = jax.lax.map(jax.checkpoint(function), parts)
+    return found.reshape(-1, *found.shape[2:])[:count]
+
+
+def scale_of(log_scale: Float[Array, ''], c: config.Loss) -> Float[Array, '']:
+    """The scale in use. A learned temperature is kept above .01 (Radford et al. 2021)."""
+    if not c.learned:
+        return jax.lax.stop_gradient(log_scale)
+    return jnp.minimum(log_scale, -math.log(min(c.temperature, 0.01)))

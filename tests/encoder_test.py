@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hbt import config, encoder
+from hbt import config, encoder, nn
 
 FAMILIES = ('xlmr', 'bert')
 
@@ -37,6 +37,10 @@ def random_tokens(c, lengths, width, left=False, seed=0):
             2, c.vocab_size, length
         )
     return jnp.asarray(tokens)
+
+
+def seeds(number, count=4):
+    return jax.random.bits(jax.random.key(number), (count,))
 
 
 def encode(params, tokens, c, keys=None):
@@ -92,22 +96,22 @@ def test_a_row_of_padding_only_stays_finite_and_leaves_the_others_alone():
 def test_mean_pooling_counts_real_tokens_and_cls_takes_the_first_of_them():
     x = jnp.asarray([[[1.0, 2], [3, 4], [50, 60]], [[70, 80], [5, 6], [7, 8]]])
     mask = jnp.asarray([[True, True, False], [False, True, True]])
-    np.testing.assert_array_equal(encoder.mean_pool(x, mask), [[2, 3], [6, 7]])
-    np.testing.assert_array_equal(encoder.first_pool(x, mask), [[1, 2], [5, 6]])
+    np.testing.assert_array_equal(encoder.mean_pool(x, mask[:, None])[:, 0], [[2, 3], [6, 7]])
+    np.testing.assert_array_equal(encoder.first_pool(x, mask[:, None])[:, 0], [[1, 2], [5, 6]])
 
 
 def test_dropout_of_a_row_depends_on_its_key_only():
     c = settings(dropout=0.3, attention_dropout=0.3)
     params = random_params(c)
     tokens = random_tokens(c, [7, 3, 9, 5], 9)
-    keys = jax.random.split(jax.random.key(3), 4)
+    keys = seeds(3)
     result = encode(params, tokens, c, keys)
     turned = encode(params, tokens[::-1], c, keys[::-1])
     np.testing.assert_allclose(turned[::-1], result, atol=2e-6)
-    others = encode(params, tokens, c, jax.random.split(jax.random.key(4), 4))
+    others = encode(params, tokens, c, seeds(4))
     assert (jnp.abs(others - result).max(axis=1) > 1e-2).all()
     strangers = random_tokens(c, [9, 9, 2, 6], 9, seed=1).at[1].set(tokens[1])
-    among = encode(params, strangers, c, jax.random.split(jax.random.key(5), 4).at[1].set(keys[1]))
+    among = encode(params, strangers, c, seeds(5).at[1].set(keys[1]))
     np.testing.assert_allclose(among[1], result[1], atol=2e-6)
 
 
@@ -115,7 +119,7 @@ def test_dropout_of_a_row_depends_on_its_key_only():
 def test_copies_of_a_text_differ_by_either_kind_of_dropout(part):
     c = settings(**{'layers': 1, 'dropout': 0.0, 'attention_dropout': 0.0, part: 0.3})
     tokens = jnp.repeat(random_tokens(c, [6], 6), 2, axis=0)
-    keys = jax.random.split(jax.random.key(0), 2)
+    keys = seeds(0)[:2]
     first, second = encode(random_params(c), tokens, c, keys)
     assert jnp.abs(first - second).max() > 1e-3
 
@@ -124,18 +128,20 @@ def test_keys_change_nothing_where_both_rates_are_zero():
     c = settings(layers=1, dropout=0.0, attention_dropout=0.0)
     params = random_params(c)
     tokens = random_tokens(c, [7, 3, 9, 5], 9)
-    keys = jax.random.split(jax.random.key(0), 4)
+    keys = seeds(0)
     with_keys = encode(params, tokens, c, keys)
     np.testing.assert_allclose(with_keys, encode(params, tokens, c), atol=1e-6)
 
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():
-    keys = jax.random.split(jax.random.key(0), 4)
-    x = encoder.dropout(jnp.ones((4, 100, 100)), 0.25, keys)
-    np.testing.assert_allclose((x == 0).mean(axis=(1, 2)), 0.25, atol=0.02)
-    np.testing.assert_allclose(x.mean(axis=(1, 2)), 1, atol=0.03)
-    np.testing.assert_allclose(x[x != 0], 1 / 0.75, rtol=1e-6)
-    assert encoder.dropout(jnp.ones((4, 2), jnp.bfloat16), 0.25, keys).dtype == jnp.bfloat16
+    of_token = jax.random.bits(jax.random.key(0), (4, 100))
+    for rate in (0.1, 0.25):
+        x = nn.dropout(jnp.ones((4, 100, 200)), rate, of_token)
+        np.testing.assert_allclose((x == 0).mean(axis=(0, 1)), rate, atol=0.1)
+        np.testing.assert_allclose((x == 0).mean(axis=(1, 2)), rate, atol=0.02)
+        np.testing.assert_allclose((x == 0).mean(), rate, atol=0.006)
+        np.testing.assert_allclose(x[x != 0], 1 / (1 - rate), rtol=1e-6)
+    assert nn.dropout(jnp.ones((4, 100, 2), jnp.bfloat16), 0.25, of_token).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -190,7 +196,7 @@ def test_the_scan_of_accelerators_computes_what_the_unrolled_layers_do(monkeypat
     c = settings(dropout=0.3, attention_dropout=0.3)
     params = random_params(c)
     tokens = random_tokens(c, [7, 3, 9, 5], 9)
-    keys = jax.random.split(jax.random.key(0), 4)
+    keys = seeds(0)
     unrolled = encode(params, tokens, c, keys)
     monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
     scanned = jax.jit(lambda p, t, k: encoder.encode(p, t, c, k))(params, tokens, keys)
@@ -217,3 +223,39 @@ def test_random_parameters_are_as_bert_is_initialised(family):
     kernels = [np.asarray(params['layers'][name]['kernel']) for name in ('query', 'key')]
     assert not np.array_equal(*kernels)
     assert not np.array_equal(kernels[0][0], kernels[0][1])
+
+
+@pytest.mark.parametrize('family, pooling', [('xlmr', 'mean'), ('bert', 'cls'), ('xlmr', 'max')])
+def test_a_packed_text_is_embedded_and_dropped_out_as_if_alone(family, pooling):
+    c = settings(family, pooling=pooling, dropout=0.2, attention_dropout=0.2)
+    params = random_params(c)
+    lengths = [7, 3, 9, 1]
+    alone = random_tokens(c, lengths, 9)
+    keys = seeds(7)
+    tokens = np.full((2, 16), c.pad_id, np.int32)
+    texts, of_slot = np.zeros_like(tokens), np.zeros((2, 3), np.uint32)
+    for text, (row, slot, start) in enumerate([(0, 1, 4), (0, 0, 0), (1, 0, 0), (1, 2, 12)]):
+        here = slice(start, start + lengths[text])
+        tokens[row, here] = alone[text][: lengths[text]]
+        texts[row, here] = slot + 1
+        of_slot[row, slot] = keys[text]
+    rows = encoder.Rows(jnp.asarray(tokens), jnp.asarray(texts))
+    packed = encoder.encode_rows(params, rows, 3, c, jnp.asarray(of_slot))
+    expected = encode(params, alone, c, keys)
+    found = jnp.stack([packed[0, 1], packed[0, 0], packed[1, 0], packed[1, 2]])
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize('remat', ['cheap', 'layer'])
+def test_what_is_computed_again_changes_no_gradient(remat):
+    c = settings(dropout=0.2, attention_dropout=0.2)
+    params, tokens, keys = random_params(c), random_tokens(c, [7, 3, 9, 5], 9), seeds(0)
+    target = jnp.asarray(np.random.default_rng(1).standard_normal((4, c.dim)), jnp.float32)
+
+    def gradient(c):
+        return jax.jit(jax.grad(lambda p: (encoder.encode(p, tokens, c, keys) * target).sum()))
+
+    expected = gradient(c)(params)
+    found = gradient(dataclasses.replace(c, remat=remat))(params)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

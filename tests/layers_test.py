@@ -6,10 +6,13 @@ import pathlib
 import hbt
 
 LAYERS = (
-    {'config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'},
+    {
+        *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'),
+        *('nn', 'attention', 'packing'),
+    },
     {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
-    {'sampler', 'hf', 'hub', 'vocabulary', 'search'},
-    {'prepare', 'pipeline'},
+    {'batches', 'hf', 'hub', 'vocabulary', 'search'},
+    {'sampler', 'prepare', 'pipeline'},
     {'train', 'embed'},
     {'evaluate', 'export', 'trim'},
     {'main'},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from hbt import config, losses, prepare, sampler
+from hbt import batches, config, losses, packing, prepare, sampler
 
 
 def write(path, rows):
@@ -35,9 +35,9 @@ def stored(tmp_path_factory):
     return prepare.prepare(data, folder / 'store', inputs)
 
 
-def make(stored, alpha=0.5, batch_size=32, **changes):
+def make(stored, alpha=0.5, batch_size=32, devices=1, **changes):
     c = config.tiny(batch_size=batch_size, sampler=config.Sampler(alpha=alpha, **changes))
-    return sampler.Sampler(c, stored)
+    return sampler.Sampler(c, stored, devices)
 
 
 def test_a_stream_counts_what_came_before():
@@ -130,18 +130,38 @@ def test_a_batch_is_a_function_of_the_step_alone(stored):
     forwards = [make(stored).batch(step)[1] for step in range(6)]
     s = make(stored)
     for step in (5, 2, 4, 0):
-        for a, b in zip(s.batch(step)[1], forwards[step], strict=True):
+        again = s.batch(step)[1]
+        np.testing.assert_array_equal(again.packed, forwards[step].packed)
+        for a, b in zip(again[1:], forwards[step][1:], strict=True):
             np.testing.assert_array_equal(a, b)
 
 
 def test_the_parts_of_the_hosts_make_the_whole_batch(stored):
-    s = make(stored)
+    s = make(stored, devices=8)
     for step in range(5):
         whole = s.batch(step)[1]
-        for parts in (2, 8):
-            pieces = [make(stored).batch(step, i, parts)[1] for i in range(parts)]
-            for a, *b in zip(whole, *pieces, strict=True):
-                np.testing.assert_array_equal(a, np.concatenate(b, axis=1))
+        for hosts in (2, 8):
+            each = 8 // hosts
+            pieces = [
+                make(stored, devices=8).batch(step, range(i * each, (i + 1) * each))[1]
+                for i in range(hosts)
+            ]
+            for dim, a, *b in zip(batches.DIMS, whole, *pieces, strict=True):
+                a, *b = ([x] if dim else x for x in (a, *b))
+                for x, *y in zip(a, *b, strict=True):
+                    np.testing.assert_array_equal(x, np.concatenate(y, axis=dim))
+
+
+def texts_of(batch, width=64):
+    """Tokens of the texts of a batch for one device, by task, row of the plan and slot."""
+    found = {}
+    slots = packing.slots(width)
+    for task, row, slot in np.ndindex(batch.places.shape):
+        at, number = divmod(batch.places[task, row, slot], slots)
+        if at < len(batch.packed.tokens):
+            mine = batch.packed.texts[at] == number + 1
+            found[task, int(batch.numbers[task, row]), slot] = batch.packed.tokens[at][mine]
+    return found
 
 
 def test_a_batch_holds_the_texts_of_its_plan(stored):
@@ -149,13 +169,27 @@ def test_a_batch_holds_the_texts_of_its_plan(stored):
     s = make(stored)
     for step in range(4):
         (plan,), batch = s.batch(step)
-        dataset = stored.datasets[plan.dataset]
+        dataset, texts = stored.datasets[plan.dataset], texts_of(batch)
+        assert (batch.packed.texts > 0).sum() == sum(map(len, texts.values()))
         for i, (g, q, p) in enumerate(zip(*plan[3:], strict=True)):
             name, number = dataset.id(g)[0], dataset.id(g)[1:]
-            query = tokenizer.decode(batch.queries[0, i]).strip()
-            passage = tokenizer.decode(batch.documents[0, i, 0]).strip()
+            query = tokenizer.decode(texts[0, i, 0]).strip()
+            passage = tokenizer.decode(texts[0, i, 1]).strip()
             assert query == f'Query: question {number} of {name} in {s.languages[q]}'
             assert passage == f'Passage: answer {number} of {name} in {s.languages[p]}'
+
+
+def test_a_text_that_is_too_long_is_cut_and_keeps_its_end(stored):
+    c = config.tiny(
+        batch_size=32, data=config.Data(query_length=6, passage_length=10), sampler=config.Sampler()
+    )
+    short, whole = sampler.Sampler(c, stored), make(stored)
+    end = stored.manifest['tokenizer']['end_id']
+    for key, text in texts_of(short.batch(3)[1], 16).items():
+        full, limit = texts_of(whole.batch(3)[1])[key], 10 if key[2] else 6
+        assert len(text) == min(len(full), limit)
+        np.testing.assert_array_equal(text[:-1], full[: len(text) - 1])
+        assert text[-1] == full[-1] == end
 
 
 def test_rows_that_share_a_text_share_an_identity(tmp_path):
@@ -180,16 +214,18 @@ def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):
     drawn = make(s, alpha=0.5, batch_size=8, negatives=2)
     for step in range(10):
         (plan,), batch = drawn.batch(step)
-        for i, (g, p) in enumerate(zip(plan.groups, plan.passage_language, strict=True)):
-            texts = [tokenizer.decode(x).strip() for x in batch.documents[0, i, 1:]]
-            ids = batch.document_ids[0, i]
+        found = texts_of(batch)
+        for row, i in enumerate(batch.numbers[0]):
+            g, p = plan.groups[i], plan.passage_language[i]
+            wanted = [found[0, i, slot] for slot in (2, 3) if (0, i, slot) in found]
+            texts = [tokenizer.decode(x).strip() for x in wanted]
+            ids = batch.document_ids[0, row]
             if drawn.languages[p] == 'en':
-                wrong = {f'Passage: wrong {g} {j}' for j in range(g % 3)}
-                assert {x for x in texts if x} == wrong
+                assert set(texts) == {f'Passage: wrong {g} {j}' for j in range(g % 3)}
                 assert list(ids[1:]) == [-1] * (g % 3) + [losses.ABSENT] * (2 - g % 3)
             else:
                 assert list(ids[1:]) == [-1 if g else s.datasets[0].passage_class[1], -2]
-                assert texts[0] == ('Passage: ' + rows[g]['negatives']['de'][0])
+                assert texts == ['Passage: ' + rows[g]['negatives']['de'][0]]
 
 
 def test_what_cannot_be_drawn_is_named(stored):

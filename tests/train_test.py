@@ -1,4 +1,7 @@
+import collections
 import dataclasses
+import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -6,111 +9,226 @@ import numpy as np
 import optax
 import pytest
 
-from hbt import config, encoder, losses, optim, sampler, sharding, train
+from hbt import batches, config, encoder, losses, optim, sharding, store, train
 
 
-def experiment(mapping='shard_map', dropout=0.0, dtype='float32', **changes):
+def experiment(mapping='shard_map', dropout=0.0, dtype='float32', chunk=0, layers=1, **changes):
     c = config.tiny(mapping=mapping, **changes)
     c.encoder = dataclasses.replace(
-        c.encoder, vocab_size=50, dropout=dropout, attention_dropout=dropout, dtype=dtype
+        c.encoder,
+        layers=layers,
+        vocab_size=50,
+        dropout=dropout,
+        attention_dropout=dropout,
+        dtype=dtype,
+        chunk=chunk,
     )
     return c
 
 
-def random_batch(rows=16, tasks=1, documents=2, seed=0):
+def random_texts(rows=16, tasks=1, documents=2, seed=0):
     """Rows of which two share a document and two a query; negatives are absent here and there."""
     rng = np.random.default_rng(seed)
+    shape = (tasks, rows, 1 + documents)
+    lengths = rng.integers(3, 9, shape)
+    ids = np.arange(lengths.size).reshape(shape)
+    ids[:, :, 0] = np.arange(rows)
+    ids[:, 3, 0], ids[:, 1, 1] = ids[:, 12, 0], ids[:, 9, 1]
+    lengths[:, 2:5, 2:], ids[:, 2:5, 2:] = 0, losses.ABSENT
+    cells = []
+    for task, slot in itertools.product(range(tasks), range(1 + documents)):
+        offsets = np.concatenate([[0], np.cumsum(lengths[task, :, slot])])
+        table = store.Table(rng.integers(2, 50, offsets[-1]), offsets, np.ones(rows), None)
+        every = np.arange(rows)
+        cells.append(batches.Cell(task, slot, every, table, every, ids[task, :, slot], 8))
+    return batches.Texts(cells, lengths, ids)
 
-    def tokens(*shape):
-        x = rng.integers(2, 50, shape)
-        return np.where(np.arange(shape[-1]) < rng.integers(3, 9, (*shape[:-1], 1)), x, 1)
 
-    document_ids = np.arange(tasks * rows * documents).reshape(tasks, rows, documents)
-    document_ids[:, 1] = document_ids[:, 9]
-    document_ids[:, 2:5, 1:] = losses.ABSENT
-    query_ids = np.tile(np.arange(rows), (tasks, 1))
-    query_ids[:, 3] = query_ids[:, 12]
-    arrays = tokens(tasks, rows, 8), tokens(tasks, rows, documents, 8), query_ids, document_ids
-    return sampler.Batch(*(x.astype(np.int32) for x in arrays))
+def random_batch(count, **options):
+    """The same texts, packed for so many devices."""
+    tokenizer = {'pad_id': 1, 'end_id': None}
+    return batches.arrange(random_texts(**options), 24, count, range(count), tokenizer)
 
 
 def devices(n):
     return sharding.make_mesh(jax.devices()[:n])
 
 
-def gradients(c, params, batch, mesh):
-    def function(params, batch):
-        return train.gradient(params, batch, c, jnp.int32(0))
+def gradients(c, params, count, **options):
+    def function(old, batch):
+        return train.gradient(old, batch, c, jnp.int32(0))
 
-    return sharding.spmd(function, mesh, c.mapping, dim=1)(params, batch)
-
-
-def plain_loss(params, batch, c):
-    """The whole batch on one device, without any collective."""
-    total, batch = 0.0, jax.tree.map(jnp.asarray, batch)
-    for task in range(len(batch.queries)):
-        queries = encoder.encode(params, batch.queries[task], c.encoder)
-        rows, n, length = batch.documents[task].shape
-        flat = batch.documents[task].reshape(rows * n, length)
-        documents = encoder.encode(params, flat, c.encoder).reshape(rows, n, -1)
-        ids = batch.query_ids[task], batch.document_ids[task]
-        value, _ = losses.infonce(queries, documents, *ids, c.loss.temperature)
-        total += value / len(batch.queries)
-    return total
+    mesh = devices(count)
+    log_scale = jnp.asarray(-np.log(c.loss.temperature), params['embeddings']['token'].dtype)
+    old = train.trained(params, log_scale)
+    whole = train.layout(old, c, mesh) if c.shard_params else None
+    results = (whole, jax.P()) if c.shard_params else None
+    mapped = sharding.spmd(function, mesh, c.mapping, batches.DIMS, whole, results)
+    return mapped(old, random_batch(count, **options))
 
 
-@pytest.mark.parametrize('mapping', ['shard_map', 'pmap'])
-@pytest.mark.parametrize('count', [1, 2, 8])
-@pytest.mark.parametrize('tasks', [1, 2])
-def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(mapping, count, tasks):
+def plain_loss(old, texts, c):
+    """The whole batch on one device: a text a row, no collective, no packing."""
+    tasks, b, n = texts.lengths.shape
+    tokens = np.full((tasks, b, n, 8), c.encoder.pad_id, np.int32)
+    for x in texts.cells:
+        tokens[x.task, x.rows, x.slot] = store.gather(x.table, x.texts, 8, 1, None)
+    vectors = encoder.encode(old['encoder'], jnp.asarray(tokens.reshape(-1, 8)), c.encoder)
+    vectors, ids = vectors.reshape(tasks, b, n, -1), jnp.asarray(texts.ids, jnp.int32)
+    scale = old['scale'] if c.loss.learned else jax.lax.stop_gradient(old['scale'])
+    plain = dataclasses.replace(c.loss, kind='gathered')
+    found = [
+        losses.infonce(x[:, 0], x[:, 1:], i[:, 0], i[:, 1:], scale, plain).loss.mean()
+        for x, i in zip(vectors, ids, strict=True)
+    ]
+    return sum(found) / tasks
+
+
+@pytest.mark.parametrize(
+    'mapping, count, tasks, chunk, loss, shard',
+    [
+        ('shard_map', 1, 2, 48, {'kind': 'gathered'}, False),
+        ('shard_map', 2, 1, 0, {'kind': 'ring', 'learned': True}, False),
+        ('shard_map', 4, 1, 48, {'kind': 'chunked', 'symmetric': True}, True),
+        ('shard_map', 8, 2, 0, {'kind': 'gathered', 'learned': True}, True),
+        ('shard_map', 8, 1, 24, {'kind': 'ring', 'symmetric': True}, False),
+        ('pmap', 2, 1, 24, {'kind': 'ring', 'negatives': 'hard'}, False),
+        ('pmap', 4, 2, 0, {'kind': 'gathered', 'symmetric': True}, False),
+        ('pmap', 8, 1, 24, {'kind': 'chunked', 'learned': True}, False),
+    ],
+)
+def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(
+    mapping, count, tasks, chunk, loss, shard
+):
     with jax.enable_x64(True):
-        c = experiment(mapping, dtype='float64')
+        loss = config.Loss(chunk=5, **loss)
+        c = experiment(mapping, dtype='float64', chunk=chunk, layers=2, loss=loss)
+        c.shard_params = shard
         params = encoder.init(c.encoder, jax.random.key(0))
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-        batch = random_batch(tasks=tasks)
-        value, expected = jax.value_and_grad(plain_loss)(params, batch, c)
-        grads, metrics = gradients(c, params, batch, devices(count))
+        old = train.trained(params, jnp.float64(-np.log(c.loss.temperature)))
+        value, expected = jax.jit(
+            jax.value_and_grad(lambda old: plain_loss(old, random_texts(tasks=tasks), c))
+        )(old)
+        grads, metrics = gradients(c, params, count, tasks=tasks)
         np.testing.assert_allclose(metrics['loss'], value, rtol=1e-9)
-        scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected))
+        assert (expected['scale'] == 0) == (not c.loss.learned)
+        scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected['encoder']))
         for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-9 * scale)
+
+
+def test_gradient_caching_draws_the_dropout_of_the_whole():
+    params = encoder.init(experiment().encoder, jax.random.key(0))
+    whole, cached = (
+        gradients(experiment(dropout=0.3, chunk=chunk), params, 2)[0] for chunk in (0, 24)
+    )
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(cached), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6 * max(1.0, float(jnp.abs(a).max())))
 
 
 def test_both_mappings_take_the_same_steps():
     states = []
     for mapping in ('shard_map', 'pmap'):
         c = experiment(mapping, dropout=0.1)
-        mesh = devices(8)
+        mesh = devices(4)
         state, step = train.init(c, mesh), train.make_step(c, mesh)
         for i in range(3):
-            state, metrics = step(state, random_batch(seed=i))
+            state, metrics = step(state, random_batch(mesh.size, seed=i))
         states.append((state, metrics))
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
+def test_split_parameters_take_the_same_steps_in_a_part_of_the_memory():
+    states, bytes_held = [], []
+    for shard in (False, True):
+        c = experiment(dropout=0.1, shard_params=shard)
+        c.optim = dataclasses.replace(c.optim, clip=0.1)
+        mesh = devices(4)
+        state, step = train.init(c, mesh), train.make_step(c, mesh)
+        arrays = jax.tree.leaves(state)
+        bytes_held.append(sum(x.addressable_shards[0].data.nbytes for x in arrays))
+        for i in range(3):
+            state, metrics = step(state, random_batch(4, seed=i))
+        states.append((state, metrics))
+    assert bytes_held[1] < 0.5 * bytes_held[0]
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, float(jnp.abs(a).max())))
+    assert states[0][1]['grad_norm'] > 0.1, 'nothing was clipped'
+
+
 def test_dropout_does_not_depend_on_the_number_of_devices():
     c = experiment(dropout=0.1)
     params = encoder.init(c.encoder, jax.random.key(0))
-    one, eight = (gradients(c, params, random_batch(), devices(n))[0] for n in (1, 8))
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(eight), strict=True):
+    one, four = (gradients(c, params, n)[0] for n in (1, 4))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
-    dry = gradients(experiment(), params, random_batch(), devices(1))[0]
+    dry = gradients(experiment(), params, 1)[0]
     assert optax.tree.norm(jax.tree.map(jnp.subtract, one, dry)) > 1e-2
 
 
-def test_the_step_reduces_gradients_once():
-    c, mesh = experiment(), devices(8)
-    params = encoder.init(c.encoder, jax.random.key(0))
+def compiled(c, count=8, **options):
+    """The gradient of a step, compiled and not run."""
     spec = jax.sharding.PartitionSpec
     mapped = jax.shard_map(
-        lambda p, b: train.gradient(p, b, c, jnp.int32(0)),
-        mesh=mesh,
-        in_specs=(spec(), spec(None, 'data')),
+        lambda old, batch: train.gradient(old, batch, c, jnp.int32(0)),
+        mesh=devices(count),
+        in_specs=(spec(), jax.tree.map(lambda dim: spec(*[None] * dim, 'data'), batches.DIMS)),
         out_specs=spec(),
     )
-    text = jax.jit(mapped).lower(params, random_batch()).compile().as_text()
-    assert text.count(' all-reduce(') == 1, text.count(' all-reduce(')
+    params = encoder.init(c.encoder, jax.random.key(0))
+    old = train.trained(params, jnp.float32(3))
+    return jax.jit(mapped).lower(old, random_batch(count, **options)).compile()
+
+
+@pytest.mark.parametrize(
+    'kind, chunk, gathers, permutes',
+    [('gathered', 0, 1, 0), ('chunked', 24, 1, 0), ('ring', 24, 0, 2)],
+)
+def test_the_step_reduces_gradients_once(kind, chunk, gathers, permutes):
+    text = compiled(experiment(chunk=chunk, loss=config.Loss(kind=kind, chunk=5))).as_text()
+    found = collections.Counter(re.findall(r' (all-\w+|reduce-scatter|collective-permute)\(', text))
+    assert found['all-reduce'] == 1, found
+    assert (found['all-gather'] > 0) == (found['reduce-scatter'] > 0) == bool(gathers), found
+    assert (found['collective-permute'] > 0) == bool(permutes), found
+
+
+def test_gradient_caching_costs_one_more_forward_pass_and_saves_memory(monkeypatch):
+    def one(chunk):
+        c = experiment(chunk=chunk)
+        c.encoder = dataclasses.replace(c.encoder, dim=256, hidden=1024)
+        return compiled(c, rows=64, count=1)
+
+    plain, cached = one(0), one(96)
+    assert cached.memory_analysis().temp_size_in_bytes < (
+        0.5 * plain.memory_analysis().temp_size_in_bytes
+    )
+
+    # The compiler counts the body of a loop once: unrolled, it counts all of it.
+    def unrolled(function, parts):
+        found = [
+            function(jax.tree.map(lambda x, i=i: x[i], parts))
+            for i in range(len(jax.tree.leaves(parts)[0]))
+        ]
+        return jnp.stack(found)
+
+    monkeypatch.setattr(jax.lax, 'map', unrolled)
+    flops = one(96).cost_analysis()['flops'] / plain.cost_analysis()['flops']
+    assert 1.2 < flops < 1.4, flops
+
+
+def test_a_learned_temperature_moves_and_a_fixed_one_stays():
+    for learned in (True, False):
+        c = experiment(loss=config.Loss(temperature=0.05, learned=learned))
+        mesh = devices(2)
+        state, step = train.init(c, mesh), train.make_step(c, mesh)
+        for i in range(3):
+            state, metrics = step(state, random_batch(mesh.size, seed=i))
+        moved = abs(state.log_scale - jnp.float32(-np.log(0.05)))
+        assert (moved > 1e-4) if learned else (moved == 0)
+    np.testing.assert_allclose(train.scale_of(jnp.float32(9), c.loss), 9)
+    assert train.scale_of(jnp.float32(9), config.Loss(learned=True)) == jnp.float32(np.log(100))
 
 
 def test_training_lowers_the_loss():
@@ -119,7 +237,7 @@ def test_training_lowers_the_loss():
     state, step = train.init(c, mesh), train.make_step(c, mesh)
     seen = []
     for _ in range(20):
-        state, metrics = step(state, random_batch(documents=1))
+        state, metrics = step(state, random_batch(8, documents=1))
         seen.append(float(metrics['loss']))
     assert seen[-1] < 0.5 * seen[0]
     assert int(state.step) == 20

@@ -1,0 +1,169 @@
+"""From the rows of a plan to the tokens of a batch.
+
+Hides how texts become arrays of few shapes. Every host sees the whole plan and reads only its own
+rows. Called by `sampler`; `train` consumes a `Batch`.
+"""
+
+import typing
+from collections import abc
+
+import numpy as np
+from jaxtyping import Int
+
+from hbt import config, encoder, losses, packing, store
+
+
+class Plan(typing.NamedTuple):
+    """The rows of one global batch, as integers; languages index those of the sampler."""
+
+    step: int
+    kind: str
+    dataset: int
+    groups: Int[np.ndarray, ' b']
+    query_language: Int[np.ndarray, ' b']
+    passage_language: Int[np.ndarray, ' b']
+
+
+class Batch(typing.NamedTuple):
+    """The texts of rows, packed, and what tells them apart; text 0 of a row is its query."""
+
+    packed: encoder.Rows
+    places: Int[np.ndarray, 't b n']  # of a text, among the embeddings of its device
+    numbers: Int[np.ndarray, 't b']  # of a row, in the plan of its task
+    query_ids: Int[np.ndarray, 't b']  # equal: the same query, or a translation of it
+    document_ids: Int[np.ndarray, 't b m']  # equal: same document or translation; -1 like no other
+
+
+DIMS = Batch(0, 1, 1, 1, 1)  # the axis of each array that is split over the devices
+
+
+class Cell(typing.NamedTuple):
+    """Texts of one table that go to one slot of some rows."""
+
+    task: int
+    slot: int
+    rows: Int[np.ndarray, ' n']
+    table: store.Table
+    texts: Int[np.ndarray, ' n']
+    ids: Int[np.ndarray, ' n']
+    limit: int
+
+
+class Texts(typing.NamedTuple):
+    """All texts of a step: query, positive and hard negatives of the rows of every task."""
+
+    cells: list[Cell]
+    lengths: Int[np.ndarray, 't b n']  # in tokens; 0: no such text
+    ids: Int[np.ndarray, 't b n']
+
+
+def assemble(
+    c: config.Config,
+    s: store.Store,
+    languages: abc.Sequence[str],
+    plans: abc.Sequence[Plan],
+    devices: int,
+    mine: range,
+) -> Batch:
+    """The batch of the plans of a step, for the devices in `mine` out of so many.
+
+    Every device gets as many rows, of nearly as many tokens. The shape follows from all texts, so
+    that all hosts compile the same ones.
+    """
+    texts = collect(c, s, languages, plans)
+    return arrange(texts, packing.width(longest(c.data)), devices, mine, s.manifest['tokenizer'])
+
+
+def longest(c: config.Data) -> int:
+    return max(c.query_length, c.passage_length)
+
+
+def arrange(texts: Texts, width: int, devices: int, mine: range, tokenizer: dict) -> Batch:
+    """Deals the rows to the devices and packs what each of them has."""
+    order = packing.deal(texts.lengths.sum(2), devices)
+    tasks, b, n = texts.lengths.shape
+    split = (tasks, devices, b // devices, n)
+
+    def dealt(x):  # t b ... -> as the devices have it
+        return np.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1)
+
+    lengths = dealt(texts.lengths).reshape(split).swapaxes(0, 1).reshape(devices, -1)
+    count, found = packing.settle(lengths, width)
+    own = slice(mine.start * b // devices, mine.stop * b // devices)
+    places = np.full((tasks, b, n, 4), -1)  # row of the device, start, slot, device
+    for device, place in enumerate(found):
+        at = slice(device * b // devices, (device + 1) * b // devices)
+        where = np.stack([*place, np.full(len(place.row), device)], axis=-1)
+        places[:, at] = where.reshape(tasks, b // devices, n, 4)
+    row, _, slot, _ = np.moveaxis(places, 3, 0)
+    number = np.where(row < 0, count, row) * packing.slots(width) + np.maximum(slot, 0)
+    np.put_along_axis(places, order[:, :, None, None], places.copy(), axis=1)  # by row of the plan
+    ids = dealt(texts.ids)[:, own].astype(np.int32)
+    return Batch(
+        fill(texts, places, count, width, mine, tokenizer),
+        number[:, own].astype(np.int32),
+        order[:, own].astype(np.int32),
+        ids[:, :, 0],
+        ids[:, :, 1:],
+    )
+
+
+def collect(
+    c: config.Config, s: store.Store, languages: abc.Sequence[str], plans: abc.Sequence[Plan]
+) -> Texts:
+    """The texts of the plans of a step, without their tokens."""
+    shape = (len(plans), c.batch_size, 2 + c.sampler.negatives)
+    lengths, ids = np.zeros(shape, np.int64), np.full(shape, losses.ABSENT, np.int64)
+    found = [x for i, plan in enumerate(plans) for x in cells(c, s, languages, i, plan)]
+    for x in found:
+        lengths[x.task, x.rows, x.slot] = store.lengths(x.table, x.texts, x.limit)
+        ids[x.task, x.rows, x.slot] = x.ids
+    return Texts(found, lengths, ids)
+
+
+def fill(
+    texts: Texts,
+    places: Int[np.ndarray, 't b n 4'],
+    count: int,
+    width: int,
+    mine: range,
+    tokenizer: dict,
+) -> encoder.Rows:
+    """The tokens of the devices in `mine`, each text at its place (row, start, slot, device)."""
+    tokens = np.full(len(mine) * count * width, tokenizer['pad_id'], np.int32)
+    numbers = np.zeros_like(tokens)
+    for x in texts.cells:
+        row, start, slot, device = places[x.task, x.rows, x.slot].T
+        here = (row >= 0) & (device >= mine.start) & (device < mine.stop)
+        lengths = texts.lengths[x.task, x.rows[here], x.slot]
+        index, ids = store.stream(x.table, x.texts[here], lengths, tokenizer['end_id'])
+        first = (((device - mine.start) * count + row) * width + start)[here]
+        to = np.repeat(first, lengths) + index
+        tokens[to], numbers[to] = ids, np.repeat(slot[here] + 1, lengths)
+    return encoder.Rows(tokens.reshape(-1, width), numbers.reshape(-1, width))
+
+
+def cells(
+    c: config.Config, s: store.Store, languages: abc.Sequence[str], task: int, plan: Plan
+) -> abc.Iterator[Cell]:
+    """The texts of a plan by language; those of slot 2 and up are hard negatives."""
+    dataset, depth = s.datasets[plan.dataset], c.sampler.negatives
+    for slot, tables, classes, asked, limit in (
+        (0, dataset.query, dataset.query_class, plan.query_language, c.data.query_length),
+        (1, dataset.passage, dataset.passage_class, plan.passage_language, c.data.passage_length),
+    ):
+        for i in np.unique(asked):
+            language, rows = languages[i], np.flatnonzero(asked == i)
+            groups = plan.groups[rows]
+            ids = dataset.base + classes[groups]
+            yield Cell(task, slot, rows, tables[language], groups, ids, limit)
+            if slot == 0 or language not in dataset.negatives:
+                continue
+            table, known = dataset.negatives[language], dataset.negative_class[language]
+            first = table.rows[groups]
+            count = table.rows[groups + 1] - first
+            for number in range(1, 1 + depth):
+                has = count >= number  # a row with more of them shows others in other steps
+                texts = first[has] + (plan.step * depth + number - 1) % count[has]
+                ids = np.where(known[texts] < 0, -1, dataset.base + known[texts])
+                yield Cell(task, 1 + number, rows[has], table, texts, ids, limit)

@@ -1,0 +1,131 @@
+"""Several processes on one machine train as one does, and one goes on where they were killed."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from hbt import checkpoint, log, prepare
+from tests import tiny
+
+ROOT = pathlib.Path(__file__).parents[1]
+STEPS = 10
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'store'
+    c = tiny.get_config()
+    prepare.prepare(c.data, root, c.data.sources)
+    return root
+
+
+def start(stored, workdir, processes, *more):
+    """The processes of a run on four devices in all."""
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, '-m', 'hbt.main', '--config=tests/tiny.py', f'--workdir={workdir}'),
+        *(f'--config.data.root={stored}', f'--config.steps={STEPS}', '--config.eval.batch_size=64'),
+        *more,
+    ]
+    each = f'--xla_force_host_platform_device_count={4 // processes}'
+    flags = [x for x in os.environ['XLA_FLAGS'].split() if 'device_count' not in x]
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ' '.join([*flags, each])}
+    if processes > 1:
+        command.append('--config.distributed=true')
+        environment['JAX_COORDINATOR_ADDRESS'] = f'localhost:{port}'
+        environment['JAX_NUM_PROCESSES'] = str(processes)
+    return [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment | {'JAX_PROCESS_ID': str(i)} if processes > 1 else environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(processes)
+    ]
+
+
+def finish(processes):
+    outputs = [process.communicate(timeout=300) for process in processes]
+    for process, (_, error) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, error[-3000:]
+    return outputs
+
+
+def trajectory(workdir):
+    return {x['step']: x['loss'] for x in log.read(workdir / 'metrics.jsonl') if 'loss' in x}
+
+
+def parameters(workdir):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    step, params = checkpoint.read(workdir, 'latest', place)
+    assert step == STEPS
+    return jax.tree.leaves(params)
+
+
+@pytest.fixture(scope='module')
+def single(stored, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('single')
+    finish(start(stored, workdir, 1))
+    return workdir
+
+
+def test_two_processes_that_are_killed_and_one_that_goes_on_end_as_one(stored, single, tmp_path):
+    processes = start(stored, tmp_path, 2)
+    deadline = time.monotonic() + 200
+    while not any(x.name.isdigit() and int(x.name) >= 3 for x in tmp_path.glob('ckpt/*')):
+        assert all(x.poll() is None for x in processes), finish(processes)
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    for process in processes:
+        process.send_signal(signal.SIGKILL)
+    for process in processes:
+        process.communicate()
+    ((out, _),) = finish(start(stored, tmp_path, 1))
+    assert 'continuing after step' in out
+    assert trajectory(tmp_path) == trajectory(single)
+    assert len(trajectory(tmp_path)) == STEPS
+    for a, b in zip(parameters(tmp_path), parameters(single), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_two_processes_with_split_parameters_take_the_same_steps(stored, single, tmp_path):
+    finish(start(stored, tmp_path, 2, '--config.shard_params=true'))
+    expected, found = trajectory(single), trajectory(tmp_path)
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-6)
+    # Gradients are summed in another order; where one is near zero, Adam makes the most of it.
+    for a, b in zip(parameters(tmp_path), parameters(single), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_four_processes_take_the_steps_of_one_bit_for_bit(stored, single, tmp_path):
+    outputs = finish(start(stored, tmp_path, 4))
+    assert all(out == '' for out, _ in outputs[1:])
+    assert trajectory(tmp_path) == trajectory(single)
+    for a, b in zip(parameters(tmp_path), parameters(single), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.slow
+def test_processes_evaluate_together(stored, tmp_path):
+    more = '--config.eval.benchmarks=cldr', '--config.eval.at_start=true', '--config.steps=1'
+    results = []
+    for processes in (1, 2):
+        workdir = tmp_path / str(processes)
+        finish(start(stored, workdir, processes, *more))
+        results.append((workdir / 'results/0/cldr.json').read_text())
+    assert results[0] == results[1]
