@@ -1,43 +1,73 @@
 """Checkpoints: `ckpt/` holds the newest whole states, `best/` the parameters of the best step.
 
-Hides orbax. What is in a workdir is either a whole checkpoint or ignored. Called by `main` and by
-the programs that read a run.
+Hides orbax. With every checkpoint goes a sum of each array, by which damaged bytes are found: what
+is restored is what was saved, or the checkpoint is named, set aside in `damaged/`, and the one
+before it taken. Called by `main` and by the programs that read a run.
 """
 
 import pathlib
 import typing
 
 import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from hbt import log
+
 KEEP = 2  # newest states kept
+
+
+class Damaged(Exception):
+    """A checkpoint that is not what was saved."""
 
 
 class Checkpoints:
     """The checkpoints of one run."""
 
     def __init__(self, workdir: pathlib.Path):
+        """Sets aside, and names, checkpoints that cannot even be opened."""
+        for folder in (workdir / 'ckpt', workdir / 'best'):
+            for step in sorted(int(x.name) for x in folder.glob('*') if x.name.isdigit()):
+                try:
+                    told(folder / str(step))
+                except Damaged as error:
+                    set_aside(folder, step, error)
         self.newest = open_folder(workdir / 'ckpt', KEEP)
         self.best = open_folder(workdir / 'best', 1)
 
     def restore(self, like) -> typing.Any | None:
-        """The newest state, laid out as the arrays of `like`; None if there is none."""
-        if self.newest.latest is None:
-            return None
+        """The newest sound state, laid out as the arrays of `like`; None if none was ever saved.
+
+        Damaged ones are named and set aside. ValueError if no sound one is left.
+        """
         shapes = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
-        return self.newest.load(None, shapes)
+        found = [x.step for x in self.newest.checkpoints]
+        for step in reversed(found):
+            try:
+                return load(self.newest, step, shapes)
+            except Damaged as error:
+                set_aside(pathlib.Path(self.newest.directory), step, error)
+                self.newest.reload()
+        if found:
+            raise ValueError(
+                f'{self.newest.directory}: expected a sound checkpoint, got damaged ones of steps '
+                f'{found}; they are in damaged/. Delete the workdir to begin again'
+            )
+        return None
 
     def save(self, step: int, state) -> None:
         """Writes a state in the background."""
-        self.newest.save_async(step, state)
+        self.newest.save_async(step, state, custom_metadata={'sums': sums(state)})
 
     def save_best(self, step: int, params, score: float) -> None:
         """Keeps the parameters if no earlier step scored higher."""
         latest = self.best.latest
         if latest is None or score > latest.metrics['score']:
-            self.best.save(step, params, metrics={'score': score})
+            sums_ = {'sums': sums(params)}
+            self.best.save(step, params, metrics={'score': score}, custom_metadata=sums_)
 
     def close(self) -> None:
         """Waits for what is still being written."""
@@ -53,10 +83,76 @@ def open_folder(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
     )
 
 
+def told(place: pathlib.Path) -> dict[str, int]:
+    """The sums that were saved with a checkpoint; Damaged if they cannot be had."""
+    try:
+        return ocp.metadata(place).custom_metadata['sums']
+    except Exception as error:  # whatever orbax and JSON make of damaged files
+        raise damaged(place, error) from error
+
+
+def load(checkpoints: ocp.training.Checkpointer, step: int, shapes):
+    """A checkpoint in the layout of `shapes`, placeholders left out; Damaged if it is not sound."""
+    place = pathlib.Path(checkpoints.directory) / str(step)
+    wanted = told(place)
+    try:
+        tree = checkpoints.load(step, shapes)
+    except Exception as error:  # and tensorstore
+        raise damaged(place, error) from error
+    for name, got in sums(tree).items():
+        if got != wanted.get(name):
+            raise Damaged(f'{place}: damaged: {name}: expected sum {wanted.get(name)}, got {got}')
+    return tree
+
+
+def damaged(place: pathlib.Path, error: BaseException) -> Damaged:
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    reason = ' '.join(str(error).split())[:200]
+    return Damaged(f'{place}: damaged: {type(error).__name__}: {reason}')
+
+
+def set_aside(folder: pathlib.Path, step: int, error: Damaged) -> None:
+    """Moves a checkpoint to where it is neither read nor overwritten, and says so."""
+    place = folder.with_name('damaged') / f'{folder.name}-{step}'
+    if log.first():
+        place.parent.mkdir(exist_ok=True)
+        while place.exists():
+            place = place.with_name(place.name + '+')
+        (folder / str(step)).rename(place)
+    log.say(f'{error}; set aside as {place}')
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(str(place))
+
+
+def sums(tree) -> dict[str, int]:
+    """Path -> a sum of the bits of each array, weighted by place: one changed bit changes it."""
+    arrays = {
+        '/'.join(str(getattr(k, 'key', getattr(k, 'name', k))) for k in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if isinstance(leaf, jax.Array)
+    }
+    return {name: int(x) for name, x in jax.device_get(sums_of(arrays)).items()}
+
+
+@jax.jit
+def sums_of(arrays):
+    def total(x):
+        width = min(x.dtype.itemsize, 4)
+        bits = jax.lax.bitcast_convert_type(x, f'uint{8 * width}').astype(jnp.uint32)
+        place, stride = jnp.zeros(bits.shape, jnp.uint32), 1
+        for axis in reversed(range(bits.ndim)):
+            place += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride)
+            stride = stride * bits.shape[axis] % 2**32
+        return (bits * (2 * place + 1)).sum(dtype=jnp.uint32)
+
+    return jax.tree.map(total, arrays)
+
+
 def read(workdir: pathlib.Path, which: str, place: jax.sharding.Sharding) -> tuple[int, dict]:
     """(step, parameters laid out by `place`) of a run: `latest`, `best`, or a kept step's number.
 
-    Raises ValueError listing the steps that there are.
+    Raises ValueError listing the steps that there are, and for a damaged checkpoint.
     """
     folder = workdir / ('best' if which == 'best' else 'ckpt')
     if not folder.is_dir():
@@ -66,12 +162,15 @@ def read(workdir: pathlib.Path, which: str, place: jax.sharding.Sharding) -> tup
         step = str(steps[-1]) if which in ('latest', 'best') and steps else which
         if step not in map(str, steps):
             raise ValueError(f'{folder}: expected one of the steps {steps}, got {which!r}')
-        tree = checkpoints.metadata(int(step)).metadata
-        wanted = tree if which == 'best' else tree['params']
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), wanted
-        )
-        if which == 'best':
-            return int(step), checkpoints.load(int(step), shapes)
-        rest = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
-        return int(step), checkpoints.load(int(step), rest | {'params': shapes})['params']
+        try:
+            tree = checkpoints.metadata(int(step)).metadata
+            wanted = tree if which == 'best' else tree['params']
+            shapes = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), wanted
+            )
+            if which == 'best':
+                return int(step), load(checkpoints, int(step), shapes)
+            rest = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
+            return int(step), load(checkpoints, int(step), rest | {'params': shapes})['params']
+        except Damaged as error:
+            raise ValueError(f'{error}; others are {steps}') from error
