@@ -3,9 +3,12 @@
 Called by whatever reads a file that somebody else wrote.
 """
 
+import fcntl
 import json
 import os
 import pathlib
+import socket
+import typing
 
 
 def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
@@ -50,3 +53,23 @@ def write_json(path: pathlib.Path, content) -> None:
     partial = path.with_name(path.name + '.partial')
     partial.write_text(json.dumps(content, indent=1, ensure_ascii=False))
     os.replace(partial, path)
+
+
+def lock(path: pathlib.Path) -> typing.TextIO:
+    """A file that is this process's until it is closed or the process ends, however it ends.
+
+    ValueError if it is another's.
+    """
+    file = path.open('a+')
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip()
+        raise ValueError(
+            f'{path}: expected to be alone in {path.parent}, got {holder} at work there'
+        ) from None
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
+    file.flush()
+    return file

@@ -21,8 +21,10 @@ from hbt import (
     checkpoint,
     config,
     evaluate,
+    files,
     log,
     prepare,
+    requests,
     sampler,
     sharding,
     store,
@@ -56,7 +58,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     batches = sampler.Sampler(c, data, mesh.size)
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
     evaluation = evaluate.make(c, tokenizer, mesh)
-    claim(c, workdir, data)
+    held = claim(c, workdir, data)
     sharding.meet('workdir')
     checkpoints = checkpoint.Checkpoints(workdir)
     state = train.init(c, mesh)
@@ -71,13 +73,20 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         )
     elif c.eval.at_start:
         measure(run, state)
-    loop(run, state)
-    metrics.close()
-    checkpoints.close()
+    with requests.Requests() as asked, contextlib.ExitStack() as stack:
+        for opened in (held, metrics, checkpoints):  # closed in the opposite order
+            stack.callback(opened.close)
+        done = loop(run, state, asked)
+    if done < c.steps:
+        log.say(f'{workdir}: {asked.signal.name}: saved at step {done}; the same command goes on')
+        raise SystemExit(asked.status)
 
 
-def loop(run: Run, state: train.State) -> None:
-    """Trains to the last step; what is due is logged, evaluated, then checkpointed."""
+def loop(run: Run, state: train.State, asked: requests.Requests) -> int:
+    """Trains to the last step, which it returns, or to that at which it is asked to stop.
+
+    What is due is logged, evaluated, then checkpointed.
+    """
     c, start = run.config, int(state.step)
     step = train.make_step(c, run.mesh)
     window, watch = Window(), Watch()
@@ -96,8 +105,12 @@ def loop(run: Run, state: train.State) -> None:
             with watch.paused():
                 if last or (c.eval.every and done % c.eval.every == 0):
                     measure(run, state)
-                if last or done % c.ckpt_every == 0:
+                stop = last or asked.due(done)
+                if stop or done % c.ckpt_every == 0:
                     run.checkpoints.save(done, state)
+            if stop:
+                return done
+    return start
 
 
 def measure(run: Run, state: train.State) -> None:
@@ -198,8 +211,11 @@ def make_store(c: config.Config, root: pathlib.Path) -> store.Store:
     return made
 
 
-def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> None:
-    """Makes the run directory, with the data's tokenizer and counts; an older one must fit `c`."""
+def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> contextlib.ExitStack:
+    """Makes the run directory, with the data's tokenizer and counts; an older one must fit `c`.
+
+    The directory is this run's until what is returned is closed.
+    """
     path = workdir / 'config.json'
     if path.exists():
         changed = config.changes(config.load(path), c)
@@ -210,11 +226,14 @@ def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> None:
                     'choose another --workdir, or delete this one'
                 )
             log.say(f'{workdir}: {name} is now {new!r}, was {old!r}')
+    held = contextlib.ExitStack()
     if log.first():
         workdir.mkdir(parents=True, exist_ok=True)
+        held.enter_context(files.lock(workdir / 'lock'))
         shutil.copyfile(data.path / 'tokenizer.json', workdir / 'tokenizer.json')
         shutil.copyfile(data.path / 'manifest.json', workdir / 'data.json')
         config.save(c, path)
+    return held
 
 
 # What may change while a run is continued: it has no say in what the next step computes.

@@ -7,7 +7,7 @@ import hbt
 
 LAYERS = (
     {
-        *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'),
+        *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests'),
         *('nn', 'attention', 'packing'),
     },
     {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},

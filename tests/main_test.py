@@ -84,6 +84,43 @@ def leaves(tree):
         yield from leaves(tree[key]) if isinstance(tree[key], dict) else [np.asarray(tree[key])]
 
 
+def started(stored, workdir):
+    """A run that has logged a few steps."""
+    process = subprocess.Popen(
+        command(stored, workdir),
+        cwd=ROOT,
+        env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(log.read(workdir / 'metrics.jsonl')) < 4:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize('name, status', [('SIGTERM', 75), ('SIGINT', 130)])
+def test_a_run_asked_to_stop_saves_its_step_and_says_so(stored, tmp_path, name, status):
+    process = started(stored, tmp_path)
+    process.send_signal(getattr(signal, name))
+    out, error = process.communicate()
+    assert process.returncode == status, error
+    step = int(out.split(f'{name}: saved at step ')[1].split(';')[0])
+    assert checkpoint.read(tmp_path, 'latest', ONE)[0] == step == max(losses_by_step(tmp_path))
+
+
+def test_two_processes_are_not_at_work_in_one_directory(stored, tmp_path):
+    process = started(stored, tmp_path)
+    second = subprocess.run(
+        command(stored, tmp_path), cwd=ROOT, env=os.environ, capture_output=True, text=True
+    )
+    process.kill()
+    process.communicate()
+    assert second.returncode == 2
+    assert f'expected to be alone in {tmp_path}, got process {process.pid} on' in second.stderr
+
+
 def test_a_finished_run_is_evaluated_again_with_the_same_numbers(stored, tmp_path, monkeypatch):
     c = config.Eval(benchmarks=('cldr',), at_start=True, every=6, batch_size=64)
     train(stored, tmp_path, eval=c, steps=6)
