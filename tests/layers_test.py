@@ -6,11 +6,13 @@ import pathlib
 import hbt
 
 LAYERS = (
-    {'config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'},
-    {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
-    {'sampler', 'hf', 'hub', 'vocabulary', 'search'},
-    {'prepare', 'pipeline'},
-    {'train', 'embed'},
+    {'config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'}
+    | {'languages', 'collection', 'statistics'},
+    {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'}
+    | {'bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir'},
+    {'sampler', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
+    {'prepare', 'pipeline', 'benchmarks'},
+    {'train', 'embed', 'results'},
     {'evaluate', 'export', 'trim'},
     {'main'},
 )
