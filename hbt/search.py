@@ -11,12 +11,10 @@ import typing
 from collections import abc
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from hbt import sharding
+from hbt import counting, sharding
 
 HELD = 2**15  # documents of a device at a time
 SCORES_HELD = 2**21  # of a device at a time: 8 MiB, which stay in a cache
@@ -31,25 +29,6 @@ class Found(typing.NamedTuple):
     pooled: Int[np.ndarray, 'q r']  # among all documents
     scores: Float[np.ndarray, 'q k']  # of the best documents, the best first
     top: Int[np.ndarray, 'q k']  # their indices; -1 where fewer than k are not excluded
-
-
-class Queries(typing.NamedTuple):
-    """A group of queries on the devices, padded with queries of nothing."""
-
-    embeddings: Array  # q d
-    relevant: Array  # q r; where a relevant document comes in the stream, -1: padding
-    languages: Array  # q r; of the relevant documents
-    excluded: Array  # q x
-
-
-class State(typing.NamedTuple):
-    """What is known of a group of queries after some of the documents."""
-
-    targets: Array  # q r; scores of the relevant documents
-    own: Array  # q r; documents above them, of their language
-    pooled: Array  # q r; documents above them
-    scores: Array  # q k
-    top: Array  # q k
 
 
 def search(
@@ -82,7 +61,7 @@ def search(
     states = [_empty(x, k, mesh) for x in inputs]
     if not layout.resident:
         states = _collect(inputs, states, documents, relevant, layout, mesh)
-    step = _compiled(mesh, layout, collect=layout.resident, count=True)
+    step = counting.compiled(mesh, layout, collect=layout.resident, count=True)
     states = _stream(step, inputs, states, documents, corpus, layout, mesh)
     return _results(groups, states, relevant, k, mesh)
 
@@ -129,21 +108,14 @@ def _check_finite(name: str, vectors: Float[np.ndarray, 'n d'], start: int, coun
     )
 
 
-class Layout(typing.NamedTuple):
-    """How the work is cut."""
-
-    resident: bool  # all documents are scored in one piece
-    part: int  # documents of a device in a piece
-    block: int  # documents of all devices in a piece
-    rows: int  # queries of a device whose scores are held at a time
-
-
-def _layout(documents: int, mesh: jax.sharding.Mesh) -> Layout:
+def _layout(documents: int, mesh: jax.sharding.Mesh) -> counting.Layout:
     resident = documents <= HELD * mesh.size
     part = -(-documents // mesh.size) if resident else HELD
     part = -(-part // STRIP) * STRIP
     assert part <= 2**15, 'two counts share 32 bits'
-    return Layout(resident, part, part * mesh.size, max(1, SCORES_HELD // (part * mesh.size)))
+    return counting.Layout(
+        resident, part, part * mesh.size, max(1, SCORES_HELD // (part * mesh.size))
+    )
 
 
 def _groups(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[Int[np.ndarray, ' g'], int]]:
@@ -157,7 +129,7 @@ def _groups(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[Int[np.ndarr
         yield rows, int(counts[rows].max())
 
 
-def _place(queries, relevant, corpus, excluded, layout: Layout, mesh) -> Queries:
+def _place(queries, relevant, corpus, excluded, layout: counting.Layout, mesh) -> counting.Queries:
     """The group on the devices. Padding asks for nothing and excludes nothing."""
     step = layout.rows * mesh.size
     size = -(-len(queries) // step) * step if len(queries) > step else len(queries)
@@ -170,20 +142,20 @@ def _place(queries, relevant, corpus, excluded, layout: Layout, mesh) -> Queries
         return _split(padded, mesh)
 
     integers = (put(x, -1, np.int32) for x in (relevant, languages, excluded))
-    return Queries(put(queries, 0, np.float32), *integers)
+    return counting.Queries(put(queries, 0, np.float32), *integers)
 
 
 def _split(array: np.ndarray, mesh) -> Array:
     return jax.make_array_from_callback(array.shape, sharding.split(mesh), array.__getitem__)
 
 
-def _empty(queries: Queries, k: int, mesh) -> State:
+def _empty(queries: counting.Queries, k: int, mesh) -> counting.State:
     rows, width = queries.relevant.shape
 
     def full(columns, value, dtype):
         return _split(np.full((rows, columns), value, dtype), mesh)
 
-    return State(
+    return counting.State(
         full(width, 0, np.float32),
         full(width, 0, np.int32),
         full(width, 0, np.int32),
@@ -192,13 +164,15 @@ def _empty(queries: Queries, k: int, mesh) -> State:
     )
 
 
-def _collect(inputs, states, documents, relevant, layout: Layout, mesh) -> list[State]:
+def _collect(
+    inputs, states, documents, relevant, layout: counting.Layout, mesh
+) -> list[counting.State]:
     """Scores of the relevant documents alone, in blocks of the same shape.
 
     One shape, so that a document has the same score, bit for bit, as among all others.
     """
     known = np.unique(relevant[relevant >= 0])
-    step = _compiled(mesh, layout, collect=True, count=False)
+    step = counting.compiled(mesh, layout, collect=True, count=False)
     packed = [
         x._replace(relevant=_packed(x.relevant, known, mesh), excluded=x.excluded[:, :0])
         for x in inputs
@@ -213,7 +187,9 @@ def _packed(relevant: Array, known: Int[np.ndarray, ' u'], mesh) -> Array:
     return _split(np.where(places >= 0, np.searchsorted(known, places), -1).astype(np.int32), mesh)
 
 
-def _stream(step, inputs, states, documents, corpus, layout: Layout, mesh) -> list[State]:
+def _stream(
+    step, inputs, states, documents, corpus, layout: counting.Layout, mesh
+) -> list[counting.State]:
     """Passes the documents through `step`; the next ones are read while it computes."""
     n, dim = documents.shape
     place = sharding.split(mesh)
@@ -256,7 +232,7 @@ def _results(groups, states, relevant, k: int, mesh) -> Found:
     ranks = (np.zeros(relevant.shape, np.int32) for _ in range(2))
     found = Found(*ranks, np.zeros((count, k), np.float32), np.zeros((count, k), np.int32))
     for (rows, width), state in zip(groups, states, strict=True):
-        state = State(*(np.asarray(x)[: len(rows)] for x in _everywhere(mesh)(state)))
+        state = counting.State(*(np.asarray(x)[: len(rows)] for x in _everywhere(mesh)(state)))
         present = relevant[rows, :width] >= 0
         found.own[rows, :width] = np.where(present, 1 + state.own, 0)
         found.pooled[rows, :width] = np.where(present, 1 + state.pooled, 0)
@@ -268,116 +244,3 @@ def _results(groups, states, relevant, k: int, mesh) -> Found:
 @functools.cache
 def _everywhere(mesh):
     return jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))
-
-
-@functools.cache
-def _compiled(mesh, layout: Layout, collect: bool, count: bool) -> abc.Callable:
-    """`step(state, queries, documents, codes, start) -> state`, mapped over the devices."""
-
-    def step(state, queries, documents, codes, start):
-        first = start + jax.lax.axis_index(sharding.AXIS) * layout.part
-
-        def some(rows):
-            return _block(*rows, documents, codes, first, collect, count)
-
-        def cut(x):
-            rows = min(layout.rows, len(x))
-            return x.reshape(len(x) // rows, rows, x.shape[1])
-
-        done = jax.lax.map(some, jax.tree.map(cut, (state, queries)))
-        return jax.tree.map(lambda x, like: x.reshape(like.shape), done, state)
-
-    split = P(sharding.AXIS)
-    mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=(split, split, split, split, P()), out_specs=split
-    )
-    return jax.jit(mapped, donate_argnums=(0,))
-
-
-def _block(state: State, queries: Queries, documents, codes, first, collect, count) -> State:
-    """Some of a device's queries, with those of the others, against its documents."""
-    gather = functools.partial(jax.lax.all_gather, axis_name=sharding.AXIS, tiled=True)
-    add = functools.partial(jax.lax.psum_scatter, axis_name=sharding.AXIS, tiled=True)
-    whole = jax.tree.map(gather, queries)
-    # By default a TPU multiplies float32 matrices in bfloat16, which makes ties.
-    scores = jnp.matmul(whole.embeddings, documents.T, precision=jax.lax.Precision.HIGHEST)
-    local = whole.relevant - first
-    if collect:
-        inside = (whole.relevant >= 0) & (local >= 0) & (local < len(documents))
-        here = jnp.take_along_axis(scores, jnp.clip(local, 0, len(documents) - 1), axis=1)
-        state = state._replace(targets=state.targets + add(jnp.where(inside, here, 0.0)))
-    if not count:
-        return state
-    scores = _exclude(scores, whole.excluded, first)
-    # One query at a time: its scores stay in the cache while r documents are counted.
-    own, pooled = jax.lax.map(
-        lambda row: _above(*row, codes), (scores, gather(state.targets), local, whole.languages)
-    )
-    state = state._replace(own=state.own + add(own), pooled=state.pooled + add(pooled))
-    k = state.top.shape[1]
-    return _merge(state, *_top(scores, k), first, alone=collect) if k else state
-
-
-def _exclude(scores: Float[Array, 'b n'], excluded: Int[Array, 'b x'], first) -> Array:
-    if not excluded.shape[1]:
-        return scores
-    n = scores.shape[1]
-    local = excluded - first
-    local = jnp.where((excluded >= 0) & (local >= 0) & (local < n), local, n)  # n is dropped
-    rows = jnp.arange(len(scores))[:, None]
-    return scores.at[rows, local].set(-jnp.inf, mode='drop')
-
-
-def _above(
-    scores: Float[Array, ' n'],
-    targets: Float[Array, ' r'],
-    local: Int[Array, ' r'],
-    languages: Int[Array, ' r'],
-    codes: Int[Array, ' n'],
-) -> tuple[Int[Array, ' r'], Int[Array, ' r']]:
-    """How many documents of one query are above each relevant one: (of its language, of all)."""
-    index = jnp.arange(len(scores), dtype=local.dtype)
-    earlier = index[None] < local[:, None]  # r n
-    tied = scores[None] == targets[:, None]
-    above = (scores[None] > targets[:, None]) | (tied & earlier)
-    # Both counts in one sum, which takes half the time of two.
-    ones = jnp.where(codes[None] == languages[:, None], 2**16 + 1, 1)
-    both = jnp.where(above, ones, 0).sum(axis=1)
-    return both >> 16, both & (2**16 - 1)
-
-
-def _top(scores: Float[Array, 'b n'], k: int) -> tuple[Float[Array, 'b m'], Int[Array, 'b m']]:
-    """The best documents here, at most k: of equal scores, those of smaller index.
-
-    They are in the k strips with the greatest maxima, so only these are looked into.
-    """
-    b, n = scores.shape
-    strip = next((s for s in (32, 16) if s * s * k <= n), 1)
-    scores = jnp.where(scores == 0, 0.0, scores)  # `lax.top_k` puts -0.0 below 0.0
-    scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
-    if strip == 1:
-        return tuple(jax.lax.top_k(scores, min(k, n)))
-    strips = scores.reshape(b, n // strip, strip)
-    chosen = jnp.sort(jax.lax.top_k(strips.max(axis=2), k)[1], axis=1)  # b k
-    inside = jnp.take_along_axis(strips, chosen[:, :, None], axis=1).reshape(b, k * strip)
-    best, place = jax.lax.top_k(inside, k)
-    return best, jnp.take_along_axis(chosen, place // strip, axis=1) * strip + place % strip
-
-
-def _merge(state: State, scores, places, first, alone: bool) -> State:
-    """Those of all devices, and those so far: in the order of the documents, which settles ties.
-
-    `alone`: there are none so far.
-    """
-    k = state.top.shape[1]
-    spread = functools.partial(
-        jax.lax.all_to_all, axis_name=sharding.AXIS, split_axis=0, concat_axis=1, tiled=True
-    )
-    scores, top = spread(scores), spread(places + first)
-    if not alone:
-        scores = jnp.concatenate([state.scores, scores], axis=1)
-        top = jnp.concatenate([state.top, top], axis=1)
-    if scores.shape[1] == k:
-        return state._replace(scores=scores, top=top)
-    best, place = jax.lax.top_k(scores, k)
-    return state._replace(scores=best, top=jnp.take_along_axis(top, place, axis=1))

@@ -9,7 +9,7 @@ LAYERS = (
     {'config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles'}
     | {'languages', 'collection', 'statistics'},
     {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'}
-    | {'bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir'},
+    | {'bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'},
     {'sampler', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
     {'prepare', 'pipeline', 'benchmarks'},
     {'train', 'embed', 'results'},
