@@ -1,29 +1,36 @@
 """Retrieval benchmarks as three things: queries, documents, and which documents are relevant.
 
-Hides the file formats, the ids and their order: documents come by id, descending, so that
-"the smaller index first" is trec_eval's rule for equal scores, wherever ties are broken.
-Called by `hbt.evaluate`, and by whoever wants the TREC files.
+Hides the order of the ids: documents come by id, descending, so that "the smaller index first" is
+trec_eval's rule for equal scores, wherever ties are broken. The formats of the files are in the
+modules that it names. Called by `evaluate`, and by whoever wants the TREC files.
 """
 
-import collections
-import json
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from hbt import cldr
+from hbt import beir, cldr, collection, hub, lareqa, miracl, mtop, sources, summary
 
-Row = tuple[str, str, str]  # id, language, text
 CLDR_GROUPS = 400  # questions a language
+HUB = 'hub'  # as `root`: the data sets below, from the Hugging Face hub or its cache
+REPOSITORIES = {  # benchmark -> data sets of the hub, and the files of a language
+    'miracl': (
+        ('miracl/miracl', 'miracl-v1.0-{}/*-dev.tsv'),
+        ('miracl/miracl-corpus', 'miracl-corpus-v1.0-{}/docs-*'),
+    ),
+    'mr_tydi': (
+        ('castorini/mr-tydi', 'mrtydi-v1.1-{}/test.jsonl*'),
+        ('castorini/mr-tydi-corpus', 'mrtydi-v1.1-{}/corpus.jsonl*'),
+    ),
+}
 
 
 class Texts(NamedTuple):
-    """Parallel lists. Ids are unique, stable, ASCII and without whitespace."""
+    """Parallel lists. Ids are unique, stable, and without whitespace."""
 
     ids: list[str]
     languages: list[str]
@@ -37,206 +44,199 @@ class Benchmark(NamedTuple):
     queries: Texts
     documents: Texts
     relevant: Int[np.ndarray, 'q r']
+    grades: Int[np.ndarray, 'q r'] | None = None  # of the relevant documents; none: all are 1
+    excluded: Int[np.ndarray, 'q x'] | None = None  # documents that are the query itself, then -1
+    parallel: Int[np.ndarray, ' q'] | None = None  # equal for translations; -1: has none
+    files: tuple[pathlib.Path, ...] = ()
 
 
 def load(name: str, root: str | os.PathLike) -> Benchmark:
     """Reads the benchmark `name` from the directory `root`.
 
-    `root` holds the benchmark's files, or a directory with its name (`xquad-r/`) that does.
-    Raises ValueError for an unknown name, and for missing or malformed files.
+    `name` may have an argument behind a colon: languages, as in `miracl:sw+yo`; the path, for
+    `jsonl:FILE` and `beir:FOLDER`. `root` holds the benchmark's files, or a directory with its name
+    (`xquad-r/`) that does; `hub` stands for the Hugging Face hub where that has the benchmark.
+    Raises ValueError for an unknown name, for missing or malformed files, and where these do not
+    fit each other, as a judgement of an unknown document.
     """
-    if name not in BENCHMARKS:
+    kind, _, argument = name.partition(':')
+    if kind not in BENCHMARKS:
         raise ValueError(f'benchmark: expected one of {", ".join(BENCHMARKS)}, got {name!r}')
-    return BENCHMARKS[name](name, root)
+    found = BENCHMARKS[kind](kind, argument, pathlib.Path(root))
+    return assemble(name, found)
 
 
-def write_qrels(path: str | os.PathLike, benchmark: Benchmark) -> None:
-    """Writes the relevant documents in TREC's four columns."""
-    documents = benchmark.documents.ids
-    _write(
-        path,
-        (
-            f'{query} 0 {documents[row]} 1\n'
-            for query, rows in zip(benchmark.queries.ids, benchmark.relevant, strict=True)
-            for row in rows
-            if row >= 0
-        ),
+def asked(benchmark: Benchmark) -> summary.Asked:
+    """What the metrics need to know of it."""
+    every = sorted({*benchmark.documents.languages, *benchmark.queries.languages})
+    codes = {language: i for i, language in enumerate(every)}
+    queries, documents = (
+        np.array([codes[x] for x in side.languages], np.int32)
+        for side in (benchmark.queries, benchmark.documents)
     )
+    return summary.Asked(every, queries, documents, benchmark.relevant, benchmark.grades)
 
 
-def write_run(
-    path: str | os.PathLike, benchmark: Benchmark, top: Int[np.ndarray, 'q k'], tag: str
-) -> None:
-    """Writes a ranking in TREC's six columns; `top[i]` are document indices, the best first.
+def assemble(name: str, found: collection.Collection) -> Benchmark:
+    """Orders the documents and turns ids into their indices.
 
-    The score is k - position, strictly decreasing, so that every evaluator keeps the order.
-    Raises ValueError for a tag with whitespace and for indices that are no documents.
+    Raises ValueError for ids that are not unique or hold whitespace, an empty text, a judgement of
+    a query or document that there is not, and where nothing is relevant.
     """
-    if not re.fullmatch(r'\S+', tag):
-        raise ValueError(f'{path}: expected a tag without whitespace, got {tag!r}')
-    queries, documents = benchmark.queries.ids, benchmark.documents.ids
-    if len(top) != len(queries):
-        raise ValueError(f'{path}: expected {len(queries)} ranked queries, got {len(top)}')
-    if top.size and not 0 <= top.min() <= top.max() < len(documents):
-        raise ValueError(
-            f'{path}: expected document indices in [0, {len(documents)}), '
-            f'got {top.min()} to {top.max()}'
-        )
-    k = top.shape[1]
-    _write(
-        path,
-        (
-            f'{query} Q0 {documents[row]} {position + 1} {k - position} {tag}\n'
-            for query, rows in zip(queries, top.tolist(), strict=True)
-            for position, row in enumerate(rows)
-        ),
-    )
-
-
-def _write(path: str | os.PathLike, lines: Iterable[str]) -> None:
-    """All or nothing: a reader never sees half a file."""
-    temporary = f'{os.fspath(path)}.tmp'
-    with open(temporary, 'w', encoding='ascii') as file:
-        file.writelines(lines)
-    os.replace(temporary, path)
-
-
-def _lareqa(name: str, root: str | os.PathLike) -> Benchmark:
-    """XQuAD-R or MLQA-R (arXiv 2004.05484): every sentence of every paragraph is a candidate.
-
-    A query is answered by one sentence in each language that has a question of the same id.
-    """
-    queries, keys, documents = [], [], []
-    answers = collections.defaultdict(list)  # question id -> document ids, one a language
-    for path in _language_files(name, root):
-        sentences, questions = _language(path)
-        documents += sentences
-        for key, text, sentence in questions:
-            keys.append(key)
-            queries.append((f'q:{path.stem}:{key}', path.stem, text))
-            answers[key].append(sentence)
-    return _assemble(name, queries, keys, documents, answers)
-
-
-def _cldr(name: str, root: str | os.PathLike) -> Benchmark:
-    """The embedded test groups; nothing is read from `root`."""
-    queries, keys, documents = [], [], []
-    answers = collections.defaultdict(list)
-    for group in cldr.groups('test', CLDR_GROUPS):
-        for language in cldr.LANGUAGES:
-            keys.append(group['id'])
-            queries.append((f'q:{language}:{group["id"]}', language, group['query'][language]))
-            document = f'd:{language}:{group["id"]}'
-            documents.append((document, language, group['passage'][language]))
-            answers[group['id']].append(document)
-    return _assemble(name, queries, keys, documents, answers)
-
-
-def _assemble(
-    name: str, queries: list[Row], keys: list[str], documents: list[Row], answers: dict
-) -> Benchmark:
-    """Orders the documents; query i is answered by the documents `answers[keys[i]]`."""
-    documents.sort(reverse=True)
+    documents = sorted(found.documents, reverse=True)
     row_of = {id: row for row, (id, _, _) in enumerate(documents)}
-    relevant = np.full((len(queries), max(map(len, answers.values()))), -1, np.int32)
-    for row, key in zip(relevant, keys, strict=True):
-        row[: len(answers[key])] = sorted(row_of[id] for id in answers[key])
-    return Benchmark(name, _texts(queries), _texts(documents), relevant)
+    _check_rows(f'{name}: queries', found.queries)
+    _check_rows(f'{name}: documents', documents)
+    answers = {}
+    for query, grades in found.qrels.items():
+        kept = {d: g for d, g in grades.items() if g > 0}
+        for document in kept:
+            if document not in row_of:
+                raise ValueError(
+                    f'{name}: expected judgements of documents of the corpus, '
+                    f'got the relevant {document!r} of {query!r}, which is not in it'
+                )
+        answers[query] = sorted((row_of[d], g) for d, g in kept.items())
+    unknown = answers.keys() - {id for id, _, _ in found.queries}
+    if unknown:
+        raise ValueError(f'{name}: expected judgements of its queries, got one of {min(unknown)!r}')
+    width = max(map(len, answers.values()), default=0)
+    if not width:
+        raise ValueError(f'{name}: expected relevant documents, got none')
+    relevant = np.full((len(found.queries), width), -1, np.int32)
+    grades = np.zeros_like(relevant)
+    for i, (query, _, _) in enumerate(found.queries):
+        for j, (row, grade) in enumerate(answers.get(query, ())):
+            relevant[i, j], grades[i, j] = row, grade
+    ids = [id for id, _, _ in found.queries]
+    excluded = [[row_of[found.excluded[q]] if q in found.excluded else -1] for q in ids]
+    keys = {key: i for i, key in enumerate(dict.fromkeys(found.parallel.values()))}
+    parallel = [keys[found.parallel[q]] if q in found.parallel else -1 for q in ids]
+    return Benchmark(
+        name,
+        _texts(found.queries),
+        _texts(documents),
+        relevant,
+        grades if (grades > 1).any() else None,
+        np.array(excluded, np.int32) if found.excluded else None,
+        np.array(parallel, np.int32) if found.parallel else None,
+        found.files,
+    )
 
 
-def _texts(rows: list[Row]) -> Texts:
+def _check_rows(place: str, rows: list[collection.Row]) -> None:
+    if not rows:
+        raise ValueError(f'{place}: expected at least one, got none')
+    seen = set()
+    for id, language, text in rows:
+        if id in seen:
+            raise ValueError(f'{place}: expected each id once, got {id!r} again')
+        if not re.fullmatch(r'\S+', id):
+            raise ValueError(f'{place}: expected an id without whitespace, got {id!r}')
+        if not text.strip():
+            raise ValueError(f'{place}: expected text, got {text!r} for {id!r}')
+        sources.check_language(language, f'{place}: {id}')
+        seen.add(id)
+
+
+def _texts(rows: list[collection.Row]) -> Texts:
     return Texts(*map(list, zip(*rows, strict=True)))
 
 
-def _language_files(name: str, root: str | os.PathLike) -> list[pathlib.Path]:
-    """The files `<lang>.json`, by language."""
-    folder, named = pathlib.Path(root), pathlib.Path(root, name.replace('_', '-'))
-    paths = sorted((named if named.is_dir() else folder).glob('*.json'))
-    if not paths:
-        raise ValueError(
-            f'{folder}: expected <lang>.json files, or {named.name}/ with them, got none'
-        )
-    for path in paths:
-        if not re.fullmatch('[a-z]{2,3}', path.stem):
-            raise ValueError(f'{path}: expected a language code of 2 or 3 letters as the name')
-    return paths
+def _lareqa(kind: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    del argument
+    return lareqa.read(kind, root)
 
 
-def _language(path: pathlib.Path) -> tuple[list[Row], list[Row]]:
-    """Rows (document id, language, sentence), and (question id, question, document id)."""
-    documents, questions = [], {}
-    for place, number, paragraph in _paragraphs(path):
-        stem = f'd:{path.stem}:{number:05}'
-        sentences = _sentences(paragraph, place)
-        documents += [(f'{stem}:{i:04}', path.stem, text) for i, text in enumerate(sentences)]
-        for key, text, sentence in _questions(paragraph, place):
-            if key in questions:
-                raise ValueError(f'{place}: expected each question id once, got {key!r} again')
-            questions[key] = (key, text, f'{stem}:{sentence:04}')
-    if not documents or not questions:
-        raise ValueError(
-            f'{path}: expected sentences and questions, '
-            f'got {len(documents)} and {len(questions)} of them'
-        )
-    return documents, list(questions.values())
+def _wikipedia(kind: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    reader, known = READERS[kind]
+    languages = _languages(argument)
+    if str(root) != HUB:
+        named = root / kind.replace('_', '-')
+        return reader(languages, (named if named.is_dir() else root,))
+    miracl.check(languages or known, known, kind)
+    wanted = [known[x] for x in languages or known]
+    return reader(
+        languages,
+        tuple(
+            hub.data(repository, tuple(form.format(x) for x in wanted))
+            for repository, form in REPOSITORIES[kind]
+        ),
+    )
 
 
-def _paragraphs(path: pathlib.Path) -> Iterator[tuple[str, int, Any]]:
-    """Yields (place for error messages, number in the file, paragraph)."""
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:  # of the JSON, or of the UTF-8
-        raise ValueError(f'{path}: expected JSON, got {error}') from error
-    number = 0
-    for i, article in enumerate(_field(content, 'data', list, str(path))):
-        for j, paragraph in enumerate(_field(article, 'paragraphs', list, f'{path}: data[{i}]')):
-            yield f'{path}: data[{i}].paragraphs[{j}]', number, paragraph
-            number += 1
+def _mtop(kind: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    return mtop.read(kind.removeprefix('mtop_'), _languages(argument), root)
 
 
-def _sentences(paragraph: Any, place: str) -> list[str]:
-    sentences = _field(paragraph, 'sentences', list, place)
-    for i, text in enumerate(sentences):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f'{place}.sentences[{i}]: expected text, got {text!r}')
-    return sentences
+def _beir(kind: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    """A folder under `root`, or the name of a data set of the hub; its judgements may be apart."""
+    del kind
+    if (root / argument).exists() or not re.fullmatch(r'[\w.-]+/[\w.-]+', argument):
+        return beir.read((root / argument,))
+    form = ('corpus.jsonl*', 'queries.jsonl*', '*.tsv')
+    folder = hub.data(argument, form)
+    if any(folder.rglob('*.tsv')):
+        return beir.read((folder,))
+    return beir.read((folder, hub.data(f'{argument}-qrels', form)))
 
 
-def _questions(paragraph: Any, place: str) -> Iterator[tuple[str, str, int]]:
-    """Yields (id shared by the languages, question, number of the answering sentence)."""
-    breaks = _field(paragraph, 'sentence_breaks', list, place)
-    count = len(_field(paragraph, 'sentences', list, place))
-    if len(breaks) != count:
-        raise ValueError(f'{place}: expected {count} sentence_breaks, got {len(breaks)}')
-    for i, pair in enumerate(breaks):
-        if not isinstance(pair, list) or [type(x) for x in pair] != [int, int]:
-            raise ValueError(f'{place}.sentence_breaks[{i}]: expected [start, end], got {pair!r}')
-    for i, entry in enumerate(_field(paragraph, 'qas', list, place)):
-        where = f'{place}.qas[{i}]'
-        key = _field(entry, 'id', str, where)
-        if not re.fullmatch('[!-~]+', key):
-            raise ValueError(f'{where}: expected an ASCII id without whitespace, got {key!r}')
-        question = _field(entry, 'question', str, where)
-        answers = _field(entry, 'answers', list, where)
-        if not answers:
-            raise ValueError(f'{where}: expected an answer, got none')
-        at = _field(answers[0], 'answer_start', int, f'{where}.answers[0]')
-        inside = [n for n, (start, end) in enumerate(breaks) if start <= at < end]
-        if len(inside) != 1:
-            raise ValueError(
-                f'{where}: expected answer_start inside one sentence, got {at} inside {len(inside)}'
-            )
-        yield key, question, inside[0]
+def _languages(argument: str) -> list[str]:
+    return [x for x in argument.split('+') if x]
 
 
-def _field(holder: Any, name: str, kind: type, place: str) -> Any:
-    """`holder[name]`, of exactly this type (a bool is no int)."""
-    if not isinstance(holder, dict) or name not in holder:
-        raise ValueError(f'{place}: expected a field {name!r}, got none')
-    if type(holder[name]) is not kind:
-        found = type(holder[name]).__name__
-        raise ValueError(f'{place}: expected {name!r} to be a {kind.__name__}, got a {found}')
-    return holder[name]
+def _held_out(kind: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    """Groups in the training format: a query is answered by the passages of its group.
+
+    Equal texts of a language are one query, or one document, of all the groups that have it.
+    """
+    del kind
+    path = root / argument
+    if not path.is_file():
+        raise ValueError(f'{path}: expected a JSONL file (plain or .gz), found no such file')
+    queries, documents, answers, parallel = {}, {}, {}, {}
+    for row in sources.read_jsonl(path):
+        found = {}
+        for language, text in row.passage.items():
+            key = (language, text)
+            found[documents.setdefault(key, f'd:{language}:{len(documents):09}')] = 1
+        for language, text in row.query.items():
+            query = queries.setdefault((language, text), f'q:{language}:{len(queries):09}')
+            answers.setdefault(query, {}).update(found)
+            parallel.setdefault(query, row.id)
+
+    def rows(texts: dict[tuple[str, str], str]) -> list[collection.Row]:
+        return [(id, language, text) for (language, text), id in texts.items()]
+
+    return collection.Collection(rows(queries), rows(documents), answers, parallel, files=(path,))
 
 
-BENCHMARKS = {'xquad_r': _lareqa, 'mlqa_r': _lareqa, 'cldr': _cldr}
+def _cldr(kind: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    """The embedded test groups; nothing is read from `root`."""
+    del kind, argument, root
+    queries, documents, qrels, parallel = [], [], {}, {}
+    for group in cldr.groups('test', CLDR_GROUPS):
+        every = {f'd:{language}:{group["id"]}': 1 for language in cldr.LANGUAGES}
+        for language in cldr.LANGUAGES:
+            query = f'q:{language}:{group["id"]}'
+            queries.append((query, language, group['query'][language]))
+            documents.append((f'd{query[1:]}', language, group['passage'][language]))
+            qrels[query], parallel[query] = every, group['id']
+    return collection.Collection(queries, documents, qrels, parallel)
+
+
+READERS = {
+    'miracl': (miracl.read, {x: x for x in miracl.LANGUAGES}),
+    'mr_tydi': (miracl.read_tydi, miracl.TYDI),
+}
+BENCHMARKS = {
+    'xquad_r': _lareqa,
+    'mlqa_r': _lareqa,
+    'miracl': _wikipedia,
+    'mr_tydi': _wikipedia,
+    'mtop_translation': _mtop,
+    'mtop_intent': _mtop,
+    'beir': _beir,
+    'jsonl': _held_out,
+    'cldr': _cldr,
+}

@@ -4,35 +4,50 @@ Assembles tokeniser, encoder, search and metrics. `main` calls `make` and `save`
 """
 
 import dataclasses
-import json
-import os
 import pathlib
 import typing
 from collections import abc
 
+import jax
 import numpy as np
 import tokenizers
 from absl import flags
 
-from hbt import benchmarks, checkpoint, config, embed, log, metrics, search, sharding
-
-RUN_DEPTH = 1000
+from hbt import (
+    benchmarks,
+    bias,
+    checkpoint,
+    config,
+    embed,
+    log,
+    metrics,
+    pipeline,
+    results,
+    search,
+    sharding,
+    store,
+    summary,
+    trec,
+)
 
 
 class Result(typing.NamedTuple):
-    """What one benchmark gave: the numbers, and what a ranking can be made of."""
+    """What one benchmark gave: the numbers, and what they were made of."""
 
     benchmark: benchmarks.Benchmark
     numbers: dict
-    queries: np.ndarray  # q d
-    documents: np.ndarray  # n d
-    pooled: np.ndarray  # q r; ranks in the union of all corpora
+    values: summary.Values  # of every query
+    ranks: np.ndarray  # q r; in the union of all corpora
+    top: np.ndarray  # q k; the best documents
 
 
-def make(c: config.Config, tokenizer: tokenizers.Tokenizer, mesh) -> abc.Callable:
+def make(
+    c: config.Config, tokenizer: tokenizers.Tokenizer, mesh, depth: int = bias.LISTED[-1]
+) -> abc.Callable:
     """`run(params) -> {benchmark: Result}` for the benchmarks of the config, tokenised once.
 
-    Raises ValueError where a benchmark cannot be read.
+    `depth`: how many of the best documents a result lists. Raises ValueError where a benchmark
+    cannot be read.
     """
     embedder = embed.make(c, mesh)
     loaded = []
@@ -42,40 +57,58 @@ def make(c: config.Config, tokenizer: tokenizers.Tokenizer, mesh) -> abc.Callabl
             (benchmark.queries, c.data.query_prefix, c.data.query_length),
             (benchmark.documents, c.data.passage_prefix, c.data.passage_length),
         )
-        loaded.append(
-            (benchmark, *(embed.tokenise(tokenizer, x.texts, prefix, n) for x, prefix, n in sides))
-        )
+        tables = [embed.tokenise(tokenizer, x.texts, prefix, n) for x, prefix, n in sides]
+        loaded.append((benchmark, tables, results.manifest(benchmark, about(c, tables))))
 
     def run(params) -> dict[str, Result]:
-        return {
-            benchmark.name: score(
-                benchmark,
+        found = {}
+        for benchmark, (queries, documents), manifest in loaded:
+            vectors = (
                 embedder(params, queries, f'{benchmark.name} queries'),
                 embedder(params, documents, f'{benchmark.name} documents'),
             )
-            for benchmark, queries, documents in loaded
-        }
+            result = score(benchmark, *vectors, mesh, depth)
+            result.numbers['manifest'] = manifest
+            found[benchmark.name] = result
+        return found
 
     return run
 
 
-def score(benchmark: benchmarks.Benchmark, queries, documents) -> Result:
-    """Every number of a benchmark from its embeddings."""
-    languages = sorted(set(benchmark.documents.languages))
-    codes = {language: i for i, language in enumerate(languages)}
-    corpus = np.array([codes[x] for x in benchmark.documents.languages], np.int32)
-    own, pooled = search.ranks(queries, documents, benchmark.relevant, corpus)
-    pooled = np.asarray(pooled)
-    numbers = metrics.summarise(
-        np.asarray(own),
-        pooled,
-        benchmark.queries.languages,
-        np.array(languages)[corpus[benchmark.relevant]],
-        languages,
+def about(c: config.Config, tables: abc.Sequence[store.Table]) -> dict:
+    """How texts become embeddings, for the manifest; of the tokens of queries and documents."""
+    encoder, data = c.encoder, c.data
+    limits = data.query_length, data.passage_length
+    lengths = [np.diff(table.offsets) for table in tables]
+    return {
+        'prefixes': [data.query_prefix, data.passage_prefix],
+        'lengths': list(limits),
+        # Texts that fill the limit: they were cut, or are exactly as long.
+        'full': [int((x >= n).sum()) for x, n in zip(lengths, limits, strict=True)],
+        'tokens': [int(x.sum()) for x in lengths],
+        'encoder': dataclasses.asdict(encoder),
+    }
+
+
+def score(
+    benchmark: benchmarks.Benchmark, queries, documents, mesh=None, depth: int = bias.LISTED[-1]
+) -> Result:
+    """Every number of a benchmark from its embeddings, and the `depth` best documents."""
+    asked = benchmarks.asked(benchmark)
+    found = search.search(
+        queries,
+        documents,
+        benchmark.relevant,
+        asked.corpus,
+        min(depth, len(documents)),
+        benchmark.excluded,
+        mesh,
     )
+    values = summary.values(asked, found.own, found.pooled)
+    values.pooled.update(summary.listed(asked, queries, documents, found.top, benchmark.parallel))
     counts = {'queries': len(queries), 'documents': len(documents)}
-    numbers = {'benchmark': benchmark.name, 'counts': counts} | numbers
-    return Result(benchmark, numbers, queries, documents, pooled)
+    numbers = {'benchmark': benchmark.name, 'counts': counts} | summary.summarise(asked, values)
+    return Result(benchmark, numbers, values, found.pooled, found.top)
 
 
 def flat(results: dict[str, Result]) -> dict[str, float]:
@@ -89,12 +122,8 @@ def flat(results: dict[str, Result]) -> dict[str, float]:
 
 
 def save(result: Result, folder: pathlib.Path, step: int) -> None:
-    """Writes FOLDER/<benchmark>.json, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f'{result.benchmark.name}.json'
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps({'step': step} | result.numbers, indent=1))
-    os.replace(partial, path)
+    """Writes FOLDER/<benchmark>.json, and the values of every query beside it."""
+    results.save(folder, result.benchmark, {'step': step} | result.numbers, result.values)
 
 
 def table(numbers: dict, step: int) -> str:
@@ -123,41 +152,59 @@ def table(numbers: dict, step: int) -> str:
     return '\n'.join(lines)
 
 
-def write_run(result: Result, path: pathlib.Path, depth: int) -> dict[str, float]:
-    """Writes the pooled ranking to `depth` as a TREC run, and its qrels beside it.
+def write_run(result: Result, path: pathlib.Path) -> dict[str, float]:
+    """Writes the pooled ranking as a TREC run as deep as it is, and its qrels beside it.
 
-    Returns the numbers that trec_eval gives for these files: documents below `depth` count as
+    Returns the numbers that trec_eval gives for these files: documents below that depth count as
     not found, which is why `map` can be a little lower than at full depth.
     """
-    depth = min(depth, len(result.documents))
-    _, top = search.top_k(result.queries, result.documents, depth)
-    benchmarks.write_run(path, result.benchmark, np.asarray(top), 'hbt')
-    benchmarks.write_qrels(path.with_suffix('.qrels'), result.benchmark)
+    benchmark, depth = result.benchmark, result.top.shape[1]
+    ids = benchmark.queries.ids, benchmark.documents.ids
+    trec.write_run(path, *ids, result.top, 'hbt')
+    trec.write_qrels(path.with_suffix('.qrels'), *ids, benchmark.relevant, benchmark.grades)
+    ranks = np.where(result.ranks > depth, metrics.UNFOUND, result.ranks)
     return {
         'depth': depth,
-        'map': metrics.mean(metrics.average_precision(result.pooled, depth)),
-        'mrr': metrics.mean(metrics.reciprocal_rank(result.pooled, depth)),
-        'recall@1': metrics.mean(metrics.recall(result.pooled, 1)),
-        'recall@10': metrics.mean(metrics.recall(result.pooled, min(10, depth))),
+        'map': metrics.mean(metrics.average_precision(ranks)),
+        'mrr': metrics.mean(metrics.reciprocal_rank(ranks)),
+        'recall@1': metrics.mean(metrics.recall(ranks, 1)),
+        'recall@10': metrics.mean(metrics.recall(ranks, 10)),
     }
+
+
+def subject(given) -> tuple[config.Config, tokenizers.Tokenizer, typing.Any, int, pathlib.Path]:
+    """What is evaluated: (config, tokenizer, parameters, step, folder of results)."""
+    replicated = sharding.replicated(sharding.make_mesh())
+    if given.model:
+        if given.workdir or not given.out:
+            raise ValueError('--model: expected --out with it and no --workdir')
+        model = pipeline.read(given.model)
+        params = jax.device_put(model.params, replicated)
+        return model.config, model.tokenizer, params, 0, pathlib.Path(given.out)
+    if not given.workdir:
+        raise ValueError('expected --workdir=DIR of a run, or --model=NAME, got neither')
+    workdir = pathlib.Path(given.workdir)
+    c = config.load(workdir / 'config.json')
+    tokenizer = tokenizers.Tokenizer.from_file(str(workdir / 'tokenizer.json'))
+    step, params = checkpoint.read(workdir, given.step, replicated)
+    folder = pathlib.Path(given.out) if given.out else workdir / 'results' / str(step)
+    return c, tokenizer, params, step, folder
 
 
 def main(_) -> None:
     given = flags.FLAGS
-    workdir = pathlib.Path(given.workdir)
-    c = config.load(workdir / 'config.json')
+    c, tokenizer, params, step, folder = subject(given)
     names = tuple(given.benchmark or c.eval.benchmarks)
+    if not names:
+        raise ValueError('--benchmark: expected at least one, got none')
     c.eval = dataclasses.replace(c.eval, benchmarks=names, root=given.data or c.eval.root)
     if given.run_file and len(names) != 1:
         raise ValueError(f'--run_file: expected one --benchmark, got {", ".join(names)}')
-    mesh = sharding.make_mesh()
-    run = make(c, tokenizers.Tokenizer.from_file(str(workdir / 'tokenizer.json')), mesh)
-    step, params = checkpoint.read(workdir, given.step, sharding.replicated(mesh))
-    results = run(params)
-    folder = pathlib.Path(given.out) if given.out else workdir / 'results' / str(step)
-    for result in results.values():
+    found = make(c, tokenizer, sharding.make_mesh(), given.run_depth)(params)
+    for result in found.values():
+        result.numbers['model'] = given.model or given.workdir
         if given.run_file:
-            numbers = write_run(result, pathlib.Path(given.run_file), given.run_depth)
+            numbers = write_run(result, pathlib.Path(given.run_file))
             result.numbers['run'] = {'file': given.run_file} | numbers
         save(result, folder, step)
         print(table(result.numbers, step))
@@ -165,11 +212,11 @@ def main(_) -> None:
 
 if __name__ == '__main__':
     flags.DEFINE_string('workdir', None, 'directory of the run')
+    flags.DEFINE_string('model', None, 'or: a model directory, or the name of one on the hub')
     flags.DEFINE_multi_string('benchmark', None, "repeatable; none: those of the run's config")
     flags.DEFINE_string('data', None, "folder of the benchmark's files; none: eval.root of the run")
     flags.DEFINE_string('out', None, 'where <benchmark>.json goes; none: WORKDIR/results/<step>')
     flags.DEFINE_string('step', 'latest', 'latest, best, or the number of a kept step')
     flags.DEFINE_string('run_file', None, 'writes the pooled ranking as a TREC run, .qrels beside')
-    flags.DEFINE_integer('run_depth', RUN_DEPTH, 'documents a query in the run file')
-    flags.mark_flags_as_required(['workdir'])
+    flags.DEFINE_integer('run_depth', bias.LISTED[-1], 'documents a query in the run file')
     log.program(main)

@@ -1,6 +1,6 @@
-"""Models by name: a path, or a repository of the Hugging Face hub.
+"""Models and data sets by name: a path, or a repository of the Hugging Face hub.
 
-Hides the hub, its cache and its revisions. Called by whatever takes the name of a model.
+Hides the hub, its cache and its revisions. Called by whatever takes such a name.
 """
 
 import pathlib
@@ -77,3 +77,19 @@ def complete(name: str, folder: pathlib.Path) -> pathlib.Path:
     if all((folder / shard).is_file() for shard in shards):
         return folder
     return download(name, tuple(shards))
+
+
+def data(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
+    """The hub's snapshot of the files of a data set that match, or what the cache has of them."""
+    try:
+        found = huggingface_hub.snapshot_download(
+            name, repo_type='dataset', allow_patterns=list(patterns)
+        )
+    except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
+        cause = error.__cause__ or error
+        raise ValueError(
+            f'{name!r}: expected a data set of the Hugging Face hub, got from the hub '
+            f'{type(cause).__name__}: {files.first_line(cause)}. With a network: '
+            f'`hf download --repo-type dataset {name} --local-dir DIR`, then pass DIR'
+        ) from error
+    return pathlib.Path(found)

@@ -1,151 +1,246 @@
-"""Exact search with float32 scores: ranks of the relevant documents, and the top k.
+"""Exact search with float32 scores: ranks of the relevant documents by counting, and the top k.
 
-Hides the blocks of queries, the counting that needs no sort, and the one rule for ties: a
-document is above another if its score is greater, or equal and its index smaller.
-Called by `hbt.evaluate`.
+Hides devices and blocks: queries and documents are split over the devices of all hosts, and
+documents may lie in a file larger than memory. One rule for ties: a document is above another if
+its score is greater, or equal and its index smaller. Called by `evaluate`.
 """
 
 import functools
-from collections.abc import Callable
+import mmap
+import typing
+from collections import abc
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-SCORES_HELD = 2**26  # in one block: 256 MiB
-QUERIES_HELD = 1024  # in one block: more are no faster
+from hbt import counting, sharding
+
+HELD = 2**15  # documents of a device at a time
+SCORES_HELD = 2**21  # of a device at a time: 8 MiB, which stay in a cache
+STRIP = 64  # documents of a device come in multiples of this
+GROWTH = 4  # queries are grouped by their number of relevant documents: 1, 2-4, 5-16, ...
 
 
-def ranks(
-    queries: Float[Array | np.ndarray, 'q d'],
-    documents: Float[Array | np.ndarray, 'n e'],
-    relevant: Int[Array | np.ndarray, 'q r'],
-    corpus: Int[Array | np.ndarray, ' n'],
-) -> tuple[Int[Array, 'q r'], Int[Array, 'q r']]:
-    """1-based ranks of the relevant documents, by dot product: (own, pooled).
+class Found(typing.NamedTuple):
+    """What a search gives, for query i and its j-th relevant document, or its j-th best one."""
 
-    `relevant` holds document indices, -1 for padding (rank 0); `corpus` the language code of
-    each document. `own` counts the documents of the relevant one's language, `pooled` all.
-    Raises ValueError if e is not d, if an index is no document, if anything is not finite.
+    own: Int[np.ndarray, 'q r']  # 1-based rank among the documents of its language; 0: padding
+    pooled: Int[np.ndarray, 'q r']  # among all documents
+    scores: Float[np.ndarray, 'q k']  # of the best documents, the best first
+    top: Int[np.ndarray, 'q k']  # their indices; -1 where fewer than k are not excluded
+
+
+def search(
+    queries: Float[np.ndarray, 'q d'],
+    documents: Float[np.ndarray, 'n e'],
+    relevant: Int[np.ndarray, 'a r'],
+    corpus: Int[np.ndarray, ' m'],
+    k: int = 0,
+    excluded: Int[np.ndarray, 'b x'] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
+) -> Found:
+    """Ranks of the relevant documents and the k best of all, by dot product.
+
+    `documents` may be a memory-mapped `.npy` file: it is read in pieces, which are not kept.
+    `relevant` and `excluded` hold document indices, then -1 as padding; `corpus` the language code
+    of each document. Documents that are excluded for a query are nowhere in its ranking.
+    Several hosts call this together, with equal arguments, and get equal results.
+    Raises ValueError for embeddings that are not finite or do not fit each other, for an index
+    that is no document, and for k beyond the number of documents.
     """
-    queries, documents = _checked(queries, documents)
-    if relevant.size and not -1 <= int(relevant.min()) <= int(relevant.max()) < len(documents):
-        raise ValueError(
-            f'relevant: expected document indices below {len(documents)}, or -1, '
-            f'got {relevant.min()} to {relevant.max()}'
-        )
-    integers = jnp.asarray(relevant, jnp.int32), jnp.asarray(corpus, jnp.int32)
-    own, pooled, overflows = _ranks(queries, documents, *integers)
-    _check_scores(overflows)
-    return own, pooled
+    mesh = mesh or sharding.make_mesh()
+    excluded = np.zeros((len(queries), 0), np.int32) if excluded is None else excluded
+    queries = np.asarray(queries, np.float32)
+    _check(queries, documents, relevant, excluded, corpus, k)
+    layout = _layout(len(documents), mesh)
+    groups = list(_groups(relevant))
+    inputs = [
+        _place(queries[i], relevant[i, :r], corpus, excluded[i], layout, mesh) for i, r in groups
+    ]
+    states = [_empty(x, k, mesh) for x in inputs]
+    if not layout.resident:
+        states = _collect(inputs, states, documents, relevant, layout, mesh)
+    step = counting.compiled(mesh, layout, collect=layout.resident, count=True)
+    states = _stream(step, inputs, states, documents, corpus, layout, mesh)
+    return _results(groups, states, relevant, k, mesh)
 
 
-def top_k(
-    queries: Float[Array | np.ndarray, 'q d'], documents: Float[Array | np.ndarray, 'n e'], k: int
-) -> tuple[Float[Array, 'q k'], Int[Array, 'q k']]:
-    """The k best documents of each query, the best first: (scores, indices).
-
-    Raises ValueError if e is not d, if there are fewer than k documents, if anything is not
-    finite.
-    """
-    queries, documents = _checked(queries, documents)
-    if not 0 < k <= len(documents):
-        raise ValueError(f'k: expected 1 to {len(documents)} (the documents), got {k}')
-    scores, indices, overflows = _top_k(queries, documents, k)
-    _check_scores(overflows)
-    return scores, indices
-
-
-def _checked(
-    queries: Float[Array | np.ndarray, 'q d'], documents: Float[Array | np.ndarray, 'n e']
-) -> tuple[Float[Array, 'q d'], Float[Array, 'n d']]:
-    """Both in float32. Annotated e and compared here, so that a user gets the reason."""
-    queries, documents = (jnp.asarray(x, jnp.float32) for x in (queries, documents))
+def _check(queries, documents, relevant, excluded, corpus, k) -> None:
     for name, vectors in (('queries', queries), ('documents', documents)):
         if not len(vectors):
             raise ValueError(f'{name}: expected at least one embedding, got none')
-        strange = int((~jnp.isfinite(vectors)).any(axis=1).sum())
-        if strange:
-            raise ValueError(
-                f'{name}: expected finite embeddings, got NaN or infinity '
-                f'in {strange} of {len(vectors)}'
-            )
     if queries.shape[1] != documents.shape[1]:
         raise ValueError(
             'queries and documents: expected embeddings of one dimension, '
             f'got {queries.shape[1]} and {documents.shape[1]}'
         )
-    return queries, documents
+    n = len(documents)
+    for name, rows in (('relevant', relevant), ('excluded', excluded)):
+        if len(rows) != len(queries):
+            raise ValueError(f'{name}: expected {len(queries)} rows, got {len(rows)}')
+        if rows.size and not -1 <= rows.min() <= rows.max() < n:
+            raise ValueError(
+                f'{name}: expected document indices below {n}, or -1, '
+                f'got {rows.min()} to {rows.max()}'
+            )
+    if len(corpus) != n:
+        raise ValueError(f'corpus: expected the languages of {n} documents, got {len(corpus)}')
+    if not 0 <= k <= n:
+        raise ValueError(f'k: expected 0 to {n} (the documents), got {k}')
+    _check_finite('queries', queries, 0, len(queries))
 
 
-def _check_scores(overflows: Int[Array, ' q']) -> None:
-    count = int(np.asarray(overflows).sum(dtype=np.int64))
-    if count:
-        raise ValueError(f'scores: expected finite dot products, got {count} beyond float32')
-
-
-@jax.jit
-def _ranks(queries: Array, documents: Array, relevant: Array, corpus: Array) -> tuple[Array, ...]:
-    def block(rows: tuple[Array, ...]) -> tuple[Array, ...]:
-        queries, relevant = rows
-        scores = _scores(queries, documents)  # b n
-        targets = jnp.take_along_axis(scores, relevant, axis=1)  # b r
-        # One query at a time: its scores stay in the cache while r documents are counted.
-        counts = jax.lax.map(
-            lambda row: _above(*row, corpus), (scores, targets, relevant, corpus[relevant])
+def _check_finite(name: str, vectors: Float[np.ndarray, 'n d'], start: int, count: int) -> None:
+    """Where the sum of squares is finite in float32, so is every dot product (Cauchy-Schwarz)."""
+    with np.errstate(over='ignore', invalid='ignore'):
+        if np.isfinite(np.vdot(vectors, vectors)):
+            return
+    strange = ~np.isfinite(vectors).all(axis=1)
+    if strange.any():
+        raise ValueError(
+            f'{name}: expected finite embeddings, got NaN or infinity, '
+            f'first in row {start + int(strange.argmax())} of {count}'
         )
-        return *counts, _overflows(scores)
-
-    own, pooled, overflows = _in_blocks(block, (queries, relevant), len(documents))
-    present = relevant >= 0
-    return jnp.where(present, 1 + own, 0), jnp.where(present, 1 + pooled, 0), overflows
-
-
-def _above(
-    scores: Float[Array, ' n'],
-    targets: Float[Array, ' r'],
-    relevant: Int[Array, ' r'],
-    language: Int[Array, ' r'],
-    corpus: Int[Array, ' n'],
-) -> tuple[Int[Array, ' r'], Int[Array, ' r']]:
-    """How many documents of one query are above each relevant one: (of its language, of all)."""
-    index = jnp.arange(len(scores), dtype=relevant.dtype)
-    earlier = index[None] < relevant[:, None]  # r n
-    tied = scores[None] == targets[:, None]
-    above = (scores[None] > targets[:, None]) | (tied & earlier)
-    own = above & (corpus[None] == language[:, None])
-    return own.sum(axis=1), above.sum(axis=1)
+    raise ValueError(
+        f'{name}: expected embeddings whose squares are within float32, '
+        f'got values up to {np.abs(vectors).max():.3g}'
+    )
 
 
-@functools.partial(jax.jit, static_argnames='k')
-def _top_k(queries: Array, documents: Array, k: int) -> tuple[Array, ...]:
-    def block(rows: tuple[Array]) -> tuple[Array, ...]:
-        scores = _scores(*rows, documents)
-        scores = jnp.where(scores == 0, 0.0, scores)  # `lax.top_k` puts -0.0 below 0.0
-        return *jax.lax.top_k(scores, k), _overflows(scores)
-
-    return _in_blocks(block, (queries,), len(documents))
-
-
-def _scores(queries: Float[Array, 'b d'], documents: Float[Array, 'n d']) -> Float[Array, 'b n']:
-    # By default a TPU multiplies float32 matrices in bfloat16, which makes ties.
-    return jnp.matmul(queries, documents.T, precision=jax.lax.Precision.HIGHEST)
+def _layout(documents: int, mesh: jax.sharding.Mesh) -> counting.Layout:
+    resident = documents <= HELD * mesh.size
+    part = -(-documents // mesh.size) if resident else HELD
+    part = -(-part // STRIP) * STRIP
+    assert part <= 2**15, 'two counts share 32 bits'
+    return counting.Layout(
+        resident, part, part * mesh.size, max(1, SCORES_HELD // (part * mesh.size))
+    )
 
 
-def _overflows(scores: Float[Array, 'b n']) -> Int[Array, ' b']:
-    return (~jnp.isfinite(scores)).sum(axis=1)
+def _groups(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[Int[np.ndarray, ' g'], int]]:
+    """Queries with similarly many relevant documents, and the most that one of them has."""
+    counts = (relevant >= 0).sum(axis=1)
+    if not (relevant[np.arange(relevant.shape[1]) < counts[:, None]] >= 0).all():
+        raise ValueError('relevant: expected the document indices of a row before its padding')
+    bucket = np.ceil(np.log(np.maximum(counts, 1)) / np.log(GROWTH)).astype(int)
+    for value in np.unique(bucket):
+        rows = np.flatnonzero(bucket == value)
+        yield rows, int(counts[rows].max())
 
 
-def _in_blocks(
-    function: Callable[[tuple[Array, ...]], tuple[Array, ...]],
-    rows: tuple[Array, ...],
-    documents: int,
-) -> tuple[Array, ...]:
-    """Maps blocks of rows, the last padded with zeros, so that one block's scores fit in memory."""
-    count = len(rows[0])
-    size = max(1, min(count, QUERIES_HELD, SCORES_HELD // documents))
-    padded = [jnp.pad(x, ((0, -count % size), (0, 0))) for x in rows]
-    blocks = tuple(x.reshape(-1, size, x.shape[1]) for x in padded)  # blocks b ...
-    results = jax.lax.map(function, blocks)
-    return tuple(x.reshape(-1, *x.shape[2:])[:count] for x in results)
+def _place(queries, relevant, corpus, excluded, layout: counting.Layout, mesh) -> counting.Queries:
+    """The group on the devices. Padding asks for nothing and excludes nothing."""
+    step = layout.rows * mesh.size
+    size = -(-len(queries) // step) * step if len(queries) > step else len(queries)
+    size = -(-size // mesh.size) * mesh.size
+    languages = np.where(relevant >= 0, corpus[relevant], -2) if relevant.size else relevant
+
+    def put(x, fill, dtype):
+        padded = np.full((size, x.shape[1]), fill, dtype)
+        padded[: len(x)] = x
+        return _split(padded, mesh)
+
+    integers = (put(x, -1, np.int32) for x in (relevant, languages, excluded))
+    return counting.Queries(put(queries, 0, np.float32), *integers)
+
+
+def _split(array: np.ndarray, mesh) -> Array:
+    return jax.make_array_from_callback(array.shape, sharding.split(mesh), array.__getitem__)
+
+
+def _empty(queries: counting.Queries, k: int, mesh) -> counting.State:
+    rows, width = queries.relevant.shape
+
+    def full(columns, value, dtype):
+        return _split(np.full((rows, columns), value, dtype), mesh)
+
+    return counting.State(
+        full(width, 0, np.float32),
+        full(width, 0, np.int32),
+        full(width, 0, np.int32),
+        full(k, -np.inf, np.float32),
+        full(k, -1, np.int32),
+    )
+
+
+def _collect(
+    inputs, states, documents, relevant, layout: counting.Layout, mesh
+) -> list[counting.State]:
+    """Scores of the relevant documents alone, in blocks of the same shape.
+
+    One shape, so that a document has the same score, bit for bit, as among all others.
+    """
+    known = np.unique(relevant[relevant >= 0])
+    step = counting.compiled(mesh, layout, collect=True, count=False)
+    packed = [
+        x._replace(relevant=_packed(x.relevant, known, mesh), excluded=x.excluded[:, :0])
+        for x in inputs
+    ]
+    wanted = documents[known]
+    return _stream(step, packed, states, wanted, np.zeros(len(known), np.int32), layout, mesh)
+
+
+def _packed(relevant: Array, known: Int[np.ndarray, ' u'], mesh) -> Array:
+    """The same places among the documents `known`."""
+    places = np.asarray(_everywhere(mesh)(relevant))
+    return _split(np.where(places >= 0, np.searchsorted(known, places), -1).astype(np.int32), mesh)
+
+
+def _stream(
+    step, inputs, states, documents, corpus, layout: counting.Layout, mesh
+) -> list[counting.State]:
+    """Passes the documents through `step`; the next ones are read while it computes."""
+    n, dim = documents.shape
+    place = sharding.split(mesh)
+    for start in range(0, n, layout.block):
+
+        def read(index, start=start):
+            rows = index[0]
+            first, last = start + (rows.start or 0), start + (rows.stop or layout.block)
+            part = np.full((last - first, dim), np.nan, np.float32)  # NaN is above nothing
+            real = _rows(documents, first, min(last, n))
+            _check_finite('documents', real, first, n)
+            part[: len(real)] = real
+            return part
+
+        block = jax.make_array_from_callback((layout.block, dim), place, read)
+        codes = np.full(layout.block, -1, np.int32)
+        codes[: min(layout.block, n - start)] = corpus[start : start + layout.block]
+        codes = _split(codes, mesh)
+        jax.block_until_ready(states)
+        first = np.int32(start)
+        states = [step(s, x, block, codes, first) for s, x in zip(states, inputs, strict=True)]
+    return states
+
+
+def _rows(documents: Float[np.ndarray, 'n d'], start: int, stop: int) -> Float[np.ndarray, 'm d']:
+    """Rows as float32. Of a memory-mapped file through a map of their own, which is closed."""
+    stop = max(start, stop)
+    if isinstance(documents, np.memmap) and isinstance(documents.base, mmap.mmap):
+        if documents.flags.c_contiguous and stop > start:
+            offset = documents.offset + start * documents.strides[0]
+            shape = (stop - start, documents.shape[1])
+            return np.array(
+                np.memmap(documents.filename, documents.dtype, 'r', offset, shape), np.float32
+            )
+    return np.asarray(documents[start:stop], np.float32)
+
+
+def _results(groups, states, relevant, k: int, mesh) -> Found:
+    count = len(relevant)
+    ranks = (np.zeros(relevant.shape, np.int32) for _ in range(2))
+    found = Found(*ranks, np.zeros((count, k), np.float32), np.zeros((count, k), np.int32))
+    for (rows, width), state in zip(groups, states, strict=True):
+        state = counting.State(*(np.asarray(x)[: len(rows)] for x in _everywhere(mesh)(state)))
+        present = relevant[rows, :width] >= 0
+        found.own[rows, :width] = np.where(present, 1 + state.own, 0)
+        found.pooled[rows, :width] = np.where(present, 1 + state.pooled, 0)
+        found.scores[rows] = state.scores
+        found.top[rows] = np.where(np.isneginf(state.scores), -1, state.top)
+    return found
+
+
+@functools.cache
+def _everywhere(mesh):
+    return jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))

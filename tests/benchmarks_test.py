@@ -158,35 +158,6 @@ def test_equal_sentences_of_two_paragraphs_stay_two_documents(tmp_path):
     assert texts.count('One fish. ') == 2
 
 
-def test_trec_files_hold_what_was_ranked_with_falling_scores(tmp_path):
-    benchmark = make_two_languages(tmp_path)
-    benchmarks.write_qrels(tmp_path / 'a.qrels', benchmark)
-    assert (tmp_path / 'a.qrels').read_text().splitlines()[:3] == [
-        'q:de:k2 0 d:en:00000:0000 1',
-        'q:de:k2 0 d:de:00000:0000 1',
-        'q:en:k1 0 d:en:00000:0001 1',
-    ]
-    benchmarks.write_run(tmp_path / 'a.run', benchmark, np.array([[0, 5]] * 3), 'tag')
-    assert (tmp_path / 'a.run').read_text().splitlines()[:3] == [
-        'q:de:k2 Q0 d:en:00001:0001 1 2 tag',
-        'q:de:k2 Q0 d:de:00000:0000 2 1 tag',
-        'q:en:k1 Q0 d:en:00001:0001 1 2 tag',
-    ]
-    assert not list(tmp_path.glob('*.tmp'))
-
-
-def test_a_run_of_something_else_is_refused(tmp_path):
-    benchmark = make_two_languages(tmp_path)
-    for top, tag, message in (
-        (np.array([[0]] * 3), 'a tag', 'without whitespace'),
-        (np.array([[0]] * 2), 'tag', 'expected 3 ranked queries, got 2'),
-        (np.array([[6]] * 3), 'tag', r'in \[0, 6\), got 6 to 6'),
-        (np.array([[-1]] * 3), 'tag', r'got -1 to -1'),
-    ):
-        with pytest.raises(ValueError, match=message):
-            benchmarks.write_run(tmp_path / 'a.run', benchmark, top, tag)
-
-
 def test_an_unknown_benchmark_lists_the_known(tmp_path):
     with pytest.raises(ValueError, match="one of xquad_r, mlqa_r.*, got 'xquad'"):
         benchmarks.load('xquad', tmp_path)

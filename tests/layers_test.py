@@ -8,12 +8,15 @@ import hbt
 LAYERS = (
     {
         *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests'),
-        *('nn', 'attention', 'packing'),
+        *('nn', 'attention', 'packing', 'languages', 'collection', 'statistics'),
     },
-    {'sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint', 'benchmarks'},
-    {'batches', 'hf', 'hub', 'vocabulary', 'search'},
-    {'sampler', 'prepare', 'pipeline'},
-    {'train', 'embed'},
+    {
+        *('sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
+        *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
+    },
+    {'batches', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
+    {'sampler', 'prepare', 'pipeline', 'benchmarks'},
+    {'train', 'embed', 'results'},
     {'evaluate', 'export', 'trim'},
     {'main'},
 )

@@ -1,14 +1,16 @@
-import json
 import math
 
+import hypothesis
+import hypothesis.strategies as st
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hbt import metrics
+from hbt import metrics, trec
 
-# Two relevant documents at 1 and 4, in any order; one at 3; none.
-RANKS = np.array([[4, 1], [3, 0], [0, 0]], np.int32)
+# Two relevant documents at 1 and 4, in any order; one at 3; none; one that is not ranked.
+RANKS = np.array([[4, 1], [3, 0], [0, 0], [metrics.UNFOUND, 0]], np.int32)
 
 
 def check(values, expected):
@@ -16,33 +18,49 @@ def check(values, expected):
 
 
 def test_average_precision_divides_by_all_relevant_documents_also_with_a_cut_off():
-    check(metrics.average_precision(RANKS), [(1 + 2 / 4) / 2, 1 / 3, math.nan])
-    check(metrics.average_precision(RANKS, 3), [1 / 2, 1 / 3, math.nan])
-    check(metrics.average_precision(RANKS, 2), [1 / 2, 0, math.nan])
+    check(metrics.average_precision(RANKS), [(1 + 2 / 4) / 2, 1 / 3, math.nan, 0])
+    check(metrics.average_precision(RANKS, 3), [1 / 2, 1 / 3, math.nan, 0])
+    check(metrics.average_precision(RANKS, 2), [1 / 2, 0, math.nan, 0])
 
 
 def test_reciprocal_rank_is_of_the_first_relevant_document():
-    check(metrics.reciprocal_rank(RANKS), [1, 1 / 3, math.nan])
-    check(metrics.reciprocal_rank(RANKS, 2), [1, 0, math.nan])
+    check(metrics.reciprocal_rank(RANKS), [1, 1 / 3, math.nan, 0])
+    check(metrics.reciprocal_rank(RANKS, 2), [1, 0, math.nan, 0])
 
 
-def test_recall_is_the_share_found():
-    check(metrics.recall(RANKS, 1), [1 / 2, 0, math.nan])
-    check(metrics.recall(RANKS, 4), [1, 1, math.nan])
+def test_recall_is_the_share_found_and_success_whether_any_is():
+    check(metrics.recall(RANKS, 1), [1 / 2, 0, math.nan, 0])
+    check(metrics.recall(RANKS, 4), [1, 1, math.nan, 0])
+    check(metrics.success(RANKS, 1), [1, 0, math.nan, 0])
+    check(metrics.success(RANKS, 3), [1, 1, math.nan, 0])
+
+
+def test_r_precision_looks_at_as_many_documents_as_are_relevant():
+    check(metrics.r_precision(RANKS), [1 / 2, 0, math.nan, 0])
+    check(metrics.r_precision(np.array([[2, 1], [1, 0]])), [1, 1])
 
 
 def test_ndcg_is_1_for_the_best_ranking_and_discounts_by_the_logarithm():
     check(metrics.ndcg(np.array([[2, 1, 3]], np.int32), 2), [1])
     ideal = 1 + 1 / math.log2(3)
-    check(metrics.ndcg(RANKS, 10), [(1 + 1 / math.log2(5)) / ideal, 1 / 2, math.nan])
+    expected = [(1 + 1 / math.log2(5)) / ideal, 1 / 2, math.nan, 0]
+    check(metrics.ndcg(RANKS, 10), expected)
+    check(metrics.ndcg(RANKS), expected)
 
 
-def test_rank_distance_is_from_the_first_to_the_last_relevant_document():
-    check(metrics.rank_distance(RANKS), [3, 0, math.nan])
+def test_ndcg_gains_are_the_grades():
+    found = metrics.ndcg(np.array([[2, 1]]), 10, np.array([[3, 1]]))
+    check(found, [(1 + 3 / math.log2(3)) / (3 + 1 / math.log2(3))])
 
 
 def test_ranks_may_be_on_the_device():
     check(metrics.average_precision(jnp.asarray(RANKS)), metrics.average_precision(RANKS))
+
+
+def test_no_columns_of_relevant_documents_are_no_scores():
+    none = np.zeros((2, 0), np.int32)
+    for score in metrics.SCORES.values():
+        assert np.isnan(score(none)).all()
 
 
 def test_the_mean_passes_over_queries_without_relevant_documents():
@@ -50,75 +68,81 @@ def test_the_mean_passes_over_queries_without_relevant_documents():
     assert math.isnan(metrics.mean(np.array([math.nan])))
 
 
-def summarise_two_languages():
-    """Queries x1 (answered in x and y), x2 (in x only), y1 (in x and y)."""
-    return metrics.summarise(
-        own=np.array([[1, 2], [4, 0], [5, 1]], np.int32),
-        pooled=np.array([[1, 3], [6, 0], [9, 2]], np.int32),
-        query_language=['x', 'x', 'y'],
-        relevant_language=np.array([['x', 'y'], ['x', 'y'], ['x', 'y']]),
-        languages=['x', 'y'],
-    )
+# Ours, and what trec_eval and ir_measures call it.
+MEASURES = [
+    ('map', 'AP', metrics.average_precision),
+    ('map_cut_2', 'AP@2', lambda x: metrics.average_precision(x, 2)),
+    ('map_cut_10', 'AP@10', lambda x: metrics.average_precision(x, 10)),
+    ('recip_rank', 'RR', metrics.reciprocal_rank),
+    ('recall_1', 'R@1', lambda x: metrics.recall(x, 1)),
+    ('recall_10', 'R@10', lambda x: metrics.recall(x, 10)),
+    ('success_1', 'Success@1', lambda x: metrics.success(x, 1)),
+    ('success_10', 'Success@10', lambda x: metrics.success(x, 10)),
+    ('Rprec', 'Rprec', metrics.r_precision),
+]
+GRADED = [
+    ('ndcg', 'nDCG', None),
+    ('ndcg_cut_2', 'nDCG@2', 2),
+    ('ndcg_cut_10', 'nDCG@10', 10),
+]
 
 
-def test_a_query_without_an_answer_in_the_corpus_language_is_dropped_from_that_pair():
-    pairs = summarise_two_languages()['pairs']
-    assert {pair: row['queries'] for pair, row in pairs.items()} == {
-        'x-x': 2,
-        'x-y': 1,
-        'y-x': 1,
-        'y-y': 1,
-    }
-    assert pairs['x-y']['map'] == 1 / 2
-    assert pairs['x-x']['map'] == (1 + 1 / 4) / 2
+@st.composite
+def runs(draw):
+    """A run and its judgements: with ties, queries that are missing or without an answer."""
+    documents = [f'd{i}' for i in range(draw(st.integers(1, 30)))]
+    queries = [f'q{i}' for i in range(draw(st.integers(1, 6)))]
+    subset = st.lists(st.sampled_from(documents), unique=True)
+    score = st.sampled_from([-1.0, 0.0, 0.5, 0.5, 1.0, 2.0])
+    run, qrels = {}, {}
+    for query in queries:
+        qrels[query] = {d: draw(st.integers(0, 3)) for d in draw(subset)} or {'d0': 0}
+        listed = {d: draw(score) for d in draw(subset)}
+        if listed:
+            run[query] = listed
+    return run, qrels
 
 
-def test_mono_cross_and_multi_are_macro_averages_over_pairs_and_query_languages():
-    tree = summarise_two_languages()
-    check(tree['metrics']['mono']['map'], ((1 + 1 / 4) / 2 + 1) / 2)
-    check(tree['metrics']['cross']['map'], (1 / 2 + 1 / 5) / 2)
-    x, y = ((1 + 2 / 3) / 2 + 1 / 6) / 2, (1 / 2 + 2 / 9) / 2
-    check(tree['metrics']['multi']['map'], (x + y) / 2)
-    check(tree['metrics']['multi']['rank_distance'], ((2 + 0) / 2 + 7) / 2)
-    check(tree['languages']['x']['multi']['map'], x)
-    check(tree['languages']['y']['cross']['map'], 1 / 5)
-    assert list(tree['languages']['x']['mono']) == ['map', 'mrr', 'recall@1', 'recall@10']
+def untied(run):
+    """The same rankings in trec_eval's order, with scores that fall strictly."""
+    ordered = {q: sorted(x, key=lambda d: (x[d], d), reverse=True) for q, x in run.items()}
+    return {q: {d: -float(i) for i, d in enumerate(order)} for q, order in ordered.items()}
 
 
-def test_a_single_language_has_no_cross():
-    tree = metrics.summarise(
-        np.array([[1]], np.int32), np.array([[1]], np.int32), ['x'], np.array([['x']]), ['x']
-    )
-    assert set(tree['metrics']) == set(tree['languages']['x']) == {'mono', 'multi'}
-    assert list(tree['pairs']) == ['x-x']
+def padded(ranks):
+    """In one shape, so that nothing is compiled twice."""
+    out = np.zeros((6, 30), np.int32)
+    out[: ranks.shape[0], : ranks.shape[1]] = ranks
+    return out
 
 
-def test_what_no_query_can_answer_is_left_out_and_never_nan():
-    none = np.zeros((2, 1), np.int32)
-    tree = metrics.summarise(none, none, ['x', 'y'], np.array([['x'], ['y']]), ['x', 'y'])
-    assert tree == {'metrics': {}, 'languages': {}, 'pairs': {}}
-    one = np.array([[3], [0]], np.int32)  # x's only query is answered in y; y's is not at all
-    tree = metrics.summarise(one, one, ['x', 'y'], np.array([['y'], ['x']]), ['x', 'y'])
-    assert list(tree['pairs']) == ['x-y'] and list(tree['languages']) == ['x']
-    assert set(tree['metrics']) == {'cross', 'multi'}
-    json.dumps(tree, allow_nan=False)
-
-
-def test_a_perfect_pooled_ranking_reaches_a_recall_at_10_of_10_in_11():
-    languages = 'ar de el en es hi ru th tr vi zh'.split()
-    pooled = np.tile(np.arange(1, 12, dtype=np.int32), (11, 1))
-    tree = metrics.summarise(
-        np.ones_like(pooled), pooled, languages, np.array([languages] * 11), languages
-    )
-    check(tree['metrics']['multi']['recall@10'], 10 / 11)
-    assert tree['metrics']['multi']['map'] == tree['metrics']['cross']['recall@1'] == 1
-    assert len(tree['pairs']) == 121
-
-
-@pytest.mark.parametrize(('documents', 'relevant'), [(13014, 11), (20534, 4)])
-def test_a_random_ranking_has_the_rank_distance_that_chance_gives(documents, relevant):
-    generator = np.random.default_rng(0)
-    rows = [generator.choice(documents, relevant, replace=False) + 1 for _ in range(4000)]
-    expected = (documents + 1) * (relevant - 1) / (relevant + 1)
-    found = metrics.mean(metrics.rank_distance(np.array(rows, np.int32)))
-    assert abs(found / expected - 1) < 0.01
+@hypothesis.given(runs())
+@hypothesis.settings(max_examples=150, deadline=None)
+def test_every_metric_is_that_of_trec_eval_and_of_ir_measures(case):
+    pytrec_eval = pytest.importorskip('pytrec_eval')
+    ir_measures = pytest.importorskip('ir_measures')
+    run, qrels = case
+    names = [name for name, *_ in MEASURES + GRADED if name]
+    wanted = {'.'.join(x.rsplit('_', 1)) if x[-1].isdigit() else x for x in names}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, wanted).evaluate(run)
+    parsed = [ir_measures.parse_measure(other) for _, other, _ in MEASURES + GRADED]
+    others = {}
+    for found in ir_measures.iter_calc(parsed, qrels, run):
+        others[str(found.measure), found.query_id] = found.value
+    # Of equal scores, ir_measures takes the smaller id first in this one; so without ties.
+    for found in ir_measures.iter_calc([ir_measures.parse_measure('RR@2')], qrels, untied(run)):
+        others['RR@2', found.query_id] = found.value
+    ranks, grades = (padded(x) for x in trec.ranks(run, qrels))
+    with jax.enable_x64(True):
+        ours = {other: np.asarray(score(ranks)) for _, other, score in MEASURES}
+        ours['RR@2'] = np.asarray(metrics.reciprocal_rank(ranks, 2))
+        ours |= {other: np.asarray(metrics.ndcg(ranks, k, grades)) for _, other, k in GRADED}
+    for i, query in enumerate(qrels):
+        answerable = any(grade > 0 for grade in qrels[query].values())
+        for name, other, _ in [*MEASURES, *GRADED, (None, 'RR@2', None)]:
+            value = ours[other][i]
+            assert math.isnan(value) == (not answerable)
+            if query in theirs and name:
+                assert abs(np.nan_to_num(value) - theirs[query][name]) < 1e-9, name
+            if answerable:  # ir_measures gives a query that the run lacks 0
+                assert abs(value - others[other, query]) < 1e-6, other

@@ -1,0 +1,83 @@
+import json
+
+import numpy as np
+import pytest
+
+from hbt import benchmarks, collection, evaluate, results, summary
+
+
+def benchmark(texts=('ask', 'frag')):
+    queries = [('q:en:1', 'en', texts[0]), ('q:de:1', 'de', texts[1])]
+    documents = [('d:en:1', 'en', 'x'), ('d:de:1', 'de', 'y'), ('d:de:2', 'de', 'z')]
+    qrels = {query: {'d:en:1': 1, 'd:de:1': 1} for query, _, _ in queries}
+    return benchmarks.assemble(
+        'set:a/b', collection.Collection(queries, documents, qrels, {'q:en:1': '1', 'q:de:1': '1'})
+    )
+
+
+def saved(folder, seed=0, **given):
+    case = benchmark(**given)
+    generator = np.random.default_rng(seed)
+    queries, documents = (generator.standard_normal((n, 4)).astype(np.float32) for n in (2, 3))
+    result = evaluate.score(case, queries, documents)
+    result.numbers['manifest'] = results.manifest(case, {'prefixes': ['', '']})
+    evaluate.save(result, folder, 7)
+    return result, results.load(folder / 'set-a-b.json')
+
+
+def test_a_result_is_read_back_as_it_was_saved(tmp_path):
+    result, found = saved(tmp_path)
+    assert found.numbers == json.loads(json.dumps({'step': 7} | result.numbers))
+    assert found.queries == ['q:en:1', 'q:de:1'] and found.languages == ['de', 'en']
+    assert found.asked.tolist() == [1, 0] and found.questions.tolist() == [0, 0]
+    for side in summary.Values._fields:
+        ours, theirs = getattr(result.values, side), getattr(found.values, side)
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-6)
+    means = {name: np.nanmean(x) for name, x in found.values.pooled.items()}
+    assert means['map'] == pytest.approx(found.numbers['metrics']['multi']['map'])
+
+
+def test_the_manifest_tells_what_the_numbers_depend_on(tmp_path):
+    _, found = saved(tmp_path)
+    manifest = found.numbers['manifest']
+    assert manifest['documents'] == {'de': 2, 'en': 1} and manifest['unanswerable'] == 0
+    assert manifest['prefixes'] == ['', ''] and 'descending' in manifest['ties']
+    assert set(manifest['versions']) == {'python', 'hbt', *results.PACKAGES}
+    assert len(manifest['content']) == 64
+
+
+def test_results_of_other_queries_are_not_compared(tmp_path):
+    _, first = saved(tmp_path / 'a')
+    _, second = saved(tmp_path / 'b', seed=1)
+    results.check_comparable(first, second)
+    _, other = saved(tmp_path / 'c', texts=('ask', 'anders'))
+    with pytest.raises(ValueError, match='c/set-a-b.json: content: expected .* as in .*/a/set'):
+        results.check_comparable(first, other)
+    fewer = second._replace(queries=second.queries[:1])
+    with pytest.raises(ValueError, match=r"got 1; 1 are in one alone, such as \['q:de:1'\]"):
+        results.check_comparable(first, fewer)
+
+
+def test_a_file_that_is_no_result_is_named(tmp_path):
+    saved(tmp_path)
+    path = tmp_path / 'set-a-b.json'
+    with pytest.raises(ValueError, match='none.json: expected the result of an evaluation'):
+        results.load(tmp_path / 'none.json')
+    path.with_suffix('.npz').write_bytes(b'PK')
+    with pytest.raises(ValueError, match='set-a-b.npz: expected values of every query, got 2 byt'):
+        results.load(path)
+    path.write_text('{}')
+    with pytest.raises(ValueError, match='set-a-b.json: expected the result of an evaluation'):
+        results.load(path)
+
+
+def test_a_benchmark_without_anything_relevant_is_refused():
+    rows = [('q:1', 'en', 'x')], [('d:1', 'en', 'y')]
+    with pytest.raises(ValueError, match='x: expected relevant documents, got none'):
+        benchmarks.assemble('x', collection.Collection(*rows, {'q:1': {'d:1': 0}}))
+    with pytest.raises(ValueError, match="expected judgements of its queries, got one of 'q:2'"):
+        benchmarks.assemble('x', collection.Collection(*rows, {'q:2': {'d:1': 1}}))
+    with pytest.raises(ValueError, match='x: documents: expected at least one, got none'):
+        benchmarks.assemble('x', collection.Collection(rows[0], [], {'q:1': {}}))
