@@ -212,7 +212,7 @@ def make_store(c: config.Config, root: pathlib.Path) -> store.Store:
         return store.open(root)
     log.say(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
     try:
-        made = prepare.prepare(c.data, root, c.data.sources)
+        made = prepare.prepare(c.data, root, c.data.sources, processes=0)
     except ValueError as error:
         raise ValueError(
             f'data.sources: {error}; make the store from files of your own with: '

@@ -33,7 +33,7 @@ def prepare(
     data: config.Data,
     out: str | os.PathLike,
     inputs: abc.Sequence[str],
-    processes: int = 0,
+    processes: int = 1,
     method: str = 'forkserver',
 ) -> store.Store:
     """Reads `inputs`, tokenises them once and writes the store `out`, whole or not at all.
