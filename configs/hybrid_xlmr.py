@@ -3,6 +3,7 @@
 python -m hbt.main --config=configs/hybrid_xlmr.py                      hybrid, alpha 0.5
 python -m hbt.main --config=configs/hybrid_xlmr.py:alpha=1              X-X-mono
 python -m hbt.main --config=configs/hybrid_xlmr.py:alpha=0              X-Y
+python -m hbt.main --config=configs/hybrid_xlmr.py:kind=multitask       both in every step
 
 Expected on XQuAD-R, mAP mono / cross / multi and rank distance (paper, tables 1 and 2): hybrid
 .798 / .705 / .593 and 287, X-X .792 / .674 / .547 and 410, X-Y .755 / .700 / .593 and 295.
@@ -30,7 +31,7 @@ SOURCES = (
 
 
 def get_config(arg=None):
-    args = config.parse(arg, alpha=0.5)
+    args = config.parse(arg, alpha=0.5, kind='hybrid')
     return config.Config(
         name='hybrid_xlmr' + args.suffix,
         steps=50_000,
@@ -42,7 +43,7 @@ def get_config(arg=None):
             sources=tuple(f'data/{name}.jsonl.gz' for name in SOURCES),
             tokenizer='FacebookAI/xlm-roberta-base',
         ),
-        sampler=config.Sampler(alpha=args.alpha, languages=LANGUAGES),
+        sampler=config.Sampler(kind=args.kind, alpha=args.alpha, languages=LANGUAGES),
         encoder=config.Encoder(init='FacebookAI/xlm-roberta-base'),
         optim=config.Optim(lr=3e-5, weight_decay=1e-2, warmup=1000),
         eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root='data/lareqa', every=5000),

@@ -10,7 +10,7 @@ from hbt import config
 
 
 def get_config(arg=None):
-    args = config.parse(arg, alpha=0.5)
+    args = config.parse(arg, alpha=0.5, kind='hybrid')
     return config.Config(
         name='scratch_small' + args.suffix,
         steps=1600,
@@ -18,7 +18,7 @@ def get_config(arg=None):
         log_every=50,
         ckpt_every=400,
         data=config.Data(query_length=24, passage_length=64),
-        sampler=config.Sampler(alpha=args.alpha),
+        sampler=config.Sampler(kind=args.kind, alpha=args.alpha),
         encoder=config.Encoder(
             dim=192, layers=2, heads=4, hidden=768, dropout=0.0, attention_dropout=0.0
         ),

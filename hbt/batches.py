@@ -18,7 +18,7 @@ class Plan(typing.NamedTuple):
 
     step: int
     kind: str
-    dataset: int
+    dataset: Int[np.ndarray, ' b']
     groups: Int[np.ndarray, ' b']
     query_language: Int[np.ndarray, ' b']
     passage_language: Int[np.ndarray, ' b']
@@ -31,7 +31,7 @@ class Batch(typing.NamedTuple):
     places: Int[np.ndarray, 't b n']  # of a text, among the embeddings of its device
     numbers: Int[np.ndarray, 't b']  # of a row, in the plan of its task
     query_ids: Int[np.ndarray, 't b']  # equal: the same query, or a translation of it
-    document_ids: Int[np.ndarray, 't b m']  # equal: same document or translation; -1 like no other
+    document_ids: Int[np.ndarray, 't b m']  # equal: same document or translation; -2: absent
 
 
 DIMS = Batch(0, 1, 1, 1, 1)  # the axis of each array that is split over the devices
@@ -146,24 +146,40 @@ def fill(
 def cells(
     c: config.Config, s: store.Store, languages: abc.Sequence[str], task: int, plan: Plan
 ) -> abc.Iterator[Cell]:
-    """The texts of a plan by language; those of slot 2 and up are hard negatives."""
-    dataset, depth = s.datasets[plan.dataset], c.sampler.negatives
-    for slot, tables, classes, asked, limit in (
-        (0, dataset.query, dataset.query_class, plan.query_language, c.data.query_length),
-        (1, dataset.passage, dataset.passage_class, plan.passage_language, c.data.passage_length),
+    """The texts of a plan by dataset and language; those of slot 2 and up are hard negatives."""
+    for slot, side, asked, limit in (
+        (0, 'query', plan.query_language, c.data.query_length),
+        (1, 'passage', plan.passage_language, c.data.passage_length),
     ):
-        for i in np.unique(asked):
-            language, rows = languages[i], np.flatnonzero(asked == i)
-            groups = plan.groups[rows]
-            ids = dataset.base + classes[groups]
-            yield Cell(task, slot, rows, tables[language], groups, ids, limit)
-            if slot == 0 or language not in dataset.negatives:
-                continue
-            table, known = dataset.negatives[language], dataset.negative_class[language]
-            first = table.rows[groups]
-            count = table.rows[groups + 1] - first
-            for number in range(1, 1 + depth):
-                has = count >= number  # a row with more of them shows others in other steps
-                texts = first[has] + (plan.step * depth + number - 1) % count[has]
-                ids = np.where(known[texts] < 0, -1, dataset.base + known[texts])
-                yield Cell(task, 1 + number, rows[has], table, texts, ids, limit)
+        for number, i in np.unique(np.stack([plan.dataset, asked]), axis=1).T:
+            dataset, language = s.datasets[number], languages[i]
+            rows = np.flatnonzero((plan.dataset == number) & (asked == i))
+            table, texts, ids = dataset.texts(side, language, plan.groups[rows])
+            yield Cell(task, slot, rows, table, texts, ids, limit)
+            if slot == 1 and language in dataset.negatives:
+                yield from hard(c, dataset, language, task, plan, rows)
+
+
+def hard(
+    c: config.Config,
+    dataset: store.Dataset,
+    language: str,
+    task: int,
+    plan: Plan,
+    rows: Int[np.ndarray, ' n'],
+) -> abc.Iterator[Cell]:
+    """The hard negatives of rows of a dataset; a row with more of them shows others next time."""
+    links, table, depth = (
+        dataset.negatives[language],
+        dataset.passage[language],
+        c.sampler.negatives,
+    )
+    first = links.rows[plan.groups[rows]]
+    count = links.rows[plan.groups[rows] + 1] - first
+    for number in range(1, 1 + depth):
+        has = np.flatnonzero(count >= number)
+        texts = links.texts[first[has] + (plan.step * depth + number - 1) % count[has]]
+        known = table.lengths[texts] > 0  # a collection may lack a text in some language
+        has, texts = has[known], texts[known]
+        ids = dataset.base + dataset.passage_class[texts]
+        yield Cell(task, 1 + number, rows[has], table, texts, ids, c.data.passage_length)

@@ -41,7 +41,37 @@ class Data:
 class Sampler:
     """How a batch is composed (paper, section 3)."""
 
-    alpha: float = setting(0.5, 'probability of a monolingual batch; 1 is X-X, 0 is X-Y')
+    kind: str = setting(
+        'hybrid',
+        'hybrid: a step has one batch, monolingual or cross-lingual; multitask: it has both',
+    )
+    alpha: float = setting(
+        0.5,
+        'hybrid: probability of a monolingual batch, 1 is X-X and 0 is X-Y; multitask: weight of '
+        'the monolingual loss, the cross-lingual one has the rest',
+    )
+    alpha_points: str = setting(
+        '', 'STEP:ALPHA,STEP:ALPHA: alpha changes with the step, in place of alpha'
+    )
+    alpha_curve: str = setting('linear', 'between two points: linear, cosine, or stairs')
+    mono: str = setting(
+        'one', 'languages of a monolingual batch: one, or mixed: one in each row (LAReQA X-X)'
+    )
+    datasets: str = setting('one', 'datasets of a batch: one, or mixed: every row draws its own')
+    language_power: float = setting(
+        0.0, 'a language is as likely as its size to this power: 0 uniform, 1 by size, 1/T'
+    )
+    language_floor: float = setting(0.0, 'least share of a language in monolingual rows')
+    pair_power: float = setting(0.0, 'an ordered pair is as likely as its size to this power')
+    pair_floor: float = setting(0.0, 'least share of an ordered pair in cross-lingual rows')
+    pairs: str = setting(
+        '', 'QUERY:PASSAGE:WEIGHT, as en:de:2,de:en:1, in place of pair_power; others are not drawn'
+    )
+    cross_first: str = setting(
+        'dataset', 'what is drawn first in a cross-lingual batch: dataset, or pair'
+    )
+    dataset_power: float = setting(1.0, 'a dataset is as likely as its size to this power')
+    dataset_weights: str = setting('', 'NAME:FACTOR,NAME:FACTOR on top of that; without, 1')
     languages: tuple[str, ...] = setting((), 'languages to train on; empty: all of the store')
     negatives: int = setting(0, 'hard negatives taken from every row that has them')
 
@@ -147,6 +177,11 @@ CHOICES = {
     'encoder.dtype': ('float32', 'bfloat16', 'float64'),
     'loss.kind': ('gathered', 'chunked', 'ring'),
     'loss.negatives': ('batch', 'hard'),
+    'sampler.kind': ('hybrid', 'multitask'),
+    'sampler.alpha_curve': ('linear', 'cosine', 'stairs'),
+    'sampler.mono': ('one', 'mixed'),
+    'sampler.datasets': ('one', 'mixed'),
+    'sampler.cross_first': ('dataset', 'pair'),
     'optim.schedule': ('linear', 'cosine', 'constant'),
     'eval.best': tuple(
         f'{setting}.{metric}'
@@ -163,6 +198,11 @@ BOUNDS = {  # setting -> (smallest, largest) value allowed
     'data.query_length': (4, 10**5),
     'data.passage_length': (4, 10**5),
     'sampler.alpha': (0, 1),
+    'sampler.language_power': (0, 1),
+    'sampler.language_floor': (0, 1),
+    'sampler.pair_power': (0, 1),
+    'sampler.pair_floor': (0, 1),
+    'sampler.dataset_power': (0, 1),
     'sampler.negatives': (0, 1000),
     'encoder.vocab_size': (0, 10**8),
     'encoder.head': (0, 10**6),
@@ -206,7 +246,10 @@ def check(config: Config) -> Config:
         raise ValueError(
             f'encoder.dim: expected a multiple of encoder.heads={encoder.heads}, got {encoder.dim}'
         )
-    if config.sampler.alpha == 0 and len(config.sampler.languages) == 1:
+    table(config.sampler.dataset_weights, 'sampler.dataset_weights', 1)
+    table(config.sampler.pairs, 'sampler.pairs', 2)
+    alphas = [value for _, value in points(config.sampler)] or [config.sampler.alpha]
+    if min(alphas) < 1 and len(config.sampler.languages) == 1:
         raise ValueError('sampler.languages: cross-lingual batches need at least two, got one')
     if config.shard_params and config.mapping == 'pmap':
         raise ValueError('mapping: expected shard_map with shard_params, got pmap')
@@ -216,6 +259,38 @@ def check(config: Config) -> Config:
         if config.loss.symmetric:
             raise ValueError('loss.symmetric: expected false with loss.negatives=hard, got true')
     return config
+
+
+def table(text: str, name: str, keys: int) -> dict[tuple[str, ...], float]:
+    """Reads `A:B:NUMBER,...` with `keys` words before the number; ValueError names `name`."""
+    found = {}
+    for item in filter(None, text.split(',')):
+        *words, number = item.split(':')
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if len(words) != keys or not all(words) or not 0 <= value < float('inf'):
+            form = ':'.join(['WORD'] * keys + ['NUMBER'])
+            raise ValueError(f'{name}: expected {form} with a number from 0, got {item!r}')
+        if tuple(words) in found:
+            raise ValueError(f'{name}: expected {":".join(words)} once, got it twice')
+        found[tuple(words)] = value
+    return found
+
+
+def points(sampler: Sampler) -> list[tuple[float, float]]:
+    """(step, alpha) of `alpha_points`."""
+    found = []
+    for (step,), value in table(sampler.alpha_points, 'sampler.alpha_points', 1).items():
+        later = step.isdigit() and (not found or int(step) > found[-1][0])
+        if not later or value > 1:
+            raise ValueError(
+                'sampler.alpha_points: expected STEP:ALPHA with ascending steps and 0 to 1, got '
+                f'{step}:{value:g}'
+            )
+        found.append((float(step), value))
+    return found
 
 
 def split_tuples(config) -> None:

@@ -70,9 +70,10 @@ def tokenise(
     end = (tokenizer.encode('').ids or [None])[-1]
     encoded = tokenizer.encode_batch_fast([prefix + text for text in texts])
     cut = [store.cut(encoding.ids, limit, end) for encoding in encoded]
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in cut], dtype=np.int64)])
+    lengths = np.fromiter(map(len, cut), np.int32, len(cut))
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
     tokens = np.concatenate([np.asarray(ids, np.int32) for ids in cut])
-    return store.Table(tokens, offsets, np.ones(len(cut), np.uint64), None)
+    return store.Table(tokens, starts, lengths, np.ones(len(cut), np.uint64))
 
 
 def make(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
@@ -84,8 +85,7 @@ def make(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
     size = -(-c.eval.batch_size // mesh.size) * mesh.size
 
     def embed(params: encoder.Params, texts: store.Table, what: str) -> Float[np.ndarray, 'n d']:
-        count = len(texts.offsets) - 1
-        lengths = np.diff(texts.offsets)
+        count, lengths = len(texts.lengths), texts.lengths
         order = np.argsort(-lengths, kind='stable')
         out = None
         with log.progress(total=count, desc=what, unit=' texts', leave=False) as progress:

@@ -27,6 +27,7 @@ from hbt import (
     requests,
     sampler,
     sharding,
+    shares,
     store,
     train,
 )
@@ -73,10 +74,12 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         )
     elif c.eval.at_start:
         measure(run, state)
+    show_shares(run, 0)
     with requests.Requests() as asked, contextlib.ExitStack() as stack:
         for opened in (held, metrics, checkpoints):  # closed in the opposite order
             stack.callback(opened.close)
         done = loop(run, state, asked)
+        show_shares(run, done)
     if done < c.steps:
         log.say(f'{workdir}: {asked.signal.name}: saved at step {done}; the same command goes on')
         raise SystemExit(asked.status)
@@ -111,6 +114,14 @@ def loop(run: Run, state: train.State, asked: requests.Requests) -> int:
             if stop:
                 return done
     return start
+
+
+def show_shares(run: Run, done: int) -> None:
+    """Prints and writes what the run is to draw, and after `done` steps what it has drawn."""
+    found = shares.of(run.batches, run.config.steps, done)
+    log.say(shares.table(found))
+    if log.first():
+        shares.write(found, run.workdir)
 
 
 def measure(run: Run, state: train.State) -> None:
@@ -149,7 +160,7 @@ class Window:
         self.kinds, self.values = [], []
 
     def add(self, plans, values) -> None:
-        self.kinds.append(plans[0].kind)
+        self.kinds += [plan.kind for plan in plans] if len(plans) == 1 else []
         self.values.append(values)
 
     @property
@@ -201,7 +212,7 @@ def make_store(c: config.Config, root: pathlib.Path) -> store.Store:
         return store.open(root)
     log.say(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
     try:
-        made = prepare.prepare(c.data, root, c.data.sources)
+        made = prepare.prepare(c.data, root, c.data.sources, processes=0)
     except ValueError as error:
         raise ValueError(
             f'data.sources: {error}; make the store from files of your own with: '

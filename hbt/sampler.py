@@ -1,104 +1,92 @@
-"""Which rows make a batch: monolingual, cross-lingual, hybrid.
+"""Which rows make a batch: monolingual, cross-lingual, mixed, hybrid, multitask.
 
-Hides all randomness of the data. A batch is a pure function of (settings, store, step): nothing
-is remembered between steps, so a run resumes exactly, on any number of hosts. Called by `main`.
+Hides how shares of languages, pairs and datasets become rows. A batch is a pure function of
+(settings, store, step): a run resumes exactly, on any number of hosts. Called by `main`; as a
+program it prints a batch.
 """
 
 import collections
-import typing
+import functools
 from collections import abc
 
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, UInt64
+import tokenizers
+from absl import flags
+from jaxtyping import Float, Int
+from ml_collections import config_flags
 
-from hbt import batches, config, store
+from hbt import batches, config, draws, log, pools, store
 
-BLOCK = 4096  # draws made at a time
+ROWS = 32768  # rows planned at a time
 KINDS = ('mono', 'cross')
 
 
-class Pool(typing.NamedTuple):
-    """Groups of a dataset that have a query in one language and a passage in another."""
+class Mix:
+    """How the rows of one kind of batch are drawn from pools.
 
-    dataset: int
-    query_language: int
-    passage_language: int
-    groups: np.ndarray | None  # None: all of them
-    size: int
-    key: int  # of the order in which they are drawn
-
-
-class Stream:
-    """An endless sequence of independent draws from `weights`, with random access.
-
-    Draw i is a pure function of (key, i), and so is how often its value came before. Blocks of
-    draws are made when asked for; the running counts at their borders are kept.
+    `shares` of the pools hold over all batches together. A batch takes its rows from pools that
+    agree in `by`, such as one language; which these are is drawn by their share.
     """
 
-    def __init__(self, key: abc.Sequence[int], weights: abc.Sequence[float | int]):
-        self.key = key
-        total = np.cumsum(np.asarray(weights, np.float64))
-        self.edges = total / total[-1]
-        self.before = [np.zeros(len(weights), np.int64)]  # counts at the start of each block
+    def __init__(
+        self, key: tuple[int, ...], found: list[pools.Pool], shares: np.ndarray, by: abc.Callable
+    ):
+        self.pools, self.shares = found, shares
+        together = collections.defaultdict(list)
+        for i, pool in enumerate(found):
+            together[by(pool)].append(i)
+        self.members = [np.array(x) for x in together.values()]
+        self.batches = draws.Stream((*key, 0), [shares[x].sum() for x in self.members])
+        self.rows = [
+            draws.Stream((*key, 1, i), shares[x]) if len(x) > 1 else None
+            for i, x in enumerate(self.members)
+        ]
+        self.facts = np.array([(p.dataset, *p.pair, p.size) for p in found]).T
+        self.keys = np.array([p.key for p in found], np.uint64)
+        self.partial = [i for i, p in enumerate(found) if p.groups is not None or len(p.missing)]
 
-    def block(self, number: int) -> Int[np.ndarray, ' n']:
-        uniform = np.random.default_rng([*self.key, number]).random(BLOCK)
-        return np.searchsorted(self.edges, uniform, side='right')
+    def take(self, first: int, count: int, size: int) -> np.ndarray:
+        """Dataset, group, query and passage language of batches first ... of this kind, [4 c b]."""
+        chosen, nth = self.batches.at(first, count)
+        pools, places = np.empty((2, count, size), np.int64)
+        for number in np.unique(chosen):
+            mine, rows = chosen == number, self.rows[number]
+            begin, n = int(nth[mine][0]) * size, int(mine.sum()) * size
+            choice, place = np.zeros(n, int), begin + np.arange(n)
+            if rows:
+                choice, place = rows.at(begin, n)
+            pools[mine] = self.members[number][choice].reshape(-1, size)
+            places[mine] = place.reshape(-1, size)
+        pools, places = pools.ravel(), places.ravel()
+        dataset, query, passage, sizes = self.facts[:, pools]
+        groups = draws.permute(places, sizes, self.keys[pools])
+        if self.partial:
+            order = np.argsort(pools, kind='stable')
+            edges = np.searchsorted(pools[order], np.arange(len(self.pools) + 1))
+            for i in self.partial:
+                here = order[edges[i] : edges[i + 1]]
+                groups[here] = self.pools[i].pick(groups[here])
+        return np.stack([dataset, groups, query, passage]).reshape(4, count, size)
 
-    def at(self, start: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draws start ... start + size - 1, and for each how many equal ones precede it."""
-        first, last = start // BLOCK, (start + size - 1) // BLOCK
-        while len(self.before) <= first:
-            counts = np.bincount(self.block(len(self.before) - 1), minlength=len(self.edges))
-            self.before.append(self.before[-1] + counts)
-        draws = np.concatenate([self.block(i) for i in range(first, last + 1)])
-        stop = start + size - first * BLOCK
-        draws = draws[:stop]
-        order = np.argsort(draws, kind='stable')
-        ranks = np.arange(stop) - np.searchsorted(draws[order], draws[order])
-        nth = np.empty(stop, np.int64)
-        nth[order] = ranks
-        nth += self.before[first][draws]
-        return draws[-size:], nth[-size:]
-
-    def one(self, i: int) -> tuple[int, int]:
-        """Draw i, and how many equal ones precede it."""
-        (draw,), (nth,) = self.at(i, 1)
-        return int(draw), int(nth)
-
-
-def permute(
-    index: Int[np.ndarray, ' n'], size: Int[np.ndarray, ' n'], key: UInt64[np.ndarray, ' n']
-) -> Int[np.ndarray, ' n']:
-    """Row at a place of an endless walk over `size` rows, each row once an epoch.
-
-    Place i is in epoch i // size; the order of an epoch follows from it and the key. A Feistel
-    network of six rounds over the next power of four (cycle walking, Black and Rogaway 2002): no
-    table, no memory.
-    """
-    size = size.astype(np.uint64)
-    epoch, row = np.divmod(index.astype(np.uint64), size)
-    seed = mix(key ^ mix(epoch + np.uint64(1)))
-    half = np.maximum(np.ceil(np.log2(np.maximum(size, 2)) / 2), 1).astype(np.uint64)
-    half += (np.uint64(1) << (half + half)) < size  # where the logarithm was rounded down
-    rounds, todo = mix(np.arange(6, dtype=np.uint64)), np.arange(len(row))
-    while len(todo):
-        bits = half[todo]
-        mask = (np.uint64(1) << bits) - np.uint64(1)
-        left, right = row[todo] >> bits, row[todo] & mask
-        for number in rounds:
-            left, right = right, left ^ (mix(right + seed[todo] + number) & mask)
-        row[todo] = (left << bits) | right
-        todo = todo[row[todo] >= size[todo]]
-    return row.astype(np.int64)
+    def drawn(self, batches: int, size: int) -> Int[np.ndarray, ' p']:
+        """Rows of each pool in the first `batches` batches."""
+        counts = np.zeros(len(self.pools), np.int64)
+        for members, rows, n in zip(
+            self.members, self.rows, self.batches.count(batches), strict=True
+        ):
+            counts[members] = rows.count(int(n) * size) if rows else n * size
+        return counts
 
 
-def mix(x):
-    """A bijection of 64-bit integers that spreads every bit (splitmix64, Steele et al. 2014)."""
-    x = x + np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))
+# What the pools of one batch agree in: (a monolingual batch's languages, its datasets).
+MONO = {
+    ('one', 'one'): lambda pool: (pool.query_language, pool.dataset),
+    ('one', 'mixed'): lambda pool: pool.query_language,
+    ('mixed', 'one'): lambda pool: pool.dataset,
+    ('mixed', 'mixed'): lambda pool: (),
+}
+CROSS = {'one': lambda pool: pool.dataset, 'mixed': lambda pool: ()}
 
 
 class Sampler:
@@ -111,53 +99,63 @@ class Sampler:
         """
         self.config, self.store, self.devices = c, s, devices
         self.languages = check_fit(c, s)
-        pools = [p for i in range(len(s.datasets)) for p in find_pools(c, s, i, self.languages)]
-        self.mono = [p for p in pools if p.query_language == p.passage_language]
-        self.cross = {i: [] for i in range(len(s.datasets))}
-        for pool in pools:
-            if pool.query_language != pool.passage_language:
-                self.cross[pool.dataset].append(pool)
-        self.cross = {i: found for i, found in self.cross.items() if found}
-        alpha = c.sampler.alpha
-        for kind, share, found in (('mono', alpha, self.mono), ('cross', 1 - alpha, self.cross)):
-            if share > 0 and not found:
+        weights = pools.dataset_weights(c.sampler, s)
+        found = [p for i in weights for p in pools.find(c.seed, s, i, self.languages)]
+        together = {
+            'mono': MONO[c.sampler.mono, c.sampler.datasets],
+            'cross': CROSS[c.sampler.datasets],
+        }
+        self.mixes = {}
+        for number, kind in enumerate(KINDS):
+            mine = [p for p in found if p.monolingual == (kind == 'mono')]
+            if not drawn(c.sampler, kind):
+                continue
+            if not mine:
                 raise ValueError(
-                    f'sampler.alpha: {alpha} asks for {kind} batches, but no row of {s.path} in '
+                    f'sampler.alpha: asks for {kind} batches, but no row of {s.path} in '
                     f'{", ".join(self.languages)} can be in one'
                 )
-        self.kinds = Stream((c.seed, 1), (alpha, 1 - alpha))
-        if self.mono:
-            self.mono_pools = Stream((c.seed, 2), mono_weights(self.mono))
-        if self.cross:
-            sizes = [cross_groups(found) for found in self.cross.values()]
-            self.cross_datasets = Stream((c.seed, 3), sizes)
-        self.pairs = {i: Stream((c.seed, 4, i), [1] * len(p)) for i, p in self.cross.items()}
+            mine, shares = pools.SHARES[kind](c.sampler, mine, weights, self.languages)
+            self.mixes[kind] = Mix((c.seed, 2 + number), mine, shares, together[kind])
+        self.kinds = draws.Stream((c.seed, 1), self.kind_weights, 2)
+        self.planned = functools.lru_cache(2)(self.plan_block)
 
-    def plan(self, step: int) -> batches.Plan:
-        """The global batch of a step, the same on every host (paper, section 3.2).
+    def kind_weights(self, steps: Int[np.ndarray, ' n']) -> Float[np.ndarray, 'n 2']:
+        share = alpha(self.config.sampler, steps)
+        return np.stack([share, 1 - share], 1)
 
-        Monolingual with probability alpha: a language uniformly, then a dataset by size. Otherwise
-        a dataset by size, then for each row an ordered pair of different languages uniformly.
+    def plans(self, step: int) -> list[batches.Plan]:
+        """The global batches of a step, the same on every host (paper, section 3.2).
+
+        Hybrid: one, monolingual with probability alpha, else cross-lingual. Multitask: both.
         """
-        rows = self.config.batch_size
-        kind, nth = self.kinds.one(step)
-        if kind == 0:
-            choice, nth = self.mono_pools.one(nth)
-            pools, choices = self.mono, np.full(rows, choice)
-            places = nth * rows + np.arange(rows)
-        else:
-            choice, nth = self.cross_datasets.one(nth)
-            dataset = list(self.cross)[choice]
-            pools = self.cross[dataset]
-            choices, places = self.pairs[dataset].at(nth * rows, rows)
-        sizes, keys = np.array([p.size for p in pools]), np.array([p.key for p in pools], np.uint64)
-        groups = permute(places, sizes[choices], keys[choices])
-        for i in np.unique(choices):
-            if pools[i].groups is not None:
-                here = choices == i
-                groups[here] = pools[i].groups[groups[here]]
-        languages = np.array([pools[i][1:3] for i in choices])
-        return batches.Plan(step, KINDS[kind], pools[choices[0]].dataset, groups, *languages.T)
+        block, at = divmod(step, self.together)
+        return self.planned(block)[at]
+
+    @property
+    def together(self) -> int:
+        """Steps that are planned at once: a step at a time would cost more."""
+        return max(1, ROWS // self.config.batch_size)
+
+    def plan_block(self, number: int) -> list[list[batches.Plan]]:
+        first, plans = number * self.together, [[] for _ in range(self.together)]
+        for kind, mix in self.mixes.items():
+            steps, nth = self.steps(kind, first)
+            if not len(steps):
+                continue
+            taken = mix.take(int(nth[0]), len(steps), self.config.batch_size)
+            for step, *rows in zip(steps, *taken, strict=True):
+                plans[step - first].append(batches.Plan(int(step), kind, *rows))
+        return plans
+
+    def steps(self, kind: str, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """Steps of a block that have a batch of a kind, and how many such batches precede each."""
+        steps = first + np.arange(self.together)
+        if self.config.sampler.kind == 'multitask':
+            return steps, steps
+        kinds, nth = self.kinds.at(first, self.together)
+        mine = kinds == KINDS.index(kind)
+        return steps[mine], nth[mine]
 
     def batch(
         self, step: int, mine: range | None = None
@@ -169,9 +167,42 @@ class Sampler:
             self.config, self.store, self.languages, plans, self.devices, mine
         )
 
-    def plans(self, step: int) -> list[batches.Plan]:
-        """The tasks of a step."""
-        return [self.plan(step)]
+
+def alpha(c: config.Sampler, step, xp=np):
+    """Alpha at a step, or at many; `xp` is numpy or jax.numpy.
+
+    Between the points of `alpha_points` it follows `alpha_curve`, outside it keeps the nearest.
+    """
+    points = config.points(c)
+    if not points:
+        return c.alpha + 0 * xp.asarray(step, np.float32)
+    at, values = (xp.asarray(x, np.float32) for x in zip(*points, strict=True))
+    step = xp.asarray(step, np.float32)
+    i = xp.clip(xp.searchsorted(at, step, side='right') - 1, 0, len(at) - 1)
+    j = xp.minimum(i + 1, len(at) - 1)
+    part = xp.clip((step - at[i]) / xp.maximum(at[j] - at[i], 1), 0, 1)
+    return values[i] + CURVES[c.alpha_curve](part, xp) * (values[j] - values[i])
+
+
+CURVES = {
+    'linear': lambda part, xp: part,
+    'cosine': lambda part, xp: (1 - xp.cos(np.pi * part)) / 2,
+    'stairs': lambda part, xp: 0 * part,
+}
+
+
+def task_weights(c: config.Sampler, tasks: int, step) -> tuple:
+    """Weight of the loss of each task of a step, inside a compiled function."""
+    if tasks == 1:
+        return (1.0,)
+    share = alpha(c, step, jnp)
+    return share, 1 - share
+
+
+def drawn(c: config.Sampler, kind: str) -> bool:
+    """Whether any step can have a batch of this kind."""
+    values = [value for _, value in config.points(c)] or [c.alpha]
+    return c.kind == 'multitask' or any(x > 0 if kind == 'mono' else x < 1 for x in values)
 
 
 def check_fit(c: config.Config, s: store.Store) -> tuple[str, ...]:
@@ -188,37 +219,34 @@ def check_fit(c: config.Config, s: store.Store) -> tuple[str, ...]:
     return languages
 
 
-def find_pools(
-    c: config.Config, s: store.Store, number: int, languages: tuple[str, ...]
-) -> abc.Iterator[Pool]:
-    """Every pool of a dataset that is not empty.
-
-    A group whose query and passage are the same text is in no pool: nothing is to be learned.
-    """
-    dataset = s.datasets[number]
-    for i, asks in enumerate(languages):
-        for j, answers in enumerate(languages):
-            if asks in dataset.query and answers in dataset.passage:
-                query = dataset.query[asks].hashes
-                passage = dataset.passage[answers].hashes
-                fit = (query != 0) & (passage != 0) & (query != passage)
-                size = int(np.count_nonzero(fit))
-                if size:
-                    groups = None if size == len(fit) else np.flatnonzero(fit).astype(np.int32)
-                    key = np.random.SeedSequence((c.seed, 5, number, i, j))
-                    yield Pool(number, i, j, groups, size, int(key.generate_state(1, np.uint64)[0]))
+def show(s: Sampler, step: int) -> abc.Iterator[str]:
+    """The batches of a step as lines of text: what the model sees, decoded from its tokens."""
+    tokenizer = tokenizers.Tokenizer.from_file(str(s.store.path / 'tokenizer.json'))
+    plans, texts = s.plans(step), {}
+    for cell in batches.collect(s.config, s.store, s.languages, plans).cells:
+        for row, text in zip(cell.rows, cell.texts, strict=True):
+            ids = store.cut(store.tokens(cell.table, text), cell.limit, None)
+            texts[cell.task, int(row), cell.slot] = tokenizer.decode(ids).strip()
+    for task, plan in enumerate(plans):
+        yield f'step {step}: {plan.kind}, {len(plan.groups)} rows'
+        for row, (number, group, *pair) in enumerate(zip(*plan[2:], strict=True)):
+            dataset = s.store.datasets[number]
+            asked, given = (s.languages[i] for i in pair)
+            yield f'{row} {dataset.name}/{dataset.id(group)} {asked}>{given}'
+            for slot in range(2 + s.config.sampler.negatives):
+                if (task, row, slot) in texts:
+                    yield f'  {"?+-"[min(slot, 2)]} {texts[task, row, slot]}'
 
 
-def mono_weights(pools: list[Pool]) -> list[float]:
-    """Languages uniformly, and the datasets that have one by their size in it."""
-    total = collections.Counter()
-    for pool in pools:
-        total[pool.query_language] += pool.size
-    return [pool.size / total[pool.query_language] for pool in pools]
+def main(_) -> None:
+    c = config.check(flags.FLAGS.config)
+    s = Sampler(c, store.open(c.data.root or f'stores/{c.name}'))
+    for line in show(s, flags.FLAGS.step):
+        print(line)
 
 
-def cross_groups(pools: list[Pool]) -> int:
-    """Groups of a dataset that can stand in a cross-lingual row."""
-    if any(pool.groups is None for pool in pools):
-        return max(pool.size for pool in pools)
-    return len(np.unique(np.concatenate([pool.groups for pool in pools])))
+if __name__ == '__main__':
+    config_flags.DEFINE_config_file('config', None, 'file of the experiment')
+    flags.DEFINE_integer('step', 0, 'whose batch is printed', lower_bound=0)
+    flags.mark_flags_as_required(['config'])
+    log.program(main, config.check_flags)

@@ -1,160 +1,113 @@
-"""Rows of parallel text from files: translation groups of a query, a passage and negatives.
+"""Sources of parallel text by name: files of groups, SQuAD, MS MARCO, MIRACL, hub datasets.
 
-Hides file formats and their checks: every bad row is refused with file, line, what was expected
-and what came. Used by `prepare`.
+Hides which format reads what. Used by `prepare`.
 """
 
 import functools
-import gzip
-import hashlib
-import json
 import pathlib
 import typing
-import zlib
 from collections import abc
 
 import babel
 
-from hbt import cldr
+from hbt import cldr, corpora, records, rows
+
+BLOCK = 1024  # embedded groups of a block
 
 
-class Row(typing.NamedTuple):
-    """One translation group. Texts are keyed by language code."""
+class Format(typing.NamedTuple):
+    """How a source `NAME:option=value,...` is opened; records take the options of fields, too."""
 
-    id: str
-    query: dict[str, str]
-    passage: dict[str, str]
-    negatives: dict[str, list[str]]
-
-
-class Source(typing.NamedTuple):
-    """A named stream of rows that can be read more than once."""
-
-    name: str
-    origin: str
-    sha256: str
-    rows: abc.Callable[[], abc.Iterator[Row]]
+    open: abc.Callable[[dict[str, str], str], rows.Source | rows.Collection]
+    needs: tuple[str, ...]
+    takes: tuple[str, ...] = ()
+    fields: bool = False
 
 
-def open_all(inputs: abc.Sequence[str]) -> list[Source]:
-    """Opens `FILE` (JSONL, plain or gzip) or `cldr:GROUPS` inputs, without reading rows yet.
+def open_all(inputs: abc.Sequence[str]) -> list[rows.Source | rows.Collection]:
+    """Opens `FILE` (JSONL groups, plain or gzip) or `FORMAT:...` inputs, without reading rows yet.
 
-    Raises ValueError for a missing file, an unknown scheme, or two inputs of one name.
+    Raises ValueError for a missing file, an unknown option, or two inputs of one name.
     """
     if not inputs:
         raise ValueError('--input: expected at least one source, got none')
-    found = [cldr_source(x) if x.startswith('cldr:') else jsonl_source(x) for x in inputs]
+    found = [open_one(x) for x in inputs]
     names = [source.name for source in found]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f'--input: expected inputs of different names, got {name!r} twice')
+        if not name or name.startswith('.') or '/' in name:
+            raise ValueError(f'--input: expected a name for a folder, got {name!r}; give name=NAME')
     return found
 
 
-def jsonl_source(path: str) -> Source:
+def open_one(spec: str) -> rows.Source | rows.Collection:
+    kind, colon, rest = spec.partition(':')
+    if colon and kind == 'cldr':
+        return embedded(rest, spec)
+    if not colon or kind not in FORMATS or pathlib.Path(spec).exists():
+        return jsonl(spec)
+    form, options = FORMATS[kind], {}
+    for item in filter(None, rest.split(',')):
+        key, equals, value = item.partition('=')
+        fits = key in (*form.needs, *form.takes, 'name') or (
+            form.fields and key.split('.')[0] in (*records.SIDES, 'id', 'language')
+        )
+        if not fits or not equals or not value:
+            known = ', '.join((*form.needs, *form.takes, 'name'))
+            fields = ', id, language, query, passage, negatives' * form.fields
+            raise ValueError(f'{spec}: expected OPTION=VALUE with {known}{fields}, got {item!r}')
+        options[key] = value
+    for key in form.needs:
+        if key not in options:
+            raise ValueError(f'{spec}: expected {key}=VALUE, got none')
+    return form.open(options, spec)
+
+
+FORMATS = {
+    'table': Format(records.table, ('file',), (), True),
+    'squad': Format(records.squad, ('files',), ('language',)),
+    'hf': Format(records.hugging_face, ('path',), ('config', 'split'), True),
+    'tfds': Format(records.tfds, ('path',), ('data_dir', 'split'), True),
+    'marco': Format(corpora.marco, ('queries', 'collection', 'triples'), ('language',)),
+    'trec': Format(corpora.trec, ('topics', 'qrels', 'corpus'), ('language',)),
+}
+
+
+def jsonl(path: str) -> rows.Source:
+    """A file of groups, one JSON object a line."""
     file = pathlib.Path(path)
     if not file.is_file():
-        raise ValueError(f'{path}: expected a JSONL file (plain or .gz), found no such file')
-    with file.open('rb') as raw:
-        digest = hashlib.file_digest(raw, 'sha256').hexdigest()
-    name = file.name.removesuffix('.gz').removesuffix('.jsonl').removesuffix('.json')
-    return Source(name, file.name, digest, functools.partial(read_jsonl, file))
-
-
-def read_jsonl(file: pathlib.Path) -> abc.Iterator[Row]:
-    """Yields the rows of a file; line n holds row n."""
-    with file.open('rb') as raw:
-        lines = gzip.open(raw) if raw.read(2) == b'\x1f\x8b' else raw
-        raw.seek(0)
-        number, blank = 0, 0
-        try:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    blank = blank or number
-                    continue
-                if blank:
-                    raise ValueError(f'{file}:{blank}: expected a JSON object, got an empty line')
-                yield parse(line, f'{file}:{number}')
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(
-                f'{file}:{number + 1}: expected a whole gzip file, got {error}'
-            ) from None
-
-
-def parse(line: bytes, place: str) -> Row:
-    """One row from one line of JSON; `place` names it in errors."""
-    try:
-        fields = json.loads(line.decode())
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{place}: expected UTF-8, got {error}') from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f'{place}: expected a JSON object, got {error}') from None
-    if not isinstance(fields, dict):
-        raise ValueError(f'{place}: expected a JSON object, got {type(fields).__name__}')
-    unknown = fields.keys() - set(Row._fields)
-    if unknown:
-        raise ValueError(f'{place}: expected {", ".join(Row._fields)}, got {min(unknown)!r} too')
-    name = fields.get('id')
-    if not isinstance(name, str) or not name.strip():
-        raise ValueError(f'{place}: id: expected a non-empty string, got {shown(name)}')
-    query = check_texts(fields.get('query'), f'{place}: query')
-    passage = check_texts(fields.get('passage'), f'{place}: passage')
-    negatives = fields.get('negatives', {})
-    if not isinstance(negatives, dict):
+        known = ', '.join((*FORMATS, 'cldr'))
         raise ValueError(
-            f'{place}: negatives: expected {{language: [text]}}, got {shown(negatives)}'
+            f'{path}: expected a JSONL file (plain or .gz) or FORMAT:... with one of {known}, '
+            'found no such file'
         )
-    for language, texts in negatives.items():
-        where = f'{place}: negatives'
-        check_language(language, where)
-        if not isinstance(texts, list):
-            raise ValueError(f'{where}: {language}: expected a list of texts, got {shown(texts)}')
-        for text in texts:
-            check_text(text, f'{where}: {language}')
-    return Row(name, query, passage, {x: texts for x, texts in negatives.items() if texts})
+    sha256, size = rows.digest([file])
+    name = file.name.removesuffix('.gz').removesuffix('.jsonl').removesuffix('.json')
+    blocks = functools.partial(rows.lines, [file])
+    return rows.Source(
+        name, file.name, sha256, size, blocks, read_groups, lambda n: f'{file}:{n + 1}'
+    )
 
 
-def check_texts(texts, place: str) -> dict[str, str]:
-    if not isinstance(texts, dict) or not texts:
-        raise ValueError(f'{place}: expected {{language: text}}, got {shown(texts)}')
-    for language, text in texts.items():
-        check_language(language, place)
-        check_text(text, f'{place}: {language}')
-    return texts
+def read_groups(block: rows.Lines) -> list[rows.Row]:
+    return [rows.check(rows.parse_json(line, place), place) for place, line in block.numbered()]
 
 
-def check_text(text, place: str) -> None:
-    if not isinstance(text, str) or not text.strip():
-        raise ValueError(f'{place}: expected a non-empty text, got {shown(text)}')
-    if any('\ud800' <= c <= '\udfff' for c in text):
-        raise ValueError(f'{place}: expected Unicode text, got a lone surrogate')
-
-
-@functools.cache
-def known_languages() -> frozenset[str]:
-    return frozenset(babel.Locale('en').languages)
-
-
-def check_language(language: str, place: str) -> None:
-    """Accepts codes whose language the Unicode CLDR names, such as en, zh-Hant or pt_BR."""
-    code = language.replace('-', '_')
-    if code.split('_')[0] not in known_languages() or not code.isidentifier():
-        raise ValueError(f'{place}: expected a language code such as en, got {language!r}')
-
-
-def shown(value) -> str:
-    """A value as it appears in a message, cut to one short line."""
-    text = json.dumps(value, ensure_ascii=False) if value is not None else 'nothing'
-    return text if len(text) <= 60 else text[:57] + '...'
-
-
-def cldr_source(spec: str) -> Source:
-    count = spec.removeprefix('cldr:')
+def embedded(count: str, spec: str) -> rows.Source:
     if not count.isdigit() or not int(count):
         raise ValueError(f'{spec}: expected cldr:GROUPS with a whole number, got {count!r}')
 
-    def rows():
+    def blocks():
+        found = []
         for row in cldr.groups('train', int(count)):
-            yield Row(row['id'], row['query'], row['passage'], {})
+            found.append(rows.Row(row['id'], row['query'], row['passage'], {}))
+            if len(found) == BLOCK:
+                yield found
+                found = []
+        if found:
+            yield found
 
-    return Source('cldr', spec, f'babel {babel.__version__}', rows)
+    version = f'babel {babel.__version__}'
+    return rows.Source('cldr', spec, version, 0, blocks, list, lambda n: f'{spec}: row {n + 1}')

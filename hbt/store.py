@@ -1,7 +1,7 @@
 """Tokens on disk: memory-mapped arrays per dataset, side and language, written once.
 
-Hides the layout of a store. Row g of every array of a dataset is translation group g; a language
-that a group lacks has length 0 and hash 0. Written by `prepare`, read by `sampler` and `main`.
+Hides the layout of a store: each text once, and groups as integers that point to texts. A language
+that a text lacks has length 0 and hash 0. Written by `writer`, read by `sampler` and `main`.
 """
 
 import json
@@ -12,39 +12,75 @@ import typing
 import numpy as np
 from jaxtyping import Int
 
-SIDES = ('query', 'passage', 'negatives')
-VERSION = 1
+VERSION = 2
 BUCKETS = (16, 32, 64, 96, 128, 192, 256, 384, 512)  # widths that are compiled
 MISSING = 'no store there; make one with python -m hbt.prepare --input=FILE --tokenizer=NAME --out='
 
 
 class Table(typing.NamedTuple):
-    """Texts of one side and language. Text i is tokens[offsets[i] : offsets[i + 1]]."""
+    """Texts of one side and language. Text i is tokens[starts[i] : starts[i] + lengths[i]]."""
 
     tokens: np.ndarray  # all tokens
-    offsets: np.ndarray  # texts + 1
-    hashes: np.ndarray  # texts; of the text, 0 where there is none
-    rows: np.ndarray | None  # groups + 1, negatives only: group g has texts rows[g] : rows[g + 1]
+    starts: np.ndarray
+    lengths: np.ndarray  # 0 where the language lacks the text
+    hashes: np.ndarray  # of the text, 0 where there is none
+
+
+class Negatives(typing.NamedTuple):
+    """Hard negatives in one language: group g has the passages texts[rows[g] : rows[g + 1]]."""
+
+    rows: np.ndarray  # groups + 1
+    texts: np.ndarray  # rows of the passage tables
+
+
+class Ids(typing.NamedTuple):
+    """Names of texts, as the source gives them."""
+
+    data: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    def __getitem__(self, text: int | np.integer) -> str:
+        start = self.starts[text]
+        return bytes(self.data[start : start + self.lengths[text]]).decode()
 
 
 class Dataset(typing.NamedTuple):
-    """One source. Groups of equal class share a text and are never negatives of each other."""
+    """One source. Group g pairs a query with a passage, by their rows in the tables of texts.
+
+    Row i of a side is one text in all languages. Texts of equal class are never negatives of each
+    other.
+    """
 
     name: str
     groups: int
     query: dict[str, Table]
     passage: dict[str, Table]
-    negatives: dict[str, Table]
-    query_class: np.ndarray  # groups
-    passage_class: np.ndarray  # groups
-    negative_class: dict[str, np.ndarray]  # language -> texts; -1: equal to no passage
-    base: int  # groups of the datasets before this one: makes classes unique over the store
-    ids: tuple[np.ndarray, np.ndarray]  # bytes and offsets
+    negatives: dict[str, Negatives]
+    query_rows: np.ndarray  # groups
+    passage_rows: np.ndarray  # groups
+    query_class: np.ndarray  # texts
+    passage_class: np.ndarray  # texts
+    base: int  # texts of the datasets before this one: makes classes unique over the store
+    query_ids: Ids
+    passage_ids: Ids | None  # none: a passage has no name of its own
+
+    def texts(
+        self, side: str, language: str, groups: Int[np.ndarray, ' n']
+    ) -> tuple[Table, Int[np.ndarray, ' n'], Int[np.ndarray, ' n']]:
+        """The table of a side of groups, their rows in it, and identities unique in the store."""
+        if side == 'query':
+            rows = self.query_rows[groups]
+            return self.query[language], rows, self.base + self.query_class[rows]
+        rows = self.passage_rows[groups]
+        return self.passage[language], rows, self.base + self.passage_class[rows]
 
     def id(self, group: int | np.integer) -> str:
-        """The id that the source gives to a group."""
-        data, offsets = self.ids
-        return bytes(data[offsets[group] : offsets[group + 1]]).decode()
+        """The id that the source gives to a group; in a collection, those of query and passage."""
+        name = self.query_ids[self.query_rows[group]]
+        if self.passage_ids is None:
+            return name
+        return f'{name}/{self.passage_ids[self.passage_rows[group]]}'
 
 
 class Store(typing.NamedTuple):
@@ -74,7 +110,7 @@ def open(path: str | os.PathLike) -> Store:
     base, datasets = 0, []
     for entry in manifest['datasets']:
         datasets.append(open_dataset(path, manifest, entry, base))
-        base += entry['groups']
+        base += max(len(datasets[-1].query_class), len(datasets[-1].passage_class))
     return Store(path, manifest, tuple(datasets))
 
 
@@ -89,7 +125,9 @@ def read_manifest(path: pathlib.Path) -> dict:
         raise ValueError(f'{file}: expected JSON, got {error}') from None
     version = manifest.get('version') if isinstance(manifest, dict) else None
     if version != VERSION:
-        raise ValueError(f'{file}: expected a store of version {VERSION}, got {version}')
+        raise ValueError(
+            f'{file}: expected a store of version {VERSION}, got {version}; prepare it again'
+        )
     return manifest
 
 
@@ -104,30 +142,53 @@ def open_dataset(path, manifest, entry, base) -> Dataset:
 
     def table(side, language):
         stem = f'{side}.{language}'
-        rows = array(f'{stem}.rows', np.int64) if side == 'negatives' else None
         return Table(
             array(f'{stem}.tokens', token_type),
-            array(f'{stem}.offsets', np.int64),
+            array(f'{stem}.starts', np.int64),
+            array(f'{stem}.lengths', np.int32),
             array(f'{stem}.hashes', np.uint64),
-            rows,
         )
 
-    tables = {side: {x: table(side, x) for x in entry[side]} for side in SIDES}
+    def ids(side):
+        if not (folder / f'{side}.ids').exists():
+            return None
+        stem = f'{side}.ids'
+        parts = (stem, np.uint8), (f'{stem}.starts', np.int64), (f'{stem}.lengths', np.int32)
+        return Ids(*(array(*part) for part in parts))
+
+    tables = {side: {x: table(side, x) for x in entry[side]} for side in ('query', 'passage')}
+    negatives = {
+        x: Negatives(
+            array(f'negatives.{x}.rows', np.int64), array(f'negatives.{x}.texts', np.int32)
+        )
+        for x in entry['negatives']
+    }
+    if '' in negatives:  # the same in all languages
+        negatives = dict.fromkeys(tables['passage'], negatives[''])
     return Dataset(
         name=entry['name'],
         groups=entry['groups'],
         **tables,
+        negatives=negatives,
+        query_rows=array('query.rows', np.int32),
+        passage_rows=array('passage.rows', np.int32),
         query_class=array('query.class', np.int32),
         passage_class=array('passage.class', np.int32),
-        negative_class={x: array(f'negatives.{x}.class', np.int32) for x in entry['negatives']},
         base=base,
-        ids=(array('ids', np.uint8), array('ids.offsets', np.int64)),
+        query_ids=ids('query'),
+        passage_ids=ids('passage'),
     )
 
 
 def lengths(table: Table, texts: Int[np.ndarray, 'n'], limit: int) -> Int[np.ndarray, 'n']:
     """Tokens of each text when it is cut to `limit`."""
-    return np.minimum(table.offsets[texts + 1] - table.offsets[texts], limit)
+    return np.minimum(table.lengths[texts], limit)
+
+
+def tokens(table: Table, text: int | np.integer) -> list[int]:
+    """The tokens of one text."""
+    start = table.starts[text]
+    return table.tokens[start : start + table.lengths[text]].tolist()
 
 
 def cut(ids: list[int], limit: int, end: int | None) -> list[int]:
@@ -146,8 +207,7 @@ def gather(
     table: Table, texts: Int[np.ndarray, 'n'], width: int, pad: int, end: int | None
 ) -> Int[np.ndarray, 'n width']:
     """Tokens of each text, padded on the right; one that is too long is cut and keeps its end."""
-    starts = table.offsets[texts]
-    full = table.offsets[texts + 1] - starts
+    starts, full = table.starts[texts], table.lengths[texts]
     column = np.arange(width)
     real = column < full[:, None]
     out = np.full(real.shape, pad, np.int32)
@@ -166,8 +226,8 @@ def stream(
     """
     last = np.cumsum(lengths)
     place = np.arange(last[-1] if len(last) else 0) - np.repeat(last - lengths, lengths)
-    tokens = table.tokens[np.repeat(table.offsets[texts], lengths) + place].astype(np.int32)
+    tokens = table.tokens[np.repeat(table.starts[texts], lengths) + place].astype(np.int32)
     if end is not None:
-        cut = table.offsets[texts + 1] - table.offsets[texts] > lengths
+        cut = table.lengths[texts] > lengths
         tokens[last[cut] - 1] = end
     return place, tokens

@@ -23,6 +23,7 @@ from hbt import (
     optim,
     packing,
     pipeline,
+    sampler,
     sharding,
     store,
     vocabulary,
@@ -209,7 +210,7 @@ def join(parts, rest):
 
 
 def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
-    """Mean InfoNCE over the tasks and this device's rows, with metrics."""
+    """Weighted mean InfoNCE of the tasks over this device's rows, with metrics."""
     scale = scale_of(old['scale'], c.loss)
     vectors = embed(old['encoder'], batch, c, step)  # t b n e
     seen = [
@@ -224,8 +225,17 @@ def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']
         )
         for task in range(len(vectors))
     ]
-    means = jax.tree.map(lambda *x: jnp.stack(x).mean(), *seen)
-    return means.loss, means._asdict()
+    metrics = jax.tree.map(lambda *x: jnp.stack(x).mean(), *seen)._asdict()
+    losses_of = [rows.loss.mean() for rows in seen]
+    weights = sampler.task_weights(c.sampler, len(seen), step)
+    metrics['loss'] = sum(
+        jnp.asarray(weight, value.dtype) * value
+        for weight, value in zip(weights, losses_of, strict=True)
+    )
+    if len(seen) > 1:
+        named = zip(sampler.KINDS, losses_of, strict=True)
+        metrics |= {f'loss/{kind}': value for kind, value in named}
+    return metrics['loss'], metrics
 
 
 def embed(

@@ -31,7 +31,7 @@ def tokenizer():
 def test_a_text_too_long_is_cut_and_keeps_its_end():
     table = embed.tokenise(tokenizer(), ['w1 w2 w3 w4 w5 w6', 'w1'], 'w0 ', 6)
     np.testing.assert_array_equal(table.tokens, [0, 4, 5, 6, 7, 2, 0, 4, 5, 2])
-    np.testing.assert_array_equal(table.offsets, [0, 6, 10])
+    np.testing.assert_array_equal([table.starts, table.lengths], [[0, 6], [6, 4]])
 
 
 def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
@@ -45,7 +45,7 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
     found = embed.make(c, sharding.make_mesh())(params, table, 'texts')
     assert found.shape == (37, 32)
     for i in (0, 7, 36):
-        tokens = table.tokens[table.offsets[i] : table.offsets[i + 1]][None]
+        tokens = table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]][None]
         alone = encoder.encode(params, tokens, c.encoder)
         np.testing.assert_allclose(found[i], alone[0], atol=1e-6)
 

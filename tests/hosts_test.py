@@ -1,4 +1,7 @@
-"""Several processes on one machine train as one does, and one goes on where they were killed."""
+"""Several processes on one machine train as one does, and one goes on where they were killed.
+
+Not bit for bit: processes sum gradients in another order than the devices of one do.
+"""
 
 import os
 import pathlib
@@ -35,6 +38,8 @@ def start(stored, workdir, processes, *more):
     command = [
         *(sys.executable, '-m', 'hbt.main', '--config=tests/tiny.py', f'--workdir={workdir}'),
         *(f'--config.data.root={stored}', f'--config.steps={STEPS}', '--config.eval.batch_size=64'),
+        # What differs in the last bit of a gradient near zero, Adam makes a share of this.
+        '--config.optim.lr=1e-4',
         *more,
     ]
     each = f'--xla_force_host_platform_device_count={4 // processes}'
@@ -95,29 +100,30 @@ def test_two_processes_that_are_killed_and_one_that_goes_on_end_as_one(stored, s
         process.communicate()
     ((out, _),) = finish(start(stored, tmp_path, 1))
     assert 'continuing after step' in out
-    assert trajectory(tmp_path) == trajectory(single)
-    assert len(trajectory(tmp_path)) == STEPS
-    for a, b in zip(parameters(tmp_path), parameters(single), strict=True):
-        np.testing.assert_array_equal(a, b)
+    agree(tmp_path, single)
 
 
-@pytest.mark.slow
-def test_two_processes_with_split_parameters_take_the_same_steps(stored, single, tmp_path):
-    finish(start(stored, tmp_path, 2, '--config.shard_params=true'))
-    expected, found = trajectory(single), trajectory(tmp_path)
+def agree(one, other):
+    """Every loss and every parameter within 1e-6."""
+    found, expected = trajectory(one), trajectory(other)
+    assert found.keys() == expected.keys() == set(range(1, STEPS + 1))
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-6)
-    # Gradients are summed in another order; where one is near zero, Adam makes the most of it.
-    for a, b in zip(parameters(tmp_path), parameters(single), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(parameters(one), parameters(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 
 
 @pytest.mark.slow
-def test_four_processes_take_the_steps_of_one_bit_for_bit(stored, single, tmp_path):
+def test_two_processes_with_split_parameters_take_the_steps_of_one(stored, single, tmp_path):
+    finish(start(stored, tmp_path, 2, '--config.shard_params=true'))
+    agree(tmp_path, single)
+
+
+@pytest.mark.slow
+def test_four_processes_take_the_steps_of_one_and_only_the_first_speaks(stored, single, tmp_path):
     outputs = finish(start(stored, tmp_path, 4))
-    assert all(out == '' for out, _ in outputs[1:])
-    assert trajectory(tmp_path) == trajectory(single)
-    for a, b in zip(parameters(tmp_path), parameters(single), strict=True):
-        np.testing.assert_array_equal(a, b)
+    spoken = [[x for x in out.splitlines() if '[Gloo]' not in x] for out, _ in outputs[1:]]
+    assert spoken == [[], [], []]
+    agree(tmp_path, single)
 
 
 @pytest.mark.slow

@@ -9,14 +9,16 @@ LAYERS = (
     {
         *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests'),
         *('nn', 'attention', 'packing', 'languages', 'collection', 'statistics'),
+        *('draws', 'rows', 'identity'),
     },
     {
-        *('sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
+        *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
+        *('columns', 'records', 'corpora'),
     },
-    {'batches', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
-    {'sampler', 'prepare', 'pipeline', 'benchmarks'},
-    {'train', 'embed', 'results'},
+    {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
+    {'sampler', 'workers', 'writer', 'pipeline', 'benchmarks'},
+    {'prepare', 'train', 'embed', 'results', 'shares'},
     {'evaluate', 'export', 'trim'},
     {'main'},
 )

@@ -1,11 +1,13 @@
 import gzip
 import json
+import os
 
 import numpy as np
 import pytest
 import tokenizers
 
-from hbt import config, prepare, sources, store, vocabulary
+from hbt import columns, config, prepare, sources, store, tokenise, vocabulary, workers
+from hbt import rows as rows_of
 
 DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
 ROWS = [
@@ -29,7 +31,9 @@ def write(path, text):
 
 def decoded(opened, table, i):
     tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
-    return tokenizer.decode(table.tokens[table.offsets[i] : table.offsets[i + 1]]).strip()
+    return tokenizer.decode(
+        table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]]
+    ).strip()
 
 
 def test_a_store_holds_the_tokens_of_every_text_with_its_prefix(tmp_path):
@@ -45,8 +49,8 @@ def test_a_store_holds_the_tokens_of_every_text_with_its_prefix(tmp_path):
 def test_a_long_text_is_cut_keeps_its_end_and_is_counted(tmp_path):
     opened = prepare.prepare(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
     table = opened.datasets[0].passage['en']
-    sizes = np.diff(table.offsets)
-    assert sizes.max() == 24 and (table.tokens[table.offsets[1:] - 1] == 2).all()
+    sizes = table.lengths
+    assert sizes.max() == 24 and (table.tokens[table.starts + sizes - 1] == 2).all()
     tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
     long = sum(len(tokenizer.encode('Passage: ' + r['passage']['en']).ids) > 24 for r in ROWS)
     count = opened.manifest['datasets'][0]['passage']['en']
@@ -55,7 +59,7 @@ def test_a_long_text_is_cut_keeps_its_end_and_is_counted(tmp_path):
 
 
 def test_a_language_that_starts_late_or_stops_early_keeps_its_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, 'CHUNK', 4)
+    monkeypatch.setattr(rows_of, 'BLOCK', 256)
     rows = [
         {'id': str(i), 'query': {x: f'q {i} {x}'}, 'passage': {'en': f'p {i}'}}
         for i, x in enumerate(['en'] * 10 + ['de'] * 10 + ['en'] * 2)
@@ -71,7 +75,7 @@ def test_a_language_that_starts_late_or_stops_early_keeps_its_rows(tmp_path, mon
                 assert decoded(opened, dataset.query[language], i) == f'Query: {text}'
     negatives = dataset.negatives['en']
     assert list(np.diff(negatives.rows)) == [2 if i == 7 else 0 for i in range(22)]
-    assert decoded(opened, negatives, 1) == 'Passage: wrong b'
+    assert decoded(opened, dataset.passage['en'], negatives.texts[1]) == 'Passage: wrong b'
 
 
 def test_gzip_and_plain_files_make_the_same_store(tmp_path):
@@ -104,8 +108,8 @@ def test_gzip_and_plain_files_make_the_same_store(tmp_path):
         (b'{"id": "x", ', 'expected a JSON object'),
         (b'[1]', 'expected a JSON object, got list'),
         (b'\xff\xfe', 'expected UTF-8'),
-        (b'', 'expected a JSON object, got an empty line'),
-        (b'{"id": "row1", "query": {"en": "q"}, "passage": {"en": "p"}}', 'that of line 2'),
+        (b'', 'expected text, got an empty line'),
+        (b'{"id": "row1", "query": {"en": "q"}, "passage": {"en": "p"}}', 'that of .*bad.jsonl:2'),
     ],
 )
 def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path, line, message):
@@ -178,16 +182,106 @@ def test_the_real_tokenizer_and_real_rows(shared_data, tmp_path):
         if 'de' in row['passage']:
             ids = tokenizer.encode('Passage: ' + row['passage']['de']).ids
             ids = ids if len(ids) <= 64 else [*ids[:63], 2]
-            assert list(table.tokens[table.offsets[i] : table.offsets[i + 1]]) == ids
+            assert list(table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]]) == ids
 
 
-def test_rows_are_streamed(tmp_path):
+def test_rows_are_streamed(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_of, 'BLOCK', 256)
     source = sources.open_all([write(tmp_path / 'a.jsonl', lines(*ROWS) + 'broken\n')])[0]
     rows = source.rows()
-    assert [next(rows).id for _ in range(30)] == [row['id'] for row in ROWS]
+    assert [next(rows).id for _ in range(25)] == [row['id'] for row in ROWS[:25]]
     with pytest.raises(ValueError, match='a.jsonl:31'):
-        next(rows)
+        list(rows)
 
 
 def test_the_hash_of_a_text_ignores_runs_of_spaces_only():
-    assert prepare.text_hash('a  b\n') == prepare.text_hash('a b') != prepare.text_hash('A b')
+    a, b, c = tokenise.text_hashes(['a  b\n', 'a b', 'A b'])
+    assert a == b != c
+
+
+def files_of(path):
+    """The bytes of every file of a store."""
+    found = {str(x.relative_to(path)): x for x in path.rglob('*') if x.is_file()}
+    return {name: file.read_bytes() for name, file in found.items()}
+
+
+def both_kinds(folder):
+    """A source of groups and a collection, of several blocks each."""
+    groups = [row | {'negatives': {'en': [f'wrong {i}']}} for i, row in enumerate(ROWS)]
+    path = write(folder / 'a.jsonl', lines(*groups))
+    for x in ('en', 'de'):
+        write(folder / f'q.{x}.tsv', ''.join(f'{i}\tquery {i} {x}\n' for i in range(20)))
+        write(folder / f'c.{x}.tsv', ''.join(f'{i}\tpassage {i} {x}\n' for i in range(60)))
+    triples = ''.join(f'{i % 20}\t{i}\t{(7 * i + 1) % 60}\n' for i in range(60))
+    write(folder / 'triples.tsv', triples)
+    collection = (
+        f'marco:queries={folder}/q.{{lang}}.tsv,collection={folder}/c.{{lang}}.tsv,'
+        f'triples={folder}/triples.tsv'
+    )
+    return [path, collection]
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_store_that_was_begun_is_continued_to_the_same_bytes(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(rows_of, 'BLOCK', 200)
+    inputs = both_kinds(tmp_path)
+    whole = files_of(prepare.prepare(DATA, tmp_path / 'whole', inputs).path)
+    # Killed at some write, of data or of the count of them, at any of its bytes, many times.
+    rng, real, calls = np.random.default_rng(seed), columns.os.pwrite, []
+
+    def dies(descriptor, data, at):
+        calls.append(at)
+        if len(calls) % 400 == 0:
+            real(descriptor, data[: rng.integers(len(data) + 1)], at)
+            raise KeyboardInterrupt
+        return real(descriptor, data, at)
+
+    monkeypatch.setattr(columns.os, 'pwrite', dies)
+    calls += [0] * int(rng.integers(400))
+    deaths = 0
+    while not (tmp_path / 'killed').exists():
+        try:
+            prepare.prepare(DATA, tmp_path / 'killed', inputs)
+        except KeyboardInterrupt:
+            deaths += 1
+    assert deaths >= 2
+    assert files_of(tmp_path / 'killed') == whole
+
+
+def test_many_processes_make_the_same_store_as_one(tmp_path, monkeypatch):
+    inputs = both_kinds(tmp_path)
+    one = prepare.prepare(DATA, tmp_path / 'one', inputs)
+    two = prepare.prepare(DATA, tmp_path / 'two', inputs, processes=2)
+    assert files_of(one.path) == files_of(two.path)
+    write(tmp_path / 'a.jsonl', lines(*ROWS[:9]) + 'broken\n' + lines(*ROWS[10:]))
+    with pytest.raises(ValueError, match='a.jsonl:10: expected a JSON object'):
+        prepare.prepare(config.Data(tokenizer=str(one.path)), tmp_path / 'three', inputs, 2)
+
+
+def test_a_process_that_dies_is_named(tmp_path):
+    with workers.Workers(2, 0, 'forkserver') as run:
+        with pytest.raises(ValueError, match='process that tokenises was killed, .* to continue'):
+            list(run.map(os._exit, iter([1])))
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):
+    def full(descriptor, data, at):
+        raise OSError(28, 'No space left on device')
+
+    path = write(tmp_path / 'a.jsonl', lines(*ROWS))
+    monkeypatch.setattr(columns.os, 'pwrite', full)
+    with pytest.raises(
+        OSError, match=r"No space left on device: '.*/s.partial/a/passage.en.tokens'"
+    ):
+        prepare.prepare(DATA, tmp_path / 's', [path])
+    assert not (tmp_path / 's').exists()
+
+
+def test_what_another_store_left_unfinished_is_not_used(tmp_path):
+    path = write(tmp_path / 'a.jsonl', lines(*ROWS[:10]) + 'broken\n')
+    with pytest.raises(ValueError, match='a.jsonl:11'):
+        prepare.prepare(DATA, tmp_path / 's', [path])
+    write(tmp_path / 'a.jsonl', lines(*ROWS))
+    opened = prepare.prepare(DATA, tmp_path / 's', [path])
+    assert opened.datasets[0].groups == 30
+    assert sorted(x.name for x in tmp_path.iterdir()) == ['a.jsonl', 's']

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from hbt import batches, config, losses, packing, prepare, sampler
+from hbt import batches, config, draws, losses, packing, prepare, sampler
 
 
 def write(path, rows):
@@ -41,16 +41,19 @@ def make(stored, alpha=0.5, batch_size=32, devices=1, **changes):
 
 
 def test_a_stream_counts_what_came_before():
-    stream = sampler.Stream((1, 2), (0.2, 0.5, 0.3))
-    draws, nth = stream.at(0, 20_000)
+    stream = draws.Stream((1, 2), (0.2, 0.5, 0.3))
+    values, nth = stream.at(0, 20_000)
     seen = collections.Counter()
-    for value, count in zip(draws, nth, strict=True):
+    for value, count in zip(values, nth, strict=True):
         assert seen[value] == count
         seen[value] += 1
     for start, size in ((0, 1), (4095, 2), (9000, 5000), (19_999, 1)):
-        again = sampler.Stream((1, 2), (0.2, 0.5, 0.3)).at(start, size)
-        np.testing.assert_array_equal(again[0], draws[start : start + size])
+        again = draws.Stream((1, 2), (0.2, 0.5, 0.3)).at(start, size)
+        np.testing.assert_array_equal(again[0], values[start : start + size])
         np.testing.assert_array_equal(again[1], nth[start : start + size])
+    for stop in (0, 1, 4096, 9999):
+        counts = draws.Stream((1, 2), (0.2, 0.5, 0.3)).count(stop)
+        np.testing.assert_array_equal(counts, np.bincount(values[:stop], minlength=3))
     assert abs(seen[1] / 20_000 - 0.5) < 0.015
 
 
@@ -58,7 +61,7 @@ def test_a_stream_counts_what_came_before():
 def test_a_permutation_visits_every_row_once_an_epoch(size):
     index = np.arange(3 * size)
     key = np.full(3 * size, 7, np.uint64)
-    walk = sampler.permute(index, np.full(3 * size, size), key)
+    walk = draws.permute(index, np.full(3 * size, size), key)
     epochs = walk.reshape(3, size)
     assert (np.sort(epochs, axis=1) == np.arange(size)).all()
     if size >= 64:
@@ -69,7 +72,7 @@ def test_a_permutation_visits_every_row_once_an_epoch(size):
 def test_a_monolingual_batch_is_in_one_language(stored):
     s = make(stored, alpha=1.0)
     for step in range(50):
-        plan = s.plan(step)
+        plan = s.plans(step)[0]
         assert plan.kind == 'mono'
         assert len({*plan.query_language, *plan.passage_language}) == 1
 
@@ -77,7 +80,7 @@ def test_a_monolingual_batch_is_in_one_language(stored):
 def test_a_cross_lingual_row_has_two_languages_and_a_batch_mixes_pairs(stored):
     s = make(stored, alpha=0.0)
     for step in range(50):
-        plan = s.plan(step)
+        plan = s.plans(step)[0]
         assert plan.kind == 'cross'
         assert (plan.query_language != plan.passage_language).all()
         assert len(set(zip(plan.query_language, plan.passage_language, strict=True))) >= 4
@@ -85,16 +88,16 @@ def test_a_cross_lingual_row_has_two_languages_and_a_batch_mixes_pairs(stored):
 
 def test_hybrid_batches_are_monolingual_with_probability_alpha(stored):
     s = make(stored, alpha=0.3, batch_size=2)
-    share = np.mean([s.plan(step).kind == 'mono' for step in range(4000)])
+    share = np.mean([s.plans(step)[0].kind == 'mono' for step in range(4000)])
     assert abs(share - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 4000)
 
 
 def test_languages_are_uniform_and_datasets_by_size_within_a_language(stored):
     s = make(stored, alpha=1.0, batch_size=2)
-    plans = [s.plan(step) for step in range(3000)]
+    plans = [s.plans(step)[0] for step in range(3000)]
     languages = collections.Counter(s.languages[p.query_language[0]] for p in plans)
     assert all(abs(languages[x] / 3000 - 1 / 3) < 0.035 for x in ('de', 'en', 'ja'))
-    english = [p.dataset for p in plans if s.languages[p.query_language[0]] == 'en']
+    english = [p.dataset[0] for p in plans if s.languages[p.query_language[0]] == 'en']
     assert abs(np.mean(english) - 100 / 300) < 0.06  # 200 rows of big have English, 100 of small
 
 
@@ -102,7 +105,7 @@ def test_pairs_of_a_cross_lingual_batch_are_uniform(stored):
     s = make(stored, alpha=0.0, batch_size=60)
     pairs = collections.Counter()
     for step in range(1000):
-        plan = s.plan(step)
+        plan = s.plans(step)[0]
         pairs.update(zip(plan.query_language, plan.passage_language, strict=True))
     assert len(pairs) == 6
     assert all(abs(n / 60_000 - 1 / 6) < 4 * np.sqrt(5 / 36 / 60_000) for n in pairs.values())
@@ -112,8 +115,8 @@ def test_a_row_is_never_drawn_for_a_language_it_lacks(stored):
     for alpha in (0.0, 1.0):
         s = make(stored, alpha=alpha)
         for step in range(100):
-            plan = s.plan(step)
-            dataset = stored.datasets[plan.dataset]
+            plan = s.plans(step)[0]
+            dataset = stored.datasets[plan.dataset[0]]
             for g, q, p in zip(*plan[3:], strict=True):
                 assert dataset.query[s.languages[q]].hashes[g]
                 assert dataset.passage[s.languages[p]].hashes[g]
@@ -121,7 +124,7 @@ def test_a_row_is_never_drawn_for_a_language_it_lacks(stored):
 
 def test_a_pool_is_drawn_without_replacement(stored):
     s = make(stored, alpha=1.0, batch_size=20, languages=('ja',))  # 200 rows have Japanese
-    rows = np.concatenate([s.plan(step).groups for step in range(20)])
+    rows = np.concatenate([s.plans(step)[0].groups for step in range(20)])
     assert (np.bincount(rows[:200], minlength=300) <= 1).all()
     assert (np.bincount(rows, minlength=300)[np.unique(rows)] == 2).all()
 
@@ -169,7 +172,7 @@ def test_a_batch_holds_the_texts_of_its_plan(stored):
     s = make(stored)
     for step in range(4):
         (plan,), batch = s.batch(step)
-        dataset, texts = stored.datasets[plan.dataset], texts_of(batch)
+        dataset, texts = stored.datasets[plan.dataset[0]], texts_of(batch)
         assert (batch.packed.texts > 0).sum() == sum(map(len, texts.values()))
         for i, (g, q, p) in enumerate(zip(*plan[3:], strict=True)):
             name, number = dataset.id(g)[0], dataset.id(g)[1:]
@@ -212,6 +215,7 @@ def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):
     s = prepare.prepare(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
     tokenizer = tokenizers.Tokenizer.from_file(str(s.path / 'tokenizer.json'))
     drawn = make(s, alpha=0.5, batch_size=8, negatives=2)
+    positives = s.datasets[0].passage_class[s.datasets[0].passage_rows]
     for step in range(10):
         (plan,), batch = drawn.batch(step)
         found = texts_of(batch)
@@ -222,9 +226,10 @@ def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):
             ids = batch.document_ids[0, row]
             if drawn.languages[p] == 'en':
                 assert set(texts) == {f'Passage: wrong {g} {j}' for j in range(g % 3)}
-                assert list(ids[1:]) == [-1] * (g % 3) + [losses.ABSENT] * (2 - g % 3)
+                assert list(ids[1:] == losses.ABSENT) == [False] * (g % 3) + [True] * (2 - g % 3)
+                assert not set(ids[1:]) & set(positives)
             else:
-                assert list(ids[1:]) == [-1 if g else s.datasets[0].passage_class[1], -2]
+                assert (ids[1] == positives[1]) == (g == 0) and ids[2] == losses.ABSENT
                 assert texts == ['Passage: ' + rows[g]['negatives']['de'][0]]
 
 
@@ -248,6 +253,6 @@ def test_a_text_equal_to_its_query_is_in_no_pool(tmp_path):
     data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
     s = prepare.prepare(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
     mono = make(s, alpha=1.0, batch_size=20)
-    assert all(min(mono.plan(step).groups) >= 10 for step in range(10))
+    assert all(min(mono.plans(step)[0].groups) >= 10 for step in range(10))
     cross = make(s, alpha=0.0, batch_size=20)
-    assert min(min(cross.plan(step).groups) for step in range(10)) < 10
+    assert min(min(cross.plans(step)[0].groups) for step in range(10)) < 10

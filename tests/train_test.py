@@ -37,8 +37,9 @@ def random_texts(rows=16, tasks=1, documents=2, seed=0):
     lengths[:, 2:5, 2:], ids[:, 2:5, 2:] = 0, losses.ABSENT
     cells = []
     for task, slot in itertools.product(range(tasks), range(1 + documents)):
-        offsets = np.concatenate([[0], np.cumsum(lengths[task, :, slot])])
-        table = store.Table(rng.integers(2, 50, offsets[-1]), offsets, np.ones(rows), None)
+        sizes = lengths[task, :, slot]
+        starts = np.cumsum(sizes) - sizes
+        table = store.Table(rng.integers(2, 50, sizes.sum()), starts, sizes, np.ones(rows))
         every = np.arange(rows)
         cells.append(batches.Cell(task, slot, every, table, every, ids[task, :, slot], 8))
     return batches.Texts(cells, lengths, ids)
@@ -267,3 +268,25 @@ def test_only_matrices_and_tables_decay():
 def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
     with pytest.raises(ValueError, match='batch_size: .* 8 devices, such as 96, got 100'):
         sharding.check_divides('batch_size', 100, devices(8))
+
+
+def test_the_tasks_of_a_step_are_weighted_by_alpha():
+    c = experiment()
+    c.sampler = config.Sampler(kind='multitask', alpha_points='0:1,10:0.2')
+    params, mesh = encoder.init(c.encoder, jax.random.key(0)), devices(2)
+    old = train.trained(params, jnp.asarray(-np.log(c.loss.temperature), jnp.float32))
+
+    def at(step):
+        def function(old, batch):
+            return train.gradient(old, batch, c, jnp.int32(step))[1]
+
+        found = sharding.spmd(function, mesh, c.mapping, batches.DIMS)(
+            old, random_batch(2, tasks=2)
+        )
+        return {k: float(v) for k, v in found.items()}
+
+    for step, weight in ((0, 1.0), (5, 0.6), (50, 0.2)):
+        found = at(step)
+        expected = weight * found['loss/mono'] + (1 - weight) * found['loss/cross']
+        assert found['loss'] == pytest.approx(expected, rel=1e-5)
+    assert abs(found['loss/mono'] - found['loss/cross']) > 1e-3
