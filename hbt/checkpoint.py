@@ -36,15 +36,13 @@ class Checkpoints:
         self.newest = open_folder(workdir / 'ckpt', KEEP)
         self.best = open_folder(workdir / 'best', 1)
 
-    def restore(self, like) -> typing.Any | None:
-        """The newest sound state, laid out as the arrays of `like`; None if none was ever saved.
+    def restore(self, shapes, before: int | None = None) -> typing.Any | None:
+        """The newest sound state, in the layout of `shapes`; None if none was ever saved.
 
-        Damaged ones are named and set aside. ValueError if no sound one is left.
+        With `before`, the newest of a step below it. Damaged ones are named and set aside.
+        ValueError if no sound one is left.
         """
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-        )
-        found = [x.step for x in self.newest.checkpoints]
+        found = [x.step for x in self.newest.checkpoints if before is None or x.step < before]
         for step in reversed(found):
             try:
                 return load(self.newest, step, shapes)

@@ -55,6 +55,8 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     mesh = sharding.make_mesh()
     sharding.check_divides('batch_size', c.batch_size, mesh)
     data = open_store(c)
+    if c.data.verify:
+        store.verify(data)
     c = train.resolve(c, data, mesh)
     batches = sampler.Sampler(c, data, mesh.size)
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
@@ -62,9 +64,8 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     held = claim(c, workdir, data)
     sharding.meet('workdir')
     checkpoints = checkpoint.Checkpoints(workdir)
-    state = train.init(c, mesh)
-    restored = checkpoints.restore(state)
-    state = state if restored is None else restored
+    restored = checkpoints.restore(train.shapes(c, mesh))
+    state = train.init(c, mesh) if restored is None else restored
     metrics = log.Metrics(workdir, -1 if restored is None else int(state.step))
     run = Run(c, workdir, mesh, batches, evaluation, metrics, checkpoints)
     if restored is not None:
@@ -92,13 +93,17 @@ def loop(run: Run, state: train.State, asked: requests.Requests) -> int:
     """
     c, start = run.config, int(state.step)
     step = train.make_step(c, run.mesh)
-    window, watch = Window(), Watch()
+    window, watch, unchecked = Window(), Watch(), []
     with log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps') as progress:
         for done, (plans, batch) in enumerate(prefetch(run, start), start + 1):
             state, values = step(state, batch)
             window.add(plans, values)
+            unchecked.append((done, values['skipped']))
             progress.update()
             last = done == c.steps
+            if last or done % min(c.log_every, c.ckpt_every) == 0:
+                check_finite(run, unchecked)
+                unchecked = []
             if last or done % c.log_every == 0:
                 means = window.means()
                 rate = window.steps * c.batch_size / watch.lap()
@@ -114,6 +119,49 @@ def loop(run: Run, state: train.State, asked: requests.Requests) -> int:
             if stop:
                 return done
     return start
+
+
+def check_finite(run: Run, steps: list[tuple[int, jax.Array]]) -> None:
+    """Writes down the rows of steps that were skipped; ValueError where the run is to stop."""
+    numbers, skipped = zip(*steps, strict=True)
+    for done, bad in zip(numbers, jax.device_get(skipped), strict=True):
+        if not bad:
+            continue
+        if log.first():
+            lines = sampler.show(run.batches, done - 1)
+            (run.workdir / f'nonfinite-{done}.txt').write_text('\n'.join(lines) + '\n')
+        told = (
+            f'{run.workdir}: step {done}: the loss or its gradient is not finite, and the step was '
+            f'skipped; its rows are in nonfinite-{done}.txt'
+        )
+        if run.config.nonfinite == 'stop':
+            raise ValueError(
+                f'{told}. --replay={done} computes it again; --config.nonfinite=skip goes on'
+            )
+        log.say(told)
+
+
+def replay(c: config.Config, workdir: pathlib.Path, number: int) -> None:
+    """Computes a step of a run again, from the newest checkpoint before it, and prints it.
+
+    Nothing is written. Raises ValueError if no checkpoint is old enough.
+    """
+    mesh = sharding.make_mesh()
+    data = store.open(c.data.root or f'stores/{c.name}')
+    c = train.resolve(c, data, mesh)
+    batches = sampler.Sampler(c, data, mesh.size)
+    with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
+        state = checkpoints.restore(train.shapes(c, mesh), number)
+    if state is None and number > 1:
+        log.say(f'{workdir}: no checkpoint before step {number}: from the beginning')
+    state = train.init(c, mesh) if state is None else state
+    step = train.make_step(c, mesh)
+    for at in range(int(state.step), number):
+        state, values = step(state, batches.batch(at, sharding.local_devices(mesh))[1])
+    for line in sampler.show(batches, number - 1):
+        log.say(line)
+    for name, value in jax.device_get(values).items():
+        log.say(f'{name} {float(value):.9g}')
 
 
 def show_shares(run: Run, done: int) -> None:
@@ -253,11 +301,13 @@ FREE = (
     'steps',
     'log_every',
     'ckpt_every',
+    'nonfinite',
     'mapping',
     'distributed',
     'eval.',
     'data.root',
     'data.s',
+    'data.verify',
 )
 
 
@@ -265,11 +315,16 @@ def main(_) -> None:
     c = config.check(flags.FLAGS.config)
     if c.distributed:
         sharding.connect()
-    train_config(c, pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}'))
+    workdir = pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}')
+    if flags.FLAGS.replay:
+        replay(c, workdir, flags.FLAGS.replay)
+    else:
+        train_config(c, workdir)
 
 
 if __name__ == '__main__':
     config_flags.DEFINE_config_file('config', None, 'file of the experiment')
     flags.DEFINE_string('workdir', None, 'directory of the run; none: runs/<name of the config>')
+    flags.DEFINE_integer('replay', 0, 'prints this step of a run, computed again')
     flags.mark_flags_as_required(['config'])
     log.program(main, config.check_flags)

@@ -88,8 +88,7 @@ def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
 
 def init(c: config.Config, mesh) -> State:
     """The state before the first step: pretrained weights, or random ones."""
-    specs = layout(jax.eval_shape(lambda: random_state(c)), c, mesh)
-    places = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), specs)
+    places = jax.tree.map(lambda x: x.sharding, shapes(c, mesh))
     if not c.encoder.init:
         return jax.jit(lambda: random_state(c), out_shardings=places)()
     params = pipeline.load(hub.resolve(c.encoder.init), c.encoder)
@@ -99,6 +98,17 @@ def init(c: config.Config, mesh) -> State:
         places.params,
     )
     return jax.jit(lambda params: state_of(params, c), out_shardings=places)(params)
+
+
+def shapes(c: config.Config, mesh) -> State:
+    """Shape, type and place of every array of a state."""
+    made = jax.eval_shape(lambda: random_state(c))
+
+    def place(x, spec):
+        sharding_ = jax.sharding.NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_)
+
+    return jax.tree.map(place, made, layout(made, c, mesh))
 
 
 def random_state(c: config.Config) -> State:
@@ -143,7 +153,10 @@ def name_of(path) -> str:
 
 
 def make_step(c: config.Config, mesh) -> abc.Callable:
-    """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up."""
+    """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up.
+
+    A step whose loss or gradient is not finite changes nothing and is told as `skipped`.
+    """
     transform, rate = optim.make(c.optim, c.steps)
 
     def step(state: State, batch: batches.Batch):
@@ -154,7 +167,9 @@ def make_step(c: config.Config, mesh) -> abc.Callable:
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
             updates, opt = transform.update(grads, state.opt, old)
         new = optax.apply_updates(old, updates)
-        metrics |= {'grad_norm': norm, 'lr': rate(state.step)}
+        sound = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
+        new, opt = jax.tree.map(lambda a, b: jnp.where(sound, a, b), (new, opt), (old, state.opt))
+        metrics |= {'grad_norm': norm, 'lr': rate(state.step), 'skipped': jnp.where(sound, 0.0, 1.0)}
         metrics['temperature'] = jnp.exp(-state.log_scale)
         return State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 

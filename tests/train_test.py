@@ -290,3 +290,17 @@ def test_the_tasks_of_a_step_are_weighted_by_alpha():
         expected = weight * found['loss/mono'] + (1 - weight) * found['loss/cross']
         assert found['loss'] == pytest.approx(expected, rel=1e-5)
     assert abs(found['loss/mono'] - found['loss/cross']) > 1e-3
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number():
+    c, mesh = experiment(), devices(8)
+    state, step = train.init(c, mesh), train.make_step(c, mesh)
+    broken = jax.tree.map(jnp.copy, state.params)
+    broken['embeddings']['norm']['bias'] += jnp.nan
+    before = jax.device_get((broken, state.opt))
+    after, metrics = step(state._replace(params=broken), random_batch(8))
+    assert metrics['skipped'] == 1 and int(after.step) == 1
+    for a, b in zip(
+        jax.tree.leaves((after.params, after.opt)), jax.tree.leaves(before), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)

@@ -79,17 +79,22 @@ def of_store(folder):
     return digest(*(x for x in files if x.name != 'manifest.json'))
 
 
-def of_run(folder):
-    """The parameters, by way of an export, and every number logged but those of time."""
+def of_parameters(folder):
+    """By way of an export."""
     shutil.rmtree(folder / 'last', ignore_errors=True)
     export.export(folder / 'run', 'latest', folder / 'last')
+    return digest(folder / 'last/model.safetensors')
+
+
+def of_run(folder):
+    """The parameters, and every number logged but those of time."""
     lines = [
         {k: v for k, v in line.items() if k == 'step' or k.startswith(('loss', 'cldr', 'accuracy'))}
         for line in log.read(folder / 'run/metrics.jsonl')
     ]
     best = sorted(x.name for x in (folder / 'run/best').iterdir() if x.name.isdigit())
     told = json.dumps([lines, best])
-    return digest(folder / 'last/model.safetensors') + hashlib.sha256(told.encode()).hexdigest()
+    return of_parameters(folder) + hashlib.sha256(told.encode()).hexdigest()
 
 
 JOBS = {
@@ -190,6 +195,7 @@ def corrupt(reference: pathlib.Path, expected: str, folder: pathlib.Path, dice) 
     file = dice.choice(files)
     how = damage(file, dice)
     status = finish(child(job.run, folder))
+    job = job._replace(result=of_parameters)
     outcome, note = judge(job, status, expected, folder, allowed=('survived', 'refused'))
     return outcome, f'{file.relative_to(folder)} {how}: {note}'
 
@@ -245,7 +251,7 @@ def campaign(kills: int, corruptions: int, seed: int, folder: pathlib.Path) -> c
         report(table, f'{name} (trial {trial})', outcome, note, place)
     for trial in range(corruptions):
         place = folder / f'corrupt{trial}'
-        outcome, note = corrupt(folder / 'reference', known['main'][0], place, dice)
+        outcome, note = corrupt(folder / 'reference', known['main'][0][:64], place, dice)
         table['corruptions'] += 1
         table[f'corrupted: {outcome}'] += 1
         report(table, f'corruption {trial}', outcome, note, place)
