@@ -6,8 +6,10 @@ The same command resumes a run that was stopped, and ends as if it had never bee
 import collections
 import concurrent.futures
 import contextlib
+import os
 import pathlib
 import shutil
+import sys
 import time
 import typing
 from collections import abc
@@ -318,8 +320,20 @@ def main(_) -> None:
     workdir = pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}')
     if flags.FLAGS.replay:
         replay(c, workdir, flags.FLAGS.replay)
+    elif c.distributed:
+        together(c, workdir)
     else:
         train_config(c, workdir)
+
+
+def together(c: config.Config, workdir: pathlib.Path) -> None:
+    """Trains as one of several processes; ends at once, to be started again, if one is lost."""
+    try:
+        train_config(c, workdir)
+    except jax.errors.JaxRuntimeError as error:
+        reason = ' '.join(str(error).split())[:200]
+        print(f'error: a process or its devices are lost: {reason}', file=sys.stderr, flush=True)
+        os._exit(requests.RESTART)  # the way out of Python would wait for all processes
 
 
 if __name__ == '__main__':

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = 'data'
+LOST = 30  # seconds after which a silent process is given up, and the others end
 
 
 def make_mesh(devices: abc.Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -30,13 +31,13 @@ def connect() -> None:
     names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
     given = [os.environ.get(name) for name in names]
     if not any(given):
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=LOST)
         return
     for name, value in zip(names, given, strict=True):
         if value is None or (name != names[0] and not value.isdigit()):
             raise ValueError(f'{name}: expected a value beside {", ".join(names)}, got {value}')
     address, count, number = given
-    jax.distributed.initialize(address, int(count), int(number))
+    jax.distributed.initialize(address, int(count), int(number), heartbeat_timeout_seconds=LOST)
 
 
 def meet(name: str) -> None:

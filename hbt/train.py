@@ -169,7 +169,11 @@ def make_step(c: config.Config, mesh) -> abc.Callable:
         new = optax.apply_updates(old, updates)
         sound = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
         new, opt = jax.tree.map(lambda a, b: jnp.where(sound, a, b), (new, opt), (old, state.opt))
-        metrics |= {'grad_norm': norm, 'lr': rate(state.step), 'skipped': jnp.where(sound, 0.0, 1.0)}
+        metrics |= {
+            'grad_norm': norm,
+            'lr': rate(state.step),
+            'skipped': jnp.where(sound, 0.0, 1.0),
+        }
         metrics['temperature'] = jnp.exp(-state.log_scale)
         return State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
