@@ -63,9 +63,9 @@ start() {
     PYTHONUNBUFFERED=1 setsid flock -w 10 "$root/lock" bash "$root/code/launch/host.sh" hold "$@" \
     </dev/null >/dev/null 2>&1 &
   echo $! >"$root/pid"
-  for _ in {1..100}; do
+  for _ in {1..500}; do
     if alive || [[ -e $root/exit ]]; then return; fi
-    sleep 0.05
+    sleep 0.02
   done
   echo "$HOSTNAME: the program did not start" >&2
   exit 1

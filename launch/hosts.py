@@ -91,8 +91,9 @@ def inside(path: str) -> str:
 
 def start(at: cloud.Cloud, m: machines.Machine) -> None:
     """Starts the command on every host, or on none. ValueError if one runs or may be running."""
-    word, lines = jobs(at, m)
-    if word in ('running', 'unknown'):
+    word, busy, lines = jobs(at, m)
+    if busy or word == 'unknown':
+        word = 'one' if busy else word
         raise ValueError(f'{m.name}: expected no program there, got {word}: ' + '; '.join(lines))
     for i, done in enumerate(everywhere(at, m, shlex.join([*HOST, 'start', *m.command]))):
         if done.returncode:
@@ -107,11 +108,11 @@ def end(at: cloud.Cloud, m: machines.Machine) -> None:
     everywhere(at, m, shlex.join([*HOST, 'end']))
 
 
-def jobs(at: cloud.Cloud, m: machines.Machine) -> tuple[str, list[str]]:
-    """What the hosts say together, and a line of each.
+def jobs(at: cloud.Cloud, m: machines.Machine) -> tuple[str, bool, list[str]]:
+    """What the hosts say together, whether a program still runs on any, and a line of each.
 
-    `done` if all ended well, `again` if any asks for a restart, `failed` if any failed,
-    `unknown` if any cannot be asked, else `running`.
+    `unknown` if any cannot be asked, else `done` if all ended well, `again` if any asks for a
+    restart, `failed` if any failed, `running` if none did.
     """
     words, lines = [], []
     script = f'if [ -e {HOST[1]} ]; then {shlex.join(HOST)} state; else echo none; fi'
@@ -119,13 +120,13 @@ def jobs(at: cloud.Cloud, m: machines.Machine) -> tuple[str, list[str]]:
         said = done.stdout.splitlines() if done.returncode == 0 else []
         words.append(said[0] if said else 'unknown')
         lines.append(f'[{i}] ' + ' | '.join(said or [done.stderr.strip()[-200:]]))
-    ended = {int(w.split()[1]) for w in words if w.startswith('exit')}
-    if at.dry:
-        return 'done', lines
-    if len(words) != m.hosts or 'unknown' in words:
-        return 'unknown', lines
-    if all(word == 'exit 0' for word in words):
-        return 'done', lines
-    if AGAIN in ended or {'none', 'lost'} & set(words):
-        return 'again', lines
-    return 'failed' if ended - {0} else 'running', lines
+    ended = {int(word.split()[1]) for word in words if word.startswith('exit')}
+    if at.dry or all(word == 'exit 0' for word in words) and len(words) == m.hosts:
+        word = 'done'
+    elif len(words) != m.hosts or 'unknown' in words:
+        word = 'unknown'
+    elif AGAIN in ended or {'none', 'lost'} & set(words):
+        word = 'again'
+    else:
+        word = 'failed' if ended - {0} else 'running'
+    return word, 'running' in words, lines

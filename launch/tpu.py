@@ -77,16 +77,18 @@ def watch(at: cloud.Cloud, m: machines.Machine, restarts: int, wait: float) -> b
     """Follows the run until it is done; True if it ended well. Restarts what was preempted."""
     bad, prepared = 0, True
     while True:
-        word, lines = 'unknown', []
+        word, busy, lines = 'unknown', False, []
         with told():
             word = cloud.state(at, m)
             if word == 'ready':
-                word, lines = hosts.jobs(at, m) if prepared else ('again', [])
+                word, busy, lines = hosts.jobs(at, m) if prepared else ('again', False, [])
         cloud.say(f'{time.strftime("%H:%M:%S")} {m.name}: {word}', *lines[:4], sep='\n  ')
-        bad = bad + 1 if word in ('failed', 'unknown') else 0
+        # Hosts of a slice end one after the other; those whose fellows are gone may never end.
+        bad = bad + 1 if word in ('failed', 'unknown') or word == 'again' and busy else 0
         if word == 'done' or bad >= (PATIENCE if word == 'failed' else 10 * PATIENCE):
             return word == 'done'
-        if word in ('gone', 'missing', 'again'):
+        if word in ('gone', 'missing') or word == 'again' and (not busy or bad >= PATIENCE):
+            bad = 0
             if not restarts:
                 cloud.say(f'{m.name}: {word}, and --restarts are used up')
                 return False

@@ -306,7 +306,8 @@ sys.exit(int(code))
 
 
 @pytest.mark.parametrize('route', ROUTES)
-def test_a_run_on_every_host_is_restarted_until_it_is_done(world, route, capfd):
+def test_a_run_on_every_host_is_restarted_until_it_is_done(world, route, monkeypatch):
+    monkeypatch.setattr(tpu, 'PATIENCE', 100)
     (hosts.ROOT / 'program.py').write_text(PROGRAM)
     assert call(f'create m {ROUTES[route]}') == 0
     (hosts.ROOT / 'data').mkdir()
@@ -339,6 +340,16 @@ def test_a_run_that_fails_shows_its_log_and_says_what_still_costs_money(world, c
     assert made(world) == set() and recorded(world) == []
 
 
+def test_hosts_that_never_end_are_ended_when_another_asks_for_a_restart(world):
+    program = 'import pathlib, sys, time\nhome = pathlib.Path.home()\n'
+    program += 'once = home / "once"\nif once.exists(): sys.exit(0)\nonce.write_text("")\n'
+    program += 'if home.name == "m-0": sys.exit(75)\ntime.sleep(60)\n'
+    (hosts.ROOT / 'program.py').write_text(program)
+    assert call(f'create m {ROUTES["queued slice"]}') == 0
+    assert call('setup m') == 0
+    assert call('run m', 'program.py') == 0
+
+
 def test_a_run_goes_on_without_its_starter_and_is_followed_later(world, capfd):
     wait = (
         'import pathlib, sys, time\nwhile not pathlib.Path(sys.argv[1]).exists(): time.sleep(0.01)'
@@ -350,7 +361,7 @@ def test_a_run_goes_on_without_its_starter_and_is_followed_later(world, capfd):
     assert call('setup m') == 1  # not under the feet of a running program
     assert 'a program is running already' in capfd.readouterr().err
     assert call('run m --stop', 'program.py', 'other') == 1
-    assert 'expected no program there, got running' in capfd.readouterr().err
+    assert 'expected no program there, got one' in capfd.readouterr().err
     (world / 'go').write_text('')
     assert call('run m') == 0
     assert 'm: done' in capfd.readouterr().err
