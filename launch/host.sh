@@ -14,7 +14,7 @@ idle() {
   fi
 }
 
-# setup EXTRA DATE BUCKET: the code in ~/hbt/code.new, jax[EXTRA] and what hbt needs, nothing newer
+# setup JAX DATE BUCKET: the code in ~/hbt/code.new, JAX and what else hbt needs, nothing newer
 # than DATE; BUCKET, if not empty, as the folder bucket of the code.
 setup() {
   idle
@@ -24,10 +24,8 @@ setup() {
   command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
   # The images' own Python is older than jax allows.
   [[ -x $root/venv/bin/python ]] || uv venv --quiet --python 3.12 "$root/venv"
-  local jax="jax[$1]"
-  [[ $1 == cpu ]] && jax=jax
   uv pip install --quiet --python "$root/venv/bin/python" --exclude-newer "$2" \
-    -e "$root/code" "$jax"
+    -e "$root/code" "$1"
   if [[ -n $3 ]]; then
     mount_bucket "$3"
     ln -sfn "$root/bucket" "$root/code/bucket"

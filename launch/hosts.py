@@ -4,7 +4,9 @@ What runs there is `host.sh`. Called by `tpu.py`.
 """
 
 import concurrent.futures
+import contextlib
 import datetime
+import importlib.metadata
 import os
 import pathlib
 import shlex
@@ -43,9 +45,12 @@ def names(at: cloud.Cloud, m: machines.Machine) -> list[str]:
 def setup(at: cloud.Cloud, m: machines.Machine) -> None:
     """Copies code and data to every host and installs what they need. ValueError names the host."""
     m.date = m.date or datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%dT%H:%M:%SZ')
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        m.jax = m.jax or importlib.metadata.version('jax')  # what was tried here runs there
     at.save(m)
     unpack = 'rm -rf hbt/code.new && mkdir -p hbt/code.new && tar xzf hbt.tgz -C hbt/code.new'
-    install = shlex.join(['bash', 'hbt/code.new/launch/host.sh', 'setup', m.jax, m.date, m.bucket])
+    script = 'hbt/code.new/launch/host.sh'
+    install = shlex.join(['bash', script, 'setup', m.packages, m.date, m.bucket])
     with tempfile.TemporaryDirectory() as folder:
         bundle = os.path.join(folder, 'hbt.tgz')
         pack(bundle, m.data)

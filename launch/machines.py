@@ -68,6 +68,7 @@ class Machine:
     queued: bool = False
     bucket: str = ''
     extra: str = ''  # further flags of the command that creates the VMs
+    jax: str = ''  # version; empty: the newest that hbt allows
     date: str = ''  # packages newer than this are not installed, so that every host has the same
     data: tuple[str, ...] = ()
     command: tuple[str, ...] = ()  # arguments of Python in the newest run
@@ -87,8 +88,11 @@ class Machine:
         return self.chips // 4
 
     @property
-    def jax(self) -> str:
-        return {'ssh': self.type}.get(self.route, 'tpu')
+    def packages(self) -> str:
+        """What pip is told to install jax by."""
+        extra = self.type if self.route == 'ssh' else 'tpu'
+        pin = f'=={self.jax}' if self.jax else ''
+        return f'jax{pin}' if extra == 'cpu' else f'jax[{extra}]{pin}'
 
 
 def check(m: Machine) -> None:
