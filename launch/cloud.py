@@ -84,6 +84,10 @@ class Cloud:
     def recorded(self) -> list[machines.Machine]:
         return [self.load(path.stem) for path in sorted(self.folder.glob('*.json'))]
 
+    def kept(self, m: machines.Machine) -> bool:
+        """Whether it is recorded still, and not being stopped by another process."""
+        return self.path(m.name).exists() and not self.load(m.name).stopping
+
     def forget(self, m: machines.Machine) -> None:
         path = self.path(m.name)
         if not (self.dry and path.suffix == '.json'):
@@ -109,7 +113,11 @@ def create(at: Cloud, m: machines.Machine, wait: float) -> None:
         for _, argv in made:
             at.must(argv, show=True)
         deadline = time.monotonic() + 60 * wait
+        before = ''
         while not at.dry and (word := state(at, m)) != 'ready':
+            if word != before:
+                say(f'{time.strftime("%H:%M:%S")} {m.name}: {word}')
+            before = word
             if word == 'gone' or time.monotonic() > deadline:
                 raise ValueError(f'{m.name}: not ready ({word}) after waiting up to {wait} min')
             time.sleep(at.poll)

@@ -88,17 +88,19 @@ state() {
   if [[ -s $root/log ]]; then tail -n 1 "$root/log" | tr '\r' '\n' | tail -n 1 | cut -c 1-200; fi
 }
 
-# Ends the program: it has a minute to save and leave.
+# Ends the program: it has a minute to save and leave. What was ended so did not fail: unless it
+# was done, its state is lost.
 end() {
   alive || return 0
   local pid
   pid=$(<"$root/pid")
   kill -TERM -- "-$pid" || true
   for _ in {1..600}; do
-    alive || return 0
+    alive || break
     sleep 0.1
   done
-  kill -KILL -- "-$pid" || true
+  if alive; then kill -KILL -- "-$pid" || true; fi
+  if [[ -e $root/exit && $(<"$root/exit") != 0 ]]; then rm "$root/exit"; fi
 }
 
 case ${1:-} in

@@ -72,6 +72,7 @@ class Machine:
     date: str = ''  # packages newer than this are not installed, so that every host has the same
     data: tuple[str, ...] = ()
     command: tuple[str, ...] = ()  # arguments of Python in the newest run
+    stopping: bool = False  # whoever follows a run must not create the machine again
 
     @property
     def version(self) -> Version:
@@ -116,6 +117,8 @@ def check(m: Machine) -> None:
         raise ValueError(f'--route: {version} is served by {" and ".join(served)}, not {m.route}')
     if m.queued and m.route == 'gce':
         raise ValueError('--queued: only with --route=api; a group waits for its VMs anyway')
+    if not re.fullmatch(r'[a-z0-9][a-z0-9._-]*|', m.bucket):
+        raise ValueError(f'--bucket: expected the name alone, such as my-bucket, got {m.bucket!r}')
     if not m.bucket and (m.spot or m.hosts > 1):
         raise ValueError(
             f'--bucket: needed for {m.hosts} hosts, --spot={m.spot}: checkpoints must lie where '

@@ -62,9 +62,9 @@ def run(at: cloud.Cloud, args) -> None:
     if args.detach:
         return
     try:
-        if not watch(at, m, args.restarts, args.wait):
-            logs(at, args)
-            raise ValueError(f'{m.name}: the program failed; the end of its log is above')
+        if reason := watch(at, m, args.restarts, args.wait):
+            show(at, m, args.lines)
+            raise ValueError(f'{m.name}: {reason}; the end of the log is above')
     except ValueError:
         if args.stop:
             cloud.delete(at, m)
@@ -73,9 +73,9 @@ def run(at: cloud.Cloud, args) -> None:
         cloud.delete(at, m)
 
 
-def watch(at: cloud.Cloud, m: machines.Machine, restarts: int, wait: float) -> bool:
-    """Follows the run until it is done; True if it ended well. Restarts what was preempted."""
-    bad, prepared = 0, True
+def watch(at: cloud.Cloud, m: machines.Machine, restarts: int, wait: float) -> str:
+    """Follows the run until it is done, restarting what was preempted. Why, if it ends not well."""
+    bad, missed, prepared = 0, 0, True
     while True:
         word, busy, lines = 'unknown', False, []
         with told():
@@ -83,16 +83,18 @@ def watch(at: cloud.Cloud, m: machines.Machine, restarts: int, wait: float) -> b
             if word == 'ready':
                 word, busy, lines = hosts.jobs(at, m) if prepared else ('again', False, [])
         cloud.say(f'{time.strftime("%H:%M:%S")} {m.name}: {word}', *lines[:4], sep='\n  ')
+        if word == 'done':
+            return ''
+        if not missed and not at.kept(m):
+            return 'stopped by another process, and not restarted'
         # Hosts of a slice end one after the other; those whose fellows are gone may never end.
         bad = bad + 1 if word in ('failed', 'unknown') or word == 'again' and busy else 0
-        if word == 'done' or bad >= (PATIENCE if word == 'failed' else 10 * PATIENCE):
-            return word == 'done'
+        if word != 'again' and bad >= (PATIENCE if word == 'failed' else 10 * PATIENCE):
+            return 'the program failed' if word == 'failed' else 'its hosts cannot be reached'
         if word in ('gone', 'missing') or word == 'again' and (not busy or bad >= PATIENCE):
-            bad = 0
             if not restarts:
-                cloud.say(f'{m.name}: {word}, and --restarts are used up')
-                return False
-            restarts -= 1
+                return f'{word}, and no restart left'
+            restarts, bad, missed = restarts - 1, 0, missed + 1
             with told():
                 if word != 'again':
                     prepared = False
@@ -104,7 +106,8 @@ def watch(at: cloud.Cloud, m: machines.Machine, restarts: int, wait: float) -> b
                     hosts.setup(at, m)
                     prepared = True
                 hosts.start(at, m)
-        time.sleep(at.poll)
+                missed = 0
+        time.sleep(at.poll * min(2**missed, 20))
 
 
 @contextlib.contextmanager
@@ -126,7 +129,11 @@ def logs(at: cloud.Cloud, args) -> None:
         if not at.dry:
             subprocess.run(argv)
         return
-    for i, done in enumerate(hosts.everywhere(at, m, f'tail -n {args.lines} hbt/log')):
+    show(at, m, args.lines)
+
+
+def show(at: cloud.Cloud, m: machines.Machine, lines: int) -> None:
+    for i, done in enumerate(hosts.everywhere(at, m, f'tail -n {lines} hbt/log')):
         for line in (done.stdout or done.stderr).splitlines():
             print(f'[{i}] {line}')
 
@@ -163,6 +170,8 @@ def status(at: cloud.Cloud, args) -> None:
 def stop(at: cloud.Cloud, args) -> None:
     """Lets the program save its state, then deletes all of the machine."""
     m = at.load(args.name)
+    m.stopping = True
+    at.save(m)
     with told():
         if cloud.state(at, m) == 'ready':
             hosts.end(at, m)

@@ -85,7 +85,7 @@ def world(tmp_path, monkeypatch):
 def call(line: str, *command: str) -> int:
     verb, *rest = shlex.split(line)
     last = ['--', *command] if command else []
-    return tpu.main([verb, *rest, '--poll=0.01', '--settle=0', *last])
+    return tpu.main([verb, '--poll=0.01', '--settle=0', *rest, *last])
 
 
 def made(world) -> set[str]:
@@ -168,8 +168,7 @@ def test_a_deletion_that_fails_at_any_call_keeps_its_record(world, route, how, m
 
 def test_what_takes_effect_after_its_creation_failed_is_deleted_too(world, monkeypatch):
     fresh(world, 'late', 4, monkeypatch)
-    line = f'create m {ROUTES["one VM"]} --poll=0.02 --settle=0.3'
-    assert tpu.main(shlex.split(line)) == 1
+    assert call(f'create m {ROUTES["one VM"]} --poll=0.02 --settle=0.3') == 1
     assert ' create m' in calls(world)[3]
     assert made(world) == set() and recorded(world) == []
 
@@ -279,6 +278,7 @@ def test_hosts_of_a_type(kind, hosts_):
         ('m --type=v4-8 --zone=us-east5-b --route=gce', 'v4 is served by api'),
         ('m --type=v6e-8 --zone=us-east5-b --spot', '--bucket'),
         ('m --type=v6e-16 --zone=us-east5-b', '--bucket'),
+        ('m --type=v6e-8 --zone=us-east5-b --bucket=gs://b', '--bucket: expected the name'),
         ('m --type=v6e-8 --zone=us-east5-b --route=gce --queued', '--queued'),
         ('m --type=v6e-8 --host=gpu1', '--host'),
         ('m --type=v6e-8 --zone=nowhere-east5-b', 'NOT_FOUND'),
@@ -384,32 +384,55 @@ def test_a_stop_lets_the_program_save_its_state(world):
     assert (world / 'saved').read_text() == 'saved' and made(world) == set()
 
 
-@pytest.mark.parametrize('how', ['before', 'down'])
-def test_a_run_that_meets_failures_of_the_cloud_forgets_nothing(world, how, monkeypatch, capfd):
-    (hosts.ROOT / 'program.py').write_text(PROGRAM)
+def test_a_machine_that_is_stopped_is_not_created_again_by_who_follows_its_run(world):
+    (hosts.ROOT / 'program.py').write_text('import time; time.sleep(60)')
     assert call(f'create m {ROUTES["one VM"]}') == 0
     assert call('setup m') == 0
-    kept = ('made', 'machines', 'home')
-    for name in kept:
-        shutil.copytree(world / name, world / 'kept' / name, symlinks=True)
-    for at in range(1, 60, 4 if how == 'down' else 1):
-        fresh(world, 'not', 0, monkeypatch)
-        for name in kept:
-            shutil.copytree(world / 'kept' / name, world / name, symlinks=True, dirs_exist_ok=True)
-        for path in world.glob('tries.*'):
-            path.unlink()
-        monkeypatch.setenv('FAIL_HOW', how)
-        monkeypatch.setenv('FAIL_AT', str(at))
-        capfd.readouterr()
-        code = call('run m --stop --restarts=3', 'program.py', 'preempted', '0')
+    assert call('run m --detach', 'program.py') == 0
+    run = [sys.executable, ROOT / 'launch' / 'tpu.py', 'run', 'm', '--poll=0.01']
+    child = subprocess.Popen(run, stderr=subprocess.PIPE, text=True)
+    assert 'm: running' in child.stderr.readline()
+    assert call('stop m') == 0
+    assert 'stopped by another process' in child.communicate(timeout=20)[1]
+    assert child.returncode == 1 and made(world) == set() and recorded(world) == []
+
+
+@pytest.mark.parametrize('how', ['before', 'after', 'down'])
+def test_a_restart_that_fails_at_any_call_forgets_nothing(world, how, monkeypatch, capfd):
+    (hosts.ROOT / 'program.py').write_text('')
+    assert call(f'create m {ROUTES["one VM"]}') == 0
+    record = json.loads((world / 'machines' / 'm.json').read_text()) | {'command': ['program.py']}
+    for at in range(1, 60, 6 if how == 'down' else 1):
+        fresh(world, how, at, monkeypatch)
+        (world / 'made' / 'tpu.m').write_text('us-east5-b m\n')
+        (world / 'machines' / 'm.json').write_text(json.dumps(record))
+        (world / 'state').write_text('PREEMPTED')
+        code = call('run m --stop --restarts=4')
         told = ''.join(capfd.readouterr())
         check_nothing_is_forgotten(world, code, told)
         assert (code == 0) == ('m: done' in told and made(world) == set()), told
-        if how == 'before' and 'did not start' not in told and 'unknown: ' not in told:
-            assert code == 0, told
+        assert code == 0 or how == 'down', told
         if len(calls(world)) < at:
             return
     raise AssertionError('expected an end of the calls')
+
+
+@pytest.mark.parametrize('how', ['before', 'after'])
+def test_a_start_that_fails_leaves_no_program_and_says_what_costs_money(
+    world, how, monkeypatch, capfd
+):
+    (hosts.ROOT / 'program.py').write_text('import time; time.sleep(60)')
+    assert call(f'create m {ROUTES["queued slice"]}') == 0
+    assert call('setup m') == 0
+    for at in range(1, 5):  # two ask how it is, two start
+        (world / 'calls').unlink()
+        monkeypatch.setenv('FAIL_HOW', how)
+        monkeypatch.setenv('FAIL_AT', str(at))
+        assert call('run m --detach', 'program.py') == 1
+        assert 'python launch/tpu.py stop m' in capfd.readouterr().err
+        monkeypatch.setenv('FAIL_HOW', 'not')
+        word, busy, _ = hosts.jobs(cloud.Cloud(False, 0.01, 0), cloud.Cloud(False, 0, 0).load('m'))
+        assert not busy, word
 
 
 def test_several_hosts_need_the_distributed_setting(world, capfd):
