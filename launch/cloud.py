@@ -31,7 +31,7 @@ class Cloud:
     def run(self, argv: list[str], show: bool = False, timeout: float | None = None):
         """A subprocess.CompletedProcess; exit code 124 if it took more than `timeout` seconds."""
         if self.dry or show:
-            print('+', shlex.join(argv), flush=True)
+            print(f'+ {shlex.join(argv)}\n', end='', flush=True)  # whole lines, from any thread
         if self.dry:
             return subprocess.CompletedProcess(argv, 0, '', '')
         quiet = {'capture_output': True, 'text': True, 'stdin': subprocess.DEVNULL}
@@ -147,7 +147,8 @@ def delete(at: Cloud, m: machines.Machine, settle: float = 0) -> None:
             lines = '\n  '.join(shlex.join(argv) for argv in left)
             raise ValueError(f'{m.name}: STILL THERE and may cost money; delete with:\n  {lines}')
         at.forget(m)
-    say(f'{m.name}: nothing is left of it in the cloud')
+    if not at.dry:
+        say(f'{m.name}: nothing is left of it in the cloud')
 
 
 def removed(at: Cloud, m: machines.Machine, kind: str, argv: list[str]) -> bool:

@@ -22,10 +22,9 @@ import sys
 import threading
 import typing
 
-from hbt import config
+from hbt import config, requests
 
-AGAIN = 75  # EX_TEMPFAIL: preempted, to be started again
-TIMES = 20  # that a run may ask for it
+TIMES = 20  # that a run may ask to be started again
 
 
 class Row(typing.NamedTuple):
@@ -132,8 +131,8 @@ class Sweep:
         slot = slots.get()
         line = self.line(row, slot)
         self.note(row, 'running')
-        code, times = AGAIN, TIMES
-        while code == AGAIN and times and not self.stopping.is_set():
+        code, times = requests.RESTART, TIMES
+        while code == requests.RESTART and times and not self.stopping.is_set():
             with open(self.folder / f'{row.name}.log', 'ab') as log:
                 child = subprocess.Popen(
                     ['bash', '-c', line],

@@ -37,7 +37,8 @@ def create(at: cloud.Cloud, args) -> None:
     )
     machines.check(m)
     cloud.create(at, m, args.wait)
-    cloud.say(f'{m.name}: {m.hosts} host(s) ready; they cost money until: {STOP} {m.name}')
+    if not at.dry:
+        cloud.say(f'{m.name}: {m.hosts} host(s) ready; they cost money until: {STOP} {m.name}')
 
 
 def setup(at: cloud.Cloud, args) -> None:
