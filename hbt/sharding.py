@@ -5,6 +5,7 @@ Hides jax.distributed, shard_map and pmap. The mesh has one axis, `data`. Called
 """
 
 import os
+import typing
 from collections import abc
 
 import jax
@@ -74,9 +75,19 @@ def varying(tree):
     return jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to='varying'), tree)
 
 
+class Mapped(typing.NamedTuple):
+    """A function of (whole, rows) on all devices."""
+
+    function: typing.Any  # compiled; takes the rows where `place` puts them
+    place: abc.Callable
+
+    def __call__(self, whole, rows):
+        return self.function(whole, self.place(rows))
+
+
 def spmd(
     function, mesh, mapping: str, dims, whole=None, results=None, donate: bool = False
-) -> abc.Callable:
+) -> Mapped:
     """Maps `function(whole, rows)` over the devices and compiles it.
 
     Every device gets its part of `rows`, this host's rows in numpy, divided along the axes `dims`,
@@ -98,10 +109,7 @@ def by_shard_map(function, mesh, dims, whole, results, donate):
         where = split(mesh, dim)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), rows)
 
-    def call(whole, rows):
-        return mapped(whole, jax.tree.map(place, dims, rows))
-
-    return call
+    return Mapped(mapped, lambda rows: jax.tree.map(place, dims, rows))
 
 
 def by_pmap(function, mesh, dims, whole, results, donate):
@@ -120,10 +128,7 @@ def by_pmap(function, mesh, dims, whole, results, donate):
     def stack(dim, rows):
         return jax.tree.map(lambda x: np.stack(np.split(x, mesh.size, axis=dim)), rows)
 
-    def call(whole, rows):
-        return mapped(whole, jax.tree.map(stack, dims, rows))
-
-    return call
+    return Mapped(mapped, lambda rows: jax.tree.map(stack, dims, rows))
 
 
 def local_devices(mesh: jax.sharding.Mesh) -> range:

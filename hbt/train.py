@@ -244,17 +244,38 @@ def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']
         )
         for task in range(len(vectors))
     ]
-    metrics = jax.tree.map(lambda *x: jnp.stack(x).mean(), *seen)._asdict()
-    losses_of = [rows.loss.mean() for rows in seen]
+    rows = jax.tree.map(lambda *x: jnp.stack(x), *seen)  # t b
     weights = sampler.task_weights(c.sampler, len(seen), step)
-    metrics['loss'] = sum(
-        jnp.asarray(weight, value.dtype) * value
-        for weight, value in zip(weights, losses_of, strict=True)
+    total = sum(
+        jnp.asarray(weight, x.dtype) * x
+        for weight, x in zip(weights, rows.loss.mean(1), strict=True)
     )
-    if len(seen) > 1:
-        named = zip(sampler.KINDS, losses_of, strict=True)
-        metrics |= {f'loss/{kind}': value for kind, value in named}
-    return metrics['loss'], metrics
+    metrics = {'loss': total, 'accuracy': rows.accuracy.mean(), 'margin': rows.margin.mean()}
+    return total, metrics | {'rows': in_plan(rows, batch)} | sizes(batch.packed)
+
+
+def in_plan(rows: losses.Rows, batch: batches.Batch) -> losses.Rows:
+    """What is known of each row of all devices [t b], in the order of the plan.
+
+    As parts of a mean over the devices, which is taken of the gradient, too: no further gather.
+    """
+    devices = jax.lax.axis_size(sharding.AXIS)
+    tasks, b = batch.numbers.shape
+    task = jnp.arange(tasks, dtype=jnp.int32)[:, None]
+
+    def one(x):
+        return jnp.zeros((tasks, b * devices), x.dtype).at[task, batch.numbers].set(x * devices)
+
+    return jax.tree.map(one, rows)
+
+
+def sizes(packed: encoder.Rows) -> dict[str, Float[Array, '']]:
+    """Real tokens of all devices, and the sum of the squared lengths of their texts; as parts of
+    a mean over the devices."""
+    number = jnp.arange(1, 1 + packing.slots(packed.texts.shape[1]), dtype=jnp.int32)
+    lengths = (packed.texts[:, :, None] == number[None, None]).sum(1).astype(jnp.float32)  # r s
+    devices = jax.lax.axis_size(sharding.AXIS)
+    return {'tokens': lengths.sum() * devices, 'squares': jnp.square(lengths).sum() * devices}
 
 
 def embed(
@@ -269,7 +290,7 @@ def embed(
     slots = packing.slots(width)
     seeds = dropout_seeds(batch, slots, c, step)
     split = dict.fromkeys(splits(c, jax.lax.axis_size(sharding.AXIS)), sharding.AXIS)
-    size = max(1, c.encoder.chunk // width) if c.encoder.chunk else len(batch.packed.tokens)
+    size = packing.chunk(c.encoder.chunk, width, len(batch.packed.tokens))
 
     def encode(part):
         rows, seeds = part

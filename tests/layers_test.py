@@ -17,9 +17,9 @@ LAYERS = (
         *('columns', 'records', 'corpora'),
     },
     {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
-    {'sampler', 'workers', 'writer', 'pipeline', 'benchmarks'},
+    {'telemetry', 'sampler', 'workers', 'writer', 'pipeline', 'benchmarks'},
     {'prepare', 'train', 'embed', 'results', 'shares'},
-    {'evaluate', 'export', 'trim'},
+    {'evaluate', 'export', 'trim', 'dry_run'},
     {'main'},
 )
 FOLDER = pathlib.Path(hbt.__file__).parent
