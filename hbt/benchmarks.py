@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from hbt import beir, cldr, collection, hub, lareqa, miracl, mtop, sources, summary
+from hbt import rows as source_rows
 
 CLDR_GROUPS = 400  # questions a language
 HUB = 'hub'  # as `root`: the data sets below, from the Hugging Face hub or its cache
@@ -135,7 +136,7 @@ def _check_rows(place: str, rows: list[collection.Row]) -> None:
             raise ValueError(f'{place}: expected an id without whitespace, got {id!r}')
         if not text.strip():
             raise ValueError(f'{place}: expected text, got {text!r} for {id!r}')
-        sources.check_language(language, f'{place}: {id}')
+        source_rows.check_language(language, f'{place}: {id}')
         seen.add(id)
 
 
@@ -195,7 +196,7 @@ def _held_out(kind: str, argument: str, root: pathlib.Path) -> collection.Collec
     if not path.is_file():
         raise ValueError(f'{path}: expected a JSONL file (plain or .gz), found no such file')
     queries, documents, answers, parallel = {}, {}, {}, {}
-    for row in sources.read_jsonl(path):
+    for row in sources.jsonl(str(path)).rows():
         found = {}
         for language, text in row.passage.items():
             key = (language, text)
