@@ -4,6 +4,7 @@ Hides the order of the work: what was done before a kill is kept, and a store ap
 is whole. `main` calls `prepare` when the store of a config is missing.
 """
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -14,9 +15,12 @@ import tokenizers
 from absl import flags
 
 from hbt import (
+    benchmarks,
     config,
     files,
     hub,
+    hygiene,
+    judging,
     log,
     rows,
     sources,
@@ -27,6 +31,8 @@ from hbt import (
     writer,
 )
 
+MANY = 200_000
+
 
 def prepare(
     data: config.Data,
@@ -34,13 +40,15 @@ def prepare(
     inputs: abc.Sequence[str],
     processes: int = 1,
     method: str = 'forkserver',
+    choices: judging.Choices | None = None,
 ) -> store.Store:
     """Reads `inputs`, tokenises them once and writes the store `out`, whole or not at all.
 
     A store that was made from the same bytes with the same settings is opened as it is, and one
     that was begun is continued. `processes` and the `method` of starting them: see `workers`.
+    `choices`: what is looked for in the texts and dropped; a new tokenizer is trained on all.
     Raises ValueError for bad rows (file and line), for an existing store that was made otherwise,
-    and for a tokenizer that cannot be read.
+    for a tokenizer that cannot be read, and for leaks that are to be refused.
     """
     out = pathlib.Path(out)
     readers = sources.open_all(inputs)
@@ -48,7 +56,11 @@ def prepare(
         tokenizer = train_tokenizer(data, readers)
     else:
         tokenizer = vocabulary.read(hub.resolve(data.tokenizer, weights=False))
+    choices = choices or judging.Choices()
     manifest = describe(data, tokenizer, readers)
+    stated = judging.check(choices)
+    if stated:
+        manifest['hygiene'] = stated
     if out.exists():
         return reopen(out, manifest)
     partial = begin(out, manifest, tokenizer)
@@ -61,9 +73,14 @@ def prepare(
     tokenise.TOKENIZER = {file: tokenizer}
     size = sum(reader.size for reader in readers)
     with workers.Workers(processes, size, method) as run:
+        counts = {}
+        if stated:
+            counts = hygiene.survey(readers, choices, banned(choices), partial, run)
+            readers = [hygiene.without(reader, choices, partial) for reader in readers]
         for entry, reader in zip(manifest['datasets'], readers, strict=True):
             write = writer.rows if isinstance(reader, rows.Source) else writer.collection
             entry.update(write(partial / entry['name'], reader, run, file, setting))
+            entry.update({'hygiene': counts[reader.name]} if counts else {})
     manifest['files'] = {
         str(file.relative_to(partial)): {'bytes': file.stat().st_size, 'sha256': files.sha256(file)}
         for file in sorted(partial.rglob('*'))
@@ -88,6 +105,23 @@ def begin(out: pathlib.Path, manifest: dict, tokenizer: tokenizers.Tokenizer) ->
     elif any(partial.glob('*/progress.json')):
         log.say(f'{partial}: continuing')
     return partial
+
+
+def banned(choices: judging.Choices) -> abc.Iterator[tuple[str, str]]:
+    """(id, text) of what the benchmarks ask, and of their documents.
+
+    Of a benchmark with more than MANY documents, which is a whole Wikipedia, only of the relevant.
+    """
+    for spec in choices.leakage:
+        name, colon, root = spec.rpartition(':')
+        if not colon:
+            raise ValueError(f'--leakage: expected BENCHMARK:FOLDER, got {spec!r}')
+        found = benchmarks.load(name, root)
+        yield from zip(found.queries.ids, found.queries.texts, strict=True)
+        wanted = range(len(found.documents.ids))
+        if len(wanted) > MANY:
+            wanted = sorted(set(found.relevant[found.relevant >= 0].tolist()))
+        yield from ((found.documents.ids[i], found.documents.texts[i]) for i in wanted)
 
 
 def train_tokenizer(data: config.Data, readers) -> tokenizers.Tokenizer:
@@ -154,14 +188,14 @@ def describe(data: config.Data, tokenizer: tokenizers.Tokenizer, readers) -> dic
 def reopen(out: pathlib.Path, wanted: dict) -> store.Store:
     """Opens an existing store if it is the one that these inputs and settings would make."""
     opened = store.open(out)
-    for part in ('tokenizer', 'settings', 'datasets'):
-        had = opened.manifest[part]
+    for part in ('tokenizer', 'settings', 'datasets', 'hygiene'):
+        had = opened.manifest.get(part)
         if part == 'datasets':
             had = [{k: e[k] for k in ('name', 'source', 'sha256')} for e in had]
-        if had != wanted[part]:
+        if had != wanted.get(part):
             raise ValueError(
-                f'{out}: this store was made with other {part}: expected {wanted[part]}, got {had};'
-                ' choose another --out or delete it'
+                f'{out}: this store was made with other {part}: expected {wanted.get(part)}, '
+                f'got {had}; choose another --out or delete it'
             )
     return opened
 
@@ -189,8 +223,14 @@ def main(_) -> None:
         query_length=given.query_length,
         passage_length=given.passage_length,
     )
-    made = prepare(data, given.out, given.input, given.processes, 'fork')
+    names = [field.name for field in dataclasses.fields(judging.Choices)]
+    choices = judging.Choices(**{name: getattr(given, name) for name in names})
+    choices.leakage = tuple(choices.leakage)
+    made = prepare(data, given.out, given.input, given.processes, 'fork', choices)
     print(table(made.manifest))
+    if 'hygiene' in made.manifest:
+        counts = {entry['name']: entry['hygiene'] for entry in made.manifest['datasets']}
+        print(hygiene.table(counts))
 
 
 if __name__ == '__main__':
@@ -205,5 +245,16 @@ if __name__ == '__main__':
     flags.DEFINE_integer('query_length', default.query_length, 'tokens kept of a query')
     flags.DEFINE_integer('passage_length', default.passage_length, 'tokens kept of a passage')
     flags.DEFINE_integer('processes', 0, 'processes that tokenise; 0: as many as cores')
+    flags.DEFINE_enum('normalise', '', ['', 'NFC', 'NFKC'], 'Unicode form of all texts')
+    drop = 'off, count, or drop'
+    flags.DEFINE_string('exact', 'off', f'groups that are equal to an earlier one: {drop}')
+    flags.DEFINE_string('near', 'off', f'groups that are nearly an earlier one: {drop}')
+    flags.DEFINE_float('similarity', 0.8, 'of query and of passage, from which groups are near')
+    flags.DEFINE_string('languages', 'off', f'texts in another language than stated: {drop}')
+    flags.DEFINE_string('lengths', 'off', f'texts outside of the limits that follow: {drop}')
+    flags.DEFINE_string('query_chars', '2:1000', 'least and most characters of a query')
+    flags.DEFINE_string('passage_chars', '2:20000', 'least and most characters of a passage')
+    flags.DEFINE_multi_string('leakage', [], 'BENCHMARK:FOLDER whose texts must not be there')
+    flags.DEFINE_string('leaks', 'refuse', 'what to do about those: refuse, drop, or count')
     flags.mark_flags_as_required(['input', 'tokenizer', 'out'])
     log.program(main)

@@ -14,11 +14,12 @@ LAYERS = (
     {
         *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
-        *('columns', 'records', 'corpora'),
+        *('columns', 'records', 'corpora', 'leakage', 'duplicates'),
     },
     {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
-    {'telemetry', 'sampler', 'workers', 'writer', 'pipeline', 'benchmarks'},
-    {'prepare', 'train', 'embed', 'results', 'shares'},
+    {'telemetry', 'sampler', 'workers', 'writer', 'pipeline', 'benchmarks', 'judging'},
+    {'hygiene', 'train', 'embed', 'results', 'shares'},
+    {'prepare'},
     {'evaluate', 'export', 'trim', 'dry_run'},
     {'main'},
 )
