@@ -9,16 +9,21 @@ LAYERS = (
     {
         *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests'),
         *('nn', 'attention', 'packing', 'languages', 'collection', 'statistics'),
+        *('document', 'plots', 'paper'),
     },
     {
         *('sources', 'store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
+        *('latex', 'page'),
     },
     {'batches', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
     {'sampler', 'prepare', 'pipeline', 'benchmarks'},
     {'train', 'embed', 'results'},
-    {'evaluate', 'export', 'trim'},
-    {'main'},
+    {'evaluate', 'export', 'trim', 'runs'},
+    {'main', 'comparison', 'published'},
+    {'tables', 'trends'},
+    {'figures'},
+    {'report'},
 )
 FOLDER = pathlib.Path(hbt.__file__).parent
 
