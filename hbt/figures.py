@@ -96,10 +96,8 @@ def own_share(systems: Sequence[runs.System], benchmark: str) -> Figure | None:
     fair = 100 * float(np.mean([n / sum(documents.values()) for n in documents.values()]))
     at = [k for line in lines.values() for k in line.x]
     chance = 'share of a language in the corpus'
-    lines[chance] = plots.Line([min(at), max(at)], [fair, fair])
-    axes = plots.Axes(
-        f'{benchmark}: documents in the language of the query', 'first k documents', '%', 'x'
-    )
+    lines[chance] = plots.Line([min(at), max(at)], [fair, fair], guide=True)
+    axes = plots.Axes('documents in the language of the query', 'first k documents', '%', 'x')
     drawing = plots.curves([(axes, lines)])
     note = 'In the union of all corpora, mean over query languages. Above the line: own preferred.'
     title = f'{benchmark}: own-language share'
@@ -113,10 +111,22 @@ def systems_documents(systems: Sequence[runs.System], benchmark: str) -> dict[st
     return {x: manifest['documents'].get(x, 0) for x in saved.numbers['languages']}
 
 
-def by_group(
-    systems: Sequence[runs.System], benchmark: str, kind: str, chosen=comparison.MAIN
-) -> Figure:
+def by_group(systems: Sequence[runs.System], benchmark: str, kind: str) -> Figure:
     """Main numbers of every query language, script or class of resources."""
+    title = f'{benchmark}: by {tables.GROUPS[kind]}'
+    drawing = _grouped(systems, benchmark, kind, comparison.MAIN)
+    note = tables.SOURCES.get(kind, '')
+    return Figure(tables.name(benchmark, f'{kind}-figure'), title, drawing, note)
+
+
+def bias_by_language(systems: Sequence[runs.System], benchmark: str) -> Figure | None:
+    """Measures of bias of every query language; None where documents are of one language."""
+    drawing = _grouped(systems, benchmark, 'languages', comparison.BIAS)
+    title = f'{benchmark}: language bias by query language'
+    return drawing and Figure(tables.name(benchmark, 'bias-figure'), title, drawing)
+
+
+def _grouped(systems, benchmark: str, kind: str, chosen: Sequence[comparison.Measure]):
     called = tables.of(systems, benchmark)
     trees = {system.label: system.numbers(benchmark)[kind] for system in called}
     rows = list(next(iter(trees.values())))
@@ -128,9 +138,7 @@ def by_group(
         }
         if any(x is not None for points in found.values() for x in points):
             panels.append((measure.name, found))
-    title = f'{benchmark}: by {tables.GROUPS[kind]}'
-    called = tables.name(benchmark, f'{kind}-figure')
-    return Figure(called, title, plots.dots(panels, rows), tables.SOURCES.get(kind, ''))
+    return plots.dots(panels, rows) if panels else None
 
 
 def _point(value: float | None) -> plots.Point | None:

@@ -10,17 +10,27 @@ from hbt import document
 
 LONG = 24  # rows; longer tables are folded
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1b;max-width:1180px;margin:0 auto;padding:1.5rem}
-h1{font-size:1.7rem;margin:.2rem 0}h2{font-size:1.35rem;margin:2.6rem 0 .6rem;padding-top:.6rem;
-border-top:2px solid #ddd}h3{font-size:1.02rem;margin:1.6rem 0 .3rem}p{margin:.3rem 0 .7rem;
-color:#444;max-width:62rem}nav{columns:3 16rem;margin:1rem 0}nav a{display:block;color:#0b5a8a}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.86rem;margin:.4rem 0;
-font-variant-numeric:tabular-nums}th,td{padding:.22rem .6rem;text-align:right;white-space:nowrap}
-th{font-weight:600;border-bottom:1px solid #999;background:#f6f6f6}th.group{text-align:center;
-border-left:1px solid #ccc}td:first-child,th:first-child{text-align:left;position:sticky;left:0;
-background:#fff}td.text{text-align:left}tr:nth-child(even) td{background:#fafafa}.range{color:#777;
-font-size:.92em}b{color:#0b5a8a}img{max-width:100%;height:auto;display:block;margin:.4rem 0}
-details>summary{cursor:pointer;color:#0b5a8a}@media print{.wide{overflow:visible}}
+body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1b;max-width:1240px;margin:0 auto;
+padding:1.5rem}
+h1{font-size:1.7rem;margin:.2rem 0}
+h2{font-size:1.35rem;margin:2.6rem 0 .6rem;padding-top:.6rem;border-top:2px solid #ddd}
+h3{font-size:1.02rem;margin:1.6rem 0 .3rem}
+p{margin:.3rem 0 .7rem;color:#444;max-width:62rem}
+nav{columns:3 16rem;margin:1rem 0}
+nav a{display:block;color:#0b5a8a}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;font-size:.86rem;margin:.4rem 0;font-variant-numeric:tabular-nums}
+th,td{padding:.22rem .5rem;text-align:right;white-space:nowrap}
+th{font-weight:600;vertical-align:bottom;border-bottom:1px solid #999;background:#f6f6f6}
+th.group{text-align:center;border-left:1px solid #ccc}
+td:first-child,th:first-child{text-align:left;position:sticky;left:0;background:#fff}
+td.text,th.text{text-align:left}
+tr:nth-child(even) td{background:#fafafa}
+.range{color:#777;font-size:.92em}
+b{color:#0b5a8a}
+img{max-width:100%;height:auto;display:block;margin:.4rem 0}
+details>summary{cursor:pointer;color:#0b5a8a}
+@media print{.wide{overflow:visible}}
 """
 
 
@@ -64,7 +74,7 @@ def _table(table: document.Table) -> str:
             for g, n in document.spans(table)
         )
         heads = f'<tr>{"".join(cells)}</tr>'
-    names = ''.join(f'<th>{html.escape(c.name)}</th>' for c in table.columns)
+    names = ''.join(f'<th{_kind(c)}>{html.escape(c.name)}</th>' for c in table.columns)
     heads += f'<tr>{names}</tr>'
     rows = []
     for i, row in enumerate(document.texts(table)):
@@ -77,11 +87,14 @@ def _table(table: document.Table) -> str:
                 inner += f'<span class="range"> [{html.escape(rest)}</span>'
             else:
                 inner += html.escape(mark + rest)
-            kind = ' class="text"' if table.columns[j].form == 'text' else ''
-            cells.append(f'<td{kind}>{inner}</td>')
+            cells.append(f'<td{_kind(table.columns[j])}>{inner}</td>')
         rows.append(f'<tr>{"".join(cells)}</tr>')
     content = f'<thead>{heads}</thead><tbody>{"".join(rows)}</tbody>'
     whole = f'<div class="wide"><table>{content}</table></div>'
     if len(rows) <= LONG:
         return whole
     return f'<details><summary>{len(rows)} rows</summary>{whole}</details>'
+
+
+def _kind(column: document.Column) -> str:
+    return ' class="text"' if column.form == 'text' else ''

@@ -30,7 +30,9 @@ STYLE = {
     'svg.hashsalt': 'hbt',
     'savefig.facecolor': 'white',
 }
+GUIDE = {'color': '#777777', 'marker': '', 'linestyle': '--', 'linewidth': 1.0}
 WRITTEN = 12  # rows and columns of a heat map up to which the numbers are written into it
+WIDE = 20  # ratio of the values of a panel of points from which its axis is logarithmic
 ACROSS = 3  # panels beside each other
 
 
@@ -49,6 +51,7 @@ class Line(typing.NamedTuple):
     high: Sequence[float] | None = None
     fit: tuple[Sequence[float], Sequence[float]] | None = None  # another line, thin, of its colour
     joined: bool = True  # the points, by a line
+    guide: bool = False  # nothing measured, but what to compare with
 
 
 class Axes(typing.NamedTuple):
@@ -76,9 +79,9 @@ def heatmaps(
     axes: tuple[str, str] = ('query language', 'document language'),
 ) -> figure.Figure:
     """Heat maps with one colour scale; `signed`: white is 0, blue above it and red below."""
-    across = min(len(grids), ACROSS)
-    down = math.ceil(len(grids) / across)
     written = max(len(rows), len(columns)) <= WRITTEN
+    across = min(len(grids), ACROSS - (written and len(columns) > 6))
+    down = math.ceil(len(grids) / across)
     side = max(0.37 if written else 0.24, 2.6 / max(len(rows), len(columns)))
     width, height = side * len(columns) + 1.0, side * len(rows) + 0.95
     values = np.concatenate([grid.values.ravel() for grid in grids])
@@ -128,6 +131,7 @@ def curves(panels: Sequence[tuple[Axes, Mapping[str, Line]]], marks: bool = True
                 style = _style(names.index(name))
                 mark = style['marker'] if marks or len(line.x) < 2 else ''
                 changed = {'marker': mark} | ({} if line.joined else {'linestyle': 'none'})
+                changed |= GUIDE if line.guide else {}
                 (shown[name],) = place.plot(line.x, line.y, **style | changed, markersize=4)
                 if line.fit is not None:
                     place.plot(*line.fit, color=style['color'], linewidth=0.9, linestyle='--')
@@ -170,7 +174,7 @@ def dots(
             place.set_yticks(range(len(rows)), rows)
             place.set_ylim(len(rows) - 0.5, -0.5)
             place.grid(axis='y', visible=False)
-            place.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
+            _spread_out(place, points)
             for edge in np.arange(len(rows) - 1) + 0.5:
                 place.axhline(edge, color='#e4e4e4', linewidth=0.6)
         _legend(drawing, shown)
@@ -193,6 +197,7 @@ def _dots(place, kept: list[tuple[int, Point]], offset: float, style: dict):
 
 def _figure(width: float, height: float) -> figure.Figure:
     drawing = figure.Figure(figsize=(width, height), layout='constrained')
+    drawing.get_layout_engine().set(h_pad=0.09, w_pad=0.09)
     backend_agg.FigureCanvasAgg(drawing)
     return drawing
 
@@ -231,6 +236,17 @@ def _scales(place, axes: Axes, lines: Mapping[str, Line]) -> None:
         plain = mpl.ticker.FuncFormatter(lambda y, _: _short(y))
         place.yaxis.set_major_formatter(plain)
         place.yaxis.set_minor_formatter(plain)
+
+
+def _spread_out(place, points: Mapping[str, Sequence[Point | None]]) -> None:
+    """A log axis where the values are of several magnitudes, so that the small ones differ too."""
+    found = [x.mean for some in points.values() for x in some if x is not None]
+    if found and min(found) > 1 and max(found) > WIDE * min(found):
+        place.set_xscale('log')
+        place.xaxis.set_major_formatter(mpl.ticker.FuncFormatter(lambda x, _: _short(x)))
+        place.xaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+    else:
+        place.xaxis.set_major_locator(mpl.ticker.MaxNLocator(5))
 
 
 def _short(x: float) -> str:

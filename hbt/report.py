@@ -69,7 +69,7 @@ def _bias(systems, name: str) -> list:
     return [
         tables.bias(systems, name),
         figures.own_share(systems, name),
-        figures.by_group(systems, name, 'languages', DISTANCE),
+        figures.bias_by_language(systems, name),
     ]
 
 
@@ -98,7 +98,6 @@ def _shift(systems, names, inside) -> list:
     return [trends.shift_table(found, inside, names), figures.domain_shift(found)]
 
 
-DISTANCE = tuple(x for x in comparison.BIAS if x.form in ('distance', 'percent'))
 COMPARISON = (
     'mono: queries and documents of one language; cross: of two; multi: documents of all languages '
     'in one pool. All are macro-averages, over languages or ordered pairs of languages.'

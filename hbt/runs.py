@@ -102,7 +102,11 @@ def benchmarks(runs: Sequence[Run]) -> list[str]:
 
 def _names(places: list[pathlib.Path]) -> list[str]:
     """The last parts of every path, as many as it takes to tell them apart."""
-    parts = [place.resolve().parts for place in places]
+    parts = []
+    for *above, last in (place.resolve().parts for place in places):
+        if above[-1:] == ['results']:  # a step of a run
+            *above, last = (*above[:-2], f'{above[-2]}@{last}')
+        parts.append((*above, last))
     depths = [1] * len(places)
     for i, mine in enumerate(parts):
         others = parts[:i] + parts[i + 1 :]
@@ -219,10 +223,12 @@ def systems(runs: Sequence[Run]) -> list[System]:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Names of the settings in which runs that have them differ."""
-    names = dict.fromkeys(name for run in runs for name in run.settings)
-    return [
-        name
-        for name in names
-        if len({str(run.settings[name]) for run in runs if name in run.settings}) > 1
-    ]
+    """Settings in which runs differ, as far as each of them tells its settings."""
+    told = [run for run in runs if 'seed' in run.settings]
+    found = []
+    for name in dict.fromkeys(name for run in runs for name in run.settings):
+        values = {str(run.settings[name]) for run in runs if name in run.settings}
+        values |= {str(run.settings.get(name, '')) for run in told}
+        if len(values) > 1 and name != 'name':
+            found.append(name)
+    return found

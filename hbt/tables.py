@@ -240,7 +240,7 @@ def groups(systems: Sequence[runs.System], benchmark: str, kind: str) -> Table:
             tree[kind][group].get(x.setting, {}).get(x.metric) for x in measures for tree in trees
         ]
         rows.append(head + cells)
-    columns = [Column(GROUPS[kind])] + [Column('languages')] * (kind != 'languages')
+    columns = [Column(kind.removesuffix('s'))] + [Column('languages')] * (kind != 'languages')
     first = len(columns)
     columns += [Column(s.label, x.form, x.name) for x in measures for s in chosen]
     note = SOURCES.get(kind, '')
