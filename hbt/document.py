@@ -159,6 +159,8 @@ FORMS = {
     'text': str,
     'right': str,
     'score': lambda x: f'{x:.4f}',
+    'thousandths': lambda x: f'{x:.3f}',
+    'whole': lambda x: f'{x:,.0f}',
     'signed': lambda x: f'{x:+.4f}',
     'distance': lambda x: f'{x:,.1f}',
     'signed distance': lambda x: f'{x:+,.1f}',

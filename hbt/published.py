@@ -16,7 +16,7 @@ NAMES = {'xquad_r': 'XQuAD-R', 'mlqa_r': 'MLQA-R'}
 class Beside(typing.NamedTuple):
     """A system's benchmark that the paper has too."""
 
-    system: runs.System
+    label: str
     numbers: dict
 
 
@@ -26,15 +26,17 @@ def beside(systems: Sequence[runs.System], benchmark: str) -> list[Beside]:
     for system in systems:
         every = dict.fromkeys(x for run in system.runs for x in run.results)
         names = [x for x in every if x.partition(':')[0] == benchmark]
-        found += [Beside(system, system.numbers(x)) for x in names]
+        for name in names:
+            label = system.label if len(names) == 1 else f'{system.label}, {name}'
+            found.append(Beside(label, system.numbers(name)))
     return found
 
 
 def overall(systems: Sequence[runs.System]) -> list[Table]:
     """The paper's Tables 1 and 2, and the same numbers of the runs; none without a benchmark."""
     sets = ('xquad_r', 'mlqa_r')
-    ours = {x: {b.system.label: b.numbers['metrics'] for b in beside(systems, x)} for x in sets}
-    labels = [s.label for s in systems if any(s.label in found for found in ours.values())]
+    ours = {x: {b.label: b.numbers['metrics'] for b in beside(systems, x)} for x in sets}
+    labels = list(dict.fromkeys(label for found in ours.values() for label in found))
     if not labels:
         return []
     rows = [line.split() for line in paper.OVERALL.strip().split('\n')]
@@ -45,7 +47,7 @@ def overall(systems: Sequence[runs.System]) -> list[Table]:
         (1, chosen, 2, 'mAP'),
         (2, spread, 8, 'language bias: mean rank distance'),
     ):
-        form = 'score' if number == 1 else 'distance'
+        form = 'thousandths' if number == 1 else 'whole'
         theirs = [
             [f'paper: {row[0]} {row[1]}', *map(float, row[start : start + len(wanted)])]
             for row in rows
@@ -89,18 +91,17 @@ def _published(table: paper.Published, ours: Sequence[Beside]) -> Table:
     columns, parts = [Column('query language')], []
     for i, group in enumerate(table.groups):
         form = 'distance' if group.metric == 'rank_distance' else 'score'
-        columns += [Column(f'paper {x}', form, group.heading) for x in paper.SAMPLINGS]
+        columns += [Column(x, form, f'{group.heading}, paper') for x in paper.SAMPLINGS]
         parts.append([values[3 * i : 3 * i + 3] for values in rows.values()])
-        last = all(other.metric != group.metric for other in table.groups[i + 1 :])
-        if last:
-            heading = group.heading if form == 'score' else 'this report'
-            columns += [Column(x.system.label, form, heading) for x in ours]
+        if group[1:] not in [other[1:] for other in table.groups[i + 1 :]]:
+            heading = f'{group.heading}, ours' if form == 'score' else 'ours'
+            columns += [Column(x.label, form, heading) for x in ours]
             parts.append(_ours(group, ours, spoken))
     cells = [[language, *(x for part in parts for x in part[i])] for i, language in enumerate(rows)]
     title = f'Table {table.number} of the paper: {table.title}'
     note = 'Our mean is over the same languages, and empty where one of them is missing.'
-    kind = 'recall' if table.title.endswith('recall') else ''
-    return Table(f'paper-{table.number}{"-" + kind if kind else ""}', title, columns, cells, note)
+    kind = '-recall' if table.title.endswith('recall') else ''
+    return Table(f'paper-{table.number}{kind}', title, columns, cells, note)
 
 
 def _ours(group: paper.Group, ours: Sequence[Beside], spoken: list[str]) -> list[list]:

@@ -37,7 +37,7 @@ class Run(typing.NamedTuple):
     path: pathlib.Path
     settings: dict[str, object]  # dotted names; what is known of the data is in `data.`
     results: dict[str, results.Saved]  # of the newest step, for every benchmark
-    lines: list[dict]  # of metrics.jsonl
+    lines: list[dict]  # of metrics.jsonl; none for a directory of results
 
 
 class System(typing.NamedTuple):
@@ -140,7 +140,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
         path,
         settings,
         {x.numbers['benchmark']: x for x in saved},
-        _lines(home) if home else [],
+        _lines(path) if whole else [],
     )
 
 
