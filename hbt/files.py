@@ -18,6 +18,8 @@ def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
         content = json.loads(file.read_text('utf-8'))
         if not isinstance(content, kind):
             raise ValueError(type(content).__name__)
+    except OSError as error:
+        raise ValueError(f'{file}: expected a JSON file, got {error.strerror}') from error
     except (ValueError, RecursionError) as error:
         raise broken(
             file, f'a JSON {dict(dict="object", list="list")[kind.__name__]}', error

@@ -66,13 +66,16 @@ def read(path: pathlib.Path) -> list[dict]:
     """Lines of a metrics.jsonl; a last line that was cut off by a kill is left out."""
     if not path.exists():
         return []
-    *lines, rest = path.read_text().split('\n')
+    *lines, rest = path.read_bytes().split(b'\n')
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(json.loads(line))
-        except ValueError as error:
+            told = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f'{path}:{number}: expected a line of JSON, got {error}') from None
+        if not isinstance(told, dict) or type(told.get('step')) is not int:
+            raise ValueError(f'{path}:{number}: expected an object with a step, got {line[:60]!r}')
+        found.append(told)
     return found
 
 

@@ -50,7 +50,9 @@ def convert(folder: pathlib.Path) -> tokenizers.Tokenizer:
     try:
         import transformers  # takes seconds, and few checkpoints have no tokenizer.json
 
-        loaded = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        loaded = transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
         result = loaded.backend_tokenizer
     except Exception as error:  # whatever its many converters raise
         raise ValueError(
