@@ -112,9 +112,8 @@ def architecture(path: str | pathlib.Path, base: config.Encoder) -> config.Encod
             demand(value in list(ACTIVATIONS), file, key, f'one of {", ".join(ACTIVATIONS)}', value)
             values[setting] = ACTIVATIONS[value]
         elif setting == 'eps':
-            demand(
-                type(value) in (int, float) and 0 < value < 1, file, key, 'between 0 and 1', value
-            )
+            holds = type(value) in (int, float) and 0 < value < 10**6
+            demand(holds, file, key, 'a positive number', value)
             values[setting] = float(value)
         else:
             least = 0 if setting == 'pad_id' else 1
