@@ -28,6 +28,7 @@ from hbt import (
     sampler,
     sharding,
     shares,
+    spikes,
     store,
     telemetry,
     train,
@@ -95,7 +96,7 @@ def loop(run: Run, state: train.State, sums: dict, asked: requests.Requests) -> 
     """
     c, start = run.config, int(state.step)
     step = train.make_step(c, run.mesh)
-    unchecked = []
+    unchecked, seen = [], spikes.Spikes(log.read(run.workdir / 'metrics.jsonl'))
     meter = telemetry.Meter(c, run.batches.languages, run.mesh.size, sums)
     bar = log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps')
     with meter, bar as progress:
@@ -110,7 +111,12 @@ def loop(run: Run, state: train.State, sums: dict, asked: requests.Requests) -> 
                 unchecked = []
             if last or done % c.log_every == 0:
                 line = meter.line()
-                run.metrics.write(done, line)
+                told = seen.seen(line['loss']) if 'loss' in line else ''
+                run.metrics.write(done, line | {'spike': float(bool(told))})
+                if told:
+                    log.say(
+                        f'{run.workdir}: step {done}: {told}; --replay={done} computes it again'
+                    )
                 progress.set_postfix(telemetry.brief(line))
             with meter.paused():
                 if last or (c.eval.every and done % c.eval.every == 0):

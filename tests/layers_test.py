@@ -7,7 +7,7 @@ import hbt
 
 LAYERS = (
     {
-        *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests'),
+        *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests', 'spikes'),
         *('nn', 'attention', 'packing', 'languages', 'collection', 'statistics'),
         *('draws', 'rows', 'identity', 'document', 'plots', 'paper'),
     },
