@@ -3,6 +3,7 @@
 Called by whatever reads a file that somebody else wrote.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -54,6 +55,17 @@ def listing(path: str | pathlib.Path) -> str:
 def sha256(file: pathlib.Path) -> str:
     with file.open('rb') as data:
         return hashlib.file_digest(data, 'sha256').hexdigest()
+
+
+@contextlib.contextmanager
+def writing(place: str | os.PathLike):
+    """Names the place in errors that do not tell of a file, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f'{place}: {first_line(error)}') from error
 
 
 def write_json(path: pathlib.Path, content) -> None:

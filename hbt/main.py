@@ -20,6 +20,7 @@ from hbt import (
     config,
     dry_run,
     evaluate,
+    files,
     log,
     places,
     processes,
@@ -78,7 +79,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     elif c.eval.at_start:
         measure(run, state)
     show_shares(run, 0)
-    with requests.Requests() as asked, contextlib.ExitStack() as stack:
+    with requests.Requests() as asked, files.writing(workdir), contextlib.ExitStack() as stack:
         for opened in (held, metrics, checkpoints):  # closed in the opposite order
             stack.callback(opened.close)
         done = loop(run, state, sums, asked)

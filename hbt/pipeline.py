@@ -245,4 +245,8 @@ def module_files(c: config.Encoder) -> dict[str, dict | list]:
 
 def save_tensors(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     folder.mkdir(exist_ok=True)
-    safetensors.numpy.save_file(arrays, folder / 'model.safetensors', {'format': 'pt'})
+    file = folder / 'model.safetensors'
+    try:
+        safetensors.numpy.save_file(arrays, file, {'format': 'pt'})
+    except safetensors.SafetensorError as error:
+        raise OSError(f'{file}: {error}') from error
