@@ -135,6 +135,8 @@ def _check_rows(place: str, found: list[collection.Row]) -> None:
             raise ValueError(f'{place}: expected an id without whitespace, got {id!r}')
         if not text.strip():
             raise ValueError(f'{place}: expected text, got {text!r} for {id!r}')
+        rows.check_text(id, f'{place}: {id!r}')
+        rows.check_text(text, f'{place}: {id!r}')
         rows.check_language(language, f'{place}: {id}')
         seen.add(id)
 

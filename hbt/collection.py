@@ -45,7 +45,7 @@ def objects(path: pathlib.Path) -> Iterator[tuple[str, dict]]:
     for place, line in lines(path):
         try:
             found = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f'{place}: expected a JSON object, got {error}') from None
         if not isinstance(found, dict):
             raise ValueError(f'{place}: expected a JSON object, got {type(found).__name__}')

@@ -335,20 +335,35 @@ def load(path: pathlib.Path) -> Config:
     """Reads what `save` wrote. ValueError names the file and the setting that does not fit."""
     try:
         values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f'{path}: expected the config of a run, got {error}') from None
+    config = Config()
+    try:
+        fill(config, values, '')
+        return check(config)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
 
-    def fill(config, values, prefix):
-        for name, value in values.items():
-            if not hasattr(config, name):
-                raise ValueError(f'{path}: {prefix}{name}: expected a setting, got an unknown one')
-            if isinstance(value, dict):
-                fill(getattr(config, name), value, f'{prefix}{name}.')
-            else:
-                setattr(config, name, tuple(value) if isinstance(value, list) else value)
-        return config
 
-    return check(fill(Config(), values, ''))
+def fill(config, values, prefix: str) -> None:
+    """Sets what JSON tells of a part; settings that it does not name keep their defaults."""
+    if not isinstance(values, dict):
+        raise ValueError(f'{prefix or "config"}: expected settings, got {values!r}')
+    for name, value in values.items():
+        if name not in {field.name for field in dataclasses.fields(config)}:
+            raise ValueError(f'{prefix}{name}: expected a setting, got an unknown one')
+        old = getattr(config, name)
+        if dataclasses.is_dataclass(old):
+            fill(old, value, f'{prefix}{name}.')
+            continue
+        if type(old) is float and type(value) is int and abs(value) < 2**53:
+            value = float(value)
+        if type(old) is tuple and type(value) is list and {type(x) for x in value} <= {str}:
+            value = tuple(value)
+        if type(value) is not type(old):
+            kind = type(old).__name__
+            raise ValueError(f'{prefix}{name}: expected one of type {kind}, got {value!r}')
+        setattr(config, name, value)
 
 
 def parse(arg: str | None, **defaults):

@@ -111,6 +111,7 @@ def read_corpus(language: str, block: rows.Lines) -> list[rows.Text]:
         if not isinstance(key, str) or not isinstance(body, str):
             raise ValueError(f'{place}: expected docid and text, got {rows.shown(fields)}')
         text = f'{fields.get("title") or ""} {body}'.strip()
+        rows.check_text(key, f'{place}: docid')
         rows.check_text(text, place)
         texts.append(rows.Text(place, f'{language}/{key}', text))
     return texts

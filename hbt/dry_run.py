@@ -11,12 +11,38 @@ from collections import abc
 import jax
 import numpy as np
 
-from hbt import batches, config, packing, sampler, sharding, shares, telemetry, train
+from hbt import (
+    batches,
+    config,
+    log,
+    packing,
+    places,
+    sampler,
+    sharding,
+    shares,
+    store,
+    telemetry,
+    train,
+)
 
 LOOKED_AT = 200  # steps that are planned, without their tokens
 COLLECTIVE = re.compile(
     r' (all-reduce|all-gather|all-to-all|reduce-scatter|collective-permute)(?:-start)?\('
 )
+
+
+def rehearse(c: config.Config) -> None:
+    """Prints what the run of `c` would take; neither trains nor writes anything.
+
+    Raises ValueError for settings, data or weights that do not fit.
+    """
+    mesh = sharding.make_mesh()
+    sharding.check_divides('batch_size', c.batch_size, mesh)
+    data = store.open(places.root_of(c))
+    c = train.resolve(c, data, mesh)
+    batches = sampler.Sampler(c, data, mesh.size)
+    log.say(shares.table(shares.of(batches, c.steps, 0)))
+    log.say(report(c, batches, mesh))
 
 
 def report(c: config.Config, s: sampler.Sampler, mesh: jax.sharding.Mesh) -> str:

@@ -135,12 +135,19 @@ def write(embed: abc.Callable, source: pathlib.Path, out: pathlib.Path, about: d
             if rows is None:
                 shape = (count, vectors.shape[1])
                 rows = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
+                allocate(partial)
             rows[start : start + len(texts)] = vectors
             rows.flush()
             files.write_json(progress, about | {'done': start + len(texts)})
             bar.update(len(texts))
     os.replace(partial, out)
     progress.unlink()
+
+
+def allocate(file: pathlib.Path) -> None:
+    """Takes the room of a file, else a full disk ends the process that writes to its map."""
+    with file.open('r+b') as opened, files.writing(file):
+        os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
 
 
 def measure(source: pathlib.Path) -> Input:

@@ -3,6 +3,7 @@
 Called by whatever reads a file that somebody else wrote.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -18,6 +19,8 @@ def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
         content = json.loads(file.read_text('utf-8'))
         if not isinstance(content, kind):
             raise ValueError(type(content).__name__)
+    except OSError as error:
+        raise ValueError(f'{file}: expected a JSON file, got {error.strerror}') from error
     except (ValueError, RecursionError) as error:
         raise broken(
             file, f'a JSON {dict(dict="object", list="list")[kind.__name__]}', error
@@ -52,6 +55,17 @@ def listing(path: str | pathlib.Path) -> str:
 def sha256(file: pathlib.Path) -> str:
     with file.open('rb') as data:
         return hashlib.file_digest(data, 'sha256').hexdigest()
+
+
+@contextlib.contextmanager
+def writing(place: str | os.PathLike):
+    """Names the place in errors that do not tell of a file, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise OSError(f'{place}: {first_line(error)}') from error
 
 
 def write_json(path: pathlib.Path, content) -> None:

@@ -101,7 +101,7 @@ def architecture(path: str | pathlib.Path, base: config.Encoder) -> config.Encod
         )
     stated = files.read_json(file, dict)
     kind = stated.get('model_type')
-    demand(kind in MODELS, file, 'model_type', f'one of {", ".join(MODELS)}', kind)
+    demand(kind in list(MODELS), file, 'model_type', f'one of {", ".join(MODELS)}', kind)
     for key, value in REQUIRED.items():
         demand(stated.get(key) in (value, None), file, key, f'{value} or nothing', stated.get(key))
     told, absent = MODELS[kind]
@@ -109,14 +109,15 @@ def architecture(path: str | pathlib.Path, base: config.Encoder) -> config.Encod
     for key, (setting, default) in KEYS.items():
         value = values[setting] = stated.get(key, absent.get(setting, default))
         if setting == 'activation':
-            demand(value in ACTIVATIONS, file, key, f'one of {", ".join(ACTIVATIONS)}', value)
+            demand(value in list(ACTIVATIONS), file, key, f'one of {", ".join(ACTIVATIONS)}', value)
             values[setting] = ACTIVATIONS[value]
         elif setting == 'eps':
-            demand(type(value) in (int, float) and value > 0, file, key, 'a positive number', value)
+            holds = type(value) in (int, float) and 0 < value < 10**6
+            demand(holds, file, key, 'a positive number', value)
             values[setting] = float(value)
         else:
             least = 0 if setting == 'pad_id' else 1
-            holds = type(value) is int and value >= least
+            holds = type(value) is int and least <= value <= 10**8
             demand(holds, file, key, f'an integer from {least} on', value)
     dim, heads = values['dim'], values['heads']
     demand(dim % heads == 0, file, 'hidden_size', f'a multiple of num_attention_heads={heads}', dim)
@@ -172,7 +173,10 @@ def load(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
     `c` is the pooler. ValueError names the tensors that are unknown, missing or of another shape.
     """
     file, stream = weights.find(path) or pathlib.Path(path), weights.read(path)
-    flat = {path: np.empty(shape, np.float32) for path, shape in encoder.shapes(c).items()}
+    try:
+        flat = {path: np.empty(shape, np.float32) for path, shape in encoder.shapes(c).items()}
+    except (MemoryError, ValueError) as error:
+        raise ValueError(f'{file}: expected an encoder that memory holds, got {error}') from error
     targets = {}  # name in the file -> (its first name, the view of `flat` that it is copied to)
     for path, layer, names in tensors(c):
         view = flat[path] if layer is None else flat[path][layer]

@@ -66,7 +66,7 @@ def _paragraphs(path: pathlib.Path) -> Iterator[tuple[str, int, Any]]:
     """Yields (place for error messages, number in the file, paragraph)."""
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:  # of the JSON, or of the UTF-8
+    except (ValueError, RecursionError) as error:  # of the JSON, or of the UTF-8
         raise ValueError(f'{path}: expected JSON, got {error}') from error
     number = 0
     for i, article in enumerate(collection.field(content, 'data', list, str(path))):

@@ -7,11 +7,13 @@ import json
 import os
 import pathlib
 import sys
+import time
 
 import jax
-import tensorboardX
 import tqdm
 from absl import app, flags, logging
+from tensorboardX import event_file_writer, summary
+from tensorboardX.proto import event_pb2, summary_pb2
 
 
 def progress(**options) -> tqdm.tqdm:
@@ -46,15 +48,24 @@ class Metrics:
         partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
         os.replace(partial, path)
         self.file = path.open('a')
-        self.board = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+        folder = workdir / 'tensorboard'
+        folder.mkdir(exist_ok=True)
+        # Not its SummaryWriter: that has a thread, and waits for it for ever where a disk is full.
+        self.board = event_file_writer.EventsWriter(str(folder / 'events'))
+        began = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # drops later steps
+        self.show(step + 1, session_log=began)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         if self.file is None:
             return
         self.file.write(json.dumps({'step': step, **values}) + '\n')
         self.file.flush()
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
+        scalars = [summary.scalar(name, value).value[0] for name, value in values.items()]
+        self.show(step, summary=summary_pb2.Summary(value=scalars))
+
+    def show(self, step: int, **content) -> None:
+        self.board.write_event(event_pb2.Event(wall_time=time.time(), step=step, **content))
+        self.board.flush()
 
     def close(self) -> None:
         if self.file is not None:
@@ -66,13 +77,16 @@ def read(path: pathlib.Path) -> list[dict]:
     """Lines of a metrics.jsonl; a last line that was cut off by a kill is left out."""
     if not path.exists():
         return []
-    *lines, rest = path.read_text().split('\n')
+    *lines, rest = path.read_bytes().split(b'\n')
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(json.loads(line))
-        except ValueError as error:
+            told = json.loads(line)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f'{path}:{number}: expected a line of JSON, got {error}') from None
+        if not isinstance(told, dict) or type(told.get('step')) is not int:
+            raise ValueError(f'{path}:{number}: expected an object with a step, got {line[:60]!r}')
+        found.append(told)
     return found
 
 

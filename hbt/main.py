@@ -6,10 +6,7 @@ The same command resumes a run that was stopped, and ends as if it had never bee
 import collections
 import concurrent.futures
 import contextlib
-import os
 import pathlib
-import shutil
-import sys
 import typing
 from collections import abc
 
@@ -25,11 +22,14 @@ from hbt import (
     evaluate,
     files,
     log,
-    prepare,
+    places,
+    processes,
+    replay,
     requests,
     sampler,
     sharding,
     shares,
+    spikes,
     store,
     telemetry,
     train,
@@ -57,14 +57,14 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     """
     mesh = sharding.make_mesh()
     sharding.check_divides('batch_size', c.batch_size, mesh)
-    data = open_store(c)
+    data = places.open_store(c)
     if c.data.verify:
         store.verify(data)
     c = train.resolve(c, data, mesh)
     batches = sampler.Sampler(c, data, mesh.size)
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
     evaluation = evaluate.make(c, tokenizer, mesh)
-    held = claim(c, workdir, data)
+    held = places.claim(c, workdir, data)
     sharding.meet('workdir')
     checkpoints = checkpoint.Checkpoints(workdir)
     restored = checkpoints.restore(train.shapes(c, mesh))
@@ -79,7 +79,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     elif c.eval.at_start:
         measure(run, state)
     show_shares(run, 0)
-    with requests.Requests() as asked, contextlib.ExitStack() as stack:
+    with requests.Requests() as asked, files.writing(workdir), contextlib.ExitStack() as stack:
         for opened in (held, metrics, checkpoints):  # closed in the opposite order
             stack.callback(opened.close)
         done = loop(run, state, sums, asked)
@@ -87,20 +87,6 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     if done < c.steps:
         log.say(f'{workdir}: {asked.signal.name}: saved at step {done}; the same command goes on')
         raise SystemExit(asked.status)
-
-
-def rehearse(c: config.Config) -> None:
-    """Prints what the run of `c` would take; neither trains nor writes anything.
-
-    Raises ValueError for settings, data or weights that do not fit.
-    """
-    mesh = sharding.make_mesh()
-    sharding.check_divides('batch_size', c.batch_size, mesh)
-    data = store.open(root_of(c))
-    c = train.resolve(c, data, mesh)
-    batches = sampler.Sampler(c, data, mesh.size)
-    log.say(shares.table(shares.of(batches, c.steps, 0)))
-    log.say(dry_run.report(c, batches, mesh))
 
 
 def loop(run: Run, state: train.State, sums: dict, asked: requests.Requests) -> int:
@@ -111,7 +97,7 @@ def loop(run: Run, state: train.State, sums: dict, asked: requests.Requests) -> 
     """
     c, start = run.config, int(state.step)
     step = train.make_step(c, run.mesh)
-    unchecked = []
+    unchecked, seen = [], spikes.Spikes(log.read(run.workdir / 'metrics.jsonl'))
     meter = telemetry.Meter(c, run.batches.languages, run.mesh.size, sums)
     bar = log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps')
     with meter, bar as progress:
@@ -126,7 +112,12 @@ def loop(run: Run, state: train.State, sums: dict, asked: requests.Requests) -> 
                 unchecked = []
             if last or done % c.log_every == 0:
                 line = meter.line()
-                run.metrics.write(done, line)
+                told = seen.seen(line['loss']) if 'loss' in line else ''
+                run.metrics.write(done, line | {'spike': float(bool(told))})
+                if told:
+                    log.say(
+                        f'{run.workdir}: step {done}: {told}; --replay={done} computes it again'
+                    )
                 progress.set_postfix(telemetry.brief(line))
             with meter.paused():
                 if last or (c.eval.every and done % c.eval.every == 0):
@@ -159,32 +150,6 @@ def check_finite(run: Run, steps: list[tuple[int, jax.Array]]) -> None:
                 f'{told}. --replay={done} computes it again; --config.nonfinite=skip goes on'
             )
         log.say(told)
-
-
-def replay(c: config.Config, workdir: pathlib.Path, number: int) -> None:
-    """Computes a step of a run again, from the newest checkpoint before it, and prints it.
-
-    Nothing is written. Raises ValueError if no checkpoint is old enough.
-    """
-    mesh = sharding.make_mesh()
-    data = store.open(root_of(c))
-    c = train.resolve(c, data, mesh)
-    batches = sampler.Sampler(c, data, mesh.size)
-    with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
-        restored = checkpoints.restore(train.shapes(c, mesh), number)
-    if restored is None and number > 1:
-        log.say(f'{workdir}: no checkpoint before step {number}: from the beginning')
-    state, _ = restored or (train.init(c, mesh), {})
-    step = train.make_step(c, mesh)
-    for at in range(int(state.step), number):
-        state, values = step(state, batches.batch(at, sharding.local_devices(mesh))[1])
-    for line in sampler.show(batches, number - 1):
-        log.say(line)
-    rows = values.pop('rows')
-    for name, value in jax.device_get(values).items():
-        log.say(f'{name} {float(value):.9g}')
-    for i, loss in enumerate(jax.device_get(rows.loss).reshape(-1)):
-        log.say(f'row {i} loss {loss:.9g}')
 
 
 def show_shares(run: Run, done: int) -> None:
@@ -224,100 +189,22 @@ def prefetch(run: Run, start: int):
                 yield waiting.popleft().result()
 
 
-def root_of(c: config.Config) -> pathlib.Path:
-    return pathlib.Path(c.data.root or f'stores/{c.name}')
-
-
-def open_store(c: config.Config) -> store.Store:
-    """The store of the config, made from its sources first if it is not there yet."""
-    root = root_of(c)
-    if not log.first():  # the first process makes the store, the others wait for it
-        sharding.meet('store')
-        return store.open(root)
-    made = make_store(c, root)
-    sharding.meet('store')
-    return made
-
-
-def make_store(c: config.Config, root: pathlib.Path) -> store.Store:
-    if root.exists() or not c.data.sources:
-        return store.open(root)
-    log.say(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
-    try:
-        made = prepare.prepare(c.data, root, c.data.sources, processes=0)
-    except ValueError as error:
-        raise ValueError(
-            f'data.sources: {error}; make the store from files of your own with: '
-            f'python -m hbt.prepare --input=FILE --tokenizer={c.data.tokenizer} --out={root}'
-        ) from None
-    log.say(prepare.table(made.manifest))
-    return made
-
-
-def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> contextlib.ExitStack:
-    """Makes the run directory, with the data's tokenizer and counts; an older one must fit `c`.
-
-    The directory is this run's until what is returned is closed.
-    """
-    path = workdir / 'config.json'
-    if path.exists():
-        changed = config.changes(config.load(path), c)
-        for name, (old, new) in changed.items():
-            if not name.startswith(FREE):
-                raise ValueError(
-                    f'{workdir}: {name}: expected {old!r}, with which this run began, got {new!r}; '
-                    'choose another --workdir, or delete this one'
-                )
-            log.say(f'{workdir}: {name} is now {new!r}, was {old!r}')
-    held = contextlib.ExitStack()
-    if log.first():
-        workdir.mkdir(parents=True, exist_ok=True)
-        held.enter_context(files.lock(workdir / 'lock'))
-        shutil.copyfile(data.path / 'tokenizer.json', workdir / 'tokenizer.json')
-        shutil.copyfile(data.path / 'manifest.json', workdir / 'data.json')
-        config.save(c, path)
-    return held
-
-
-# What may change while a run is continued: it has no say in what the next step computes.
-# With `steps`, the rest of the schedule follows the new number.
-FREE = (
-    'steps',
-    'log_every',
-    'ckpt_every',
-    'nonfinite',
-    'mapping',
-    'distributed',
-    'eval.',
-    'data.root',
-    'data.s',
-    'data.verify',
-)
-
-
 def main(_) -> None:
     c = config.check(flags.FLAGS.config)
-    if c.distributed:
-        sharding.connect()
     workdir = pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}')
+    if c.distributed:
+        processes.together(lambda: work(c, workdir))
+    else:
+        work(c, workdir)
+
+
+def work(c: config.Config, workdir: pathlib.Path) -> None:
     if flags.FLAGS.dry_run:
-        rehearse(c)
+        dry_run.rehearse(c)
     elif flags.FLAGS.replay:
-        replay(c, workdir, flags.FLAGS.replay)
-    elif c.distributed:
-        together(c, workdir)
+        replay.replay(c, workdir, flags.FLAGS.replay)
     else:
         train_config(c, workdir)
-
-
-def together(c: config.Config, workdir: pathlib.Path) -> None:
-    """Trains as one of several processes; ends at once, to be started again, if one is lost."""
-    try:
-        train_config(c, workdir)
-    except jax.errors.JaxRuntimeError as error:
-        reason = ' '.join(str(error).split())[:200]
-        print(f'error: a process or its devices are lost: {reason}', file=sys.stderr, flush=True)
-        os._exit(requests.RESTART)  # the way out of Python would wait for all processes
 
 
 if __name__ == '__main__':

@@ -58,7 +58,10 @@ def read(name: str) -> Model:
     tokenizer = vocabulary.read(transformer)
     c = architecture(folder, config.Encoder())
     c = fit(c, vocabulary.size(tokenizer), vocabulary.pad_id(tokenizer), str(folder))
-    prompts = optional(folder / 'config_sentence_transformers.json').get('prompts') or {}
+    file = folder / 'config_sentence_transformers.json'
+    prompts = optional(file).get('prompts') or {}
+    plain = isinstance(prompts, dict) and all(isinstance(x, str) for x in prompts.values())
+    hf.demand(plain, file, 'prompts', '{name: text}', prompts)
     data = {setting: prompt(prompts, names) for setting, names in PROMPTS.items()}
     longest = optional(transformer / 'tokenizer_config.json').get('model_max_length')
     for setting, key in (('query_length', 'query_length'), ('passage_length', 'document_length')):
@@ -78,7 +81,7 @@ def architecture(folder: pathlib.Path, base: config.Encoder) -> config.Encoder:
     file = folder / found['Pooling'] / 'config.json'
     stated = files.read_json(file, dict)
     known = stated.get('pooling_mode', [POOLING[key] for key in POOLING if stated.get(key)])
-    modes = [known] if isinstance(known, str) else known or ['mean']
+    modes = (known or ['mean']) if isinstance(known, list) else [known]
     known = config.CHOICES['encoder.pooling']
     hf.demand(len(modes) == 1 and modes[0] in known, file, 'pooling_mode', some(known), modes)
     hf.demand(stated.get('include_prompt', True) is True, file, 'include_prompt', 'true', False)
@@ -93,13 +96,14 @@ def dense(file: pathlib.Path, c: config.Encoder) -> config.Encoder:
     stated = files.read_json(file, dict)
     width, size = stated.get('in_features'), stated.get('out_features')
     hf.demand(width == c.dim, file, 'in_features', f'{c.dim} as the encoder has', width)
-    hf.demand(type(size) is int and size > 0, file, 'out_features', 'an integer from 1 on', size)
+    fits = type(size) is int and 0 < size <= config.BOUNDS['encoder.head'][1]
+    hf.demand(fits, file, 'out_features', 'an integer from 1 on', size)
     hf.demand(not stated.get('use_residual'), file, 'use_residual', 'false', True)
     for key in ('module_input_name', 'module_output_name'):
         value = stated.get(key) or 'sentence_embedding'
         hf.demand(value == 'sentence_embedding', file, key, 'sentence_embedding', value)
     kind = stated.get('activation_function', 'torch.nn.modules.activation.Tanh')
-    hf.demand(kind in ACTIVATIONS, file, 'activation_function', some(ACTIVATIONS), kind)
+    hf.demand(kind in list(ACTIVATIONS), file, 'activation_function', some(ACTIVATIONS), kind)
     return dataclasses.replace(c, head=size, head_activation=ACTIVATIONS[kind])
 
 
@@ -134,7 +138,9 @@ def modules(folder: pathlib.Path) -> dict[str, str]:
         return {}
     found = {}
     for i, entry in enumerate(files.read_json(file, list)):
-        kind, path = (str(entry.get(key)) for key in ('type', 'path'))
+        if not isinstance(entry, dict):
+            entry = {}
+        kind, path = (str(entry.get(key, '?')) for key in ('type', 'path'))
         kind = kind.rsplit('.', 1)[-1]
         hf.demand(kind in ORDER and kind not in found, file, f'[{i}]', ORDERED, kind)
         plain = bool(re.fullmatch(r'[\w-][\w.-]*|', path))
@@ -239,4 +245,8 @@ def module_files(c: config.Encoder) -> dict[str, dict | list]:
 
 def save_tensors(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     folder.mkdir(exist_ok=True)
-    safetensors.numpy.save_file(arrays, folder / 'model.safetensors', {'format': 'pt'})
+    file = folder / 'model.safetensors'
+    try:
+        safetensors.numpy.save_file(arrays, file, {'format': 'pt'})
+    except safetensors.SafetensorError as error:
+        raise OSError(f'{file}: {error}') from error

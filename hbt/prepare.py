@@ -72,7 +72,7 @@ def prepare(
     file = str(partial / 'tokenizer.json')
     tokenise.TOKENIZER = {file: tokenizer}
     size = sum(reader.size for reader in readers)
-    with workers.Workers(processes, size, method) as run:
+    with files.writing(partial), workers.Workers(processes, size, method) as run:
         counts = {}
         if stated:
             counts = hygiene.survey(readers, choices, banned(choices), partial, run)

@@ -50,19 +50,26 @@ def convert(record: dict, fields: dict[str, str], place: str, number: int) -> li
     code = fields.get('language', '')
     if code and not rows.is_language(code):
         code = reach(record, code, place)
+    count = sizes.pop() if sizes else 1
+    codes = code if isinstance(code, list) else [code] * count
+    if len(codes) < count or not all(isinstance(x, str) for x in codes):
+        shown = rows.shown(code)
+        raise ValueError(f'{place}: language: expected one code or {count}, got {shown}')
     found = []
-    for i in range(sizes.pop() if sizes else 1):
+    for i in range(count):
         one = {k: v[i] if k in spread else v for k, v in values.items()}
         name = str(one.pop('id', number))
         row = {'id': f'{name}-{i}' if spread else name, 'query': {}, 'passage': {}, 'negatives': {}}
-        mine = code[i] if isinstance(code, list) else code
         for key, value in one.items():
             side, _, language = key.partition('.')
-            language = language or mine
+            language = language or codes[i]
             if value is None or value == '' or value == []:
                 continue
             if side == 'negatives' and isinstance(value, str):
                 value = [value]
+            if not language and not isinstance(value, dict):
+                shown = rows.shown(value)
+                raise ValueError(f'{place}: {side}: expected {{language: text}}, got {shown}')
             row[side] |= {language: value} if language else value
         found.append(rows.check(row, place))
     return found
@@ -112,6 +119,7 @@ def delimited(separator: str, files, fields):
 
 def records(files, separator: str) -> abc.Iterator[list[tuple[str, dict]]]:
     """Blocks of (place, record) of tables whose first line names the columns."""
+    csv.field_size_limit(rows.LONGEST)  # its own is 128 KiB
     for file in files:
         lines = (
             x
@@ -120,17 +128,21 @@ def records(files, separator: str) -> abc.Iterator[list[tuple[str, dict]]]:
         )
         quoting = csv.QUOTE_MINIMAL if separator == ',' else csv.QUOTE_NONE
         reader = csv.reader(lines, delimiter=separator, quoting=quoting)
-        names = next(reader, [])
-        while block := list(itertools.islice(numbered(reader), ROWS)):
+        found = numbered(file, reader)
+        _, names = next(found, (0, []))
+        while block := list(itertools.islice(found, ROWS)):
             yield [
                 (f'{file}:{n}', dict(zip(names, complete(f'{file}:{n}', names, x), strict=True)))
                 for n, x in block
             ]
 
 
-def numbered(reader):
-    for fields in reader:
-        yield reader.line_num, fields
+def numbered(file, reader):
+    try:
+        for fields in reader:
+            yield reader.line_num, fields
+    except csv.Error as error:
+        raise ValueError(f'{file}:{reader.line_num}: expected a table, got {error}') from None
 
 
 def complete(place: str, names: list[str], fields: list[str]) -> list[str]:
@@ -206,6 +218,7 @@ def questions(file: pathlib.Path) -> abc.Iterator[tuple[str, str, str, str]]:
                         f'{place}: expected a question with an id, got {rows.shown(item)}'
                     )
                 where = f'{place}: {item["id"]}'
+                rows.check_text(item['id'], f'{place}: id')
                 rows.check_text(item.get('question'), f'{where}: question')
                 rows.check_text(paragraph.get('context'), f'{where}: context')
                 if not item.get('is_impossible'):

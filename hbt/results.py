@@ -75,7 +75,7 @@ def load(path: pathlib.Path) -> Saved:
     if not {'benchmark', 'metrics', 'manifest'} <= numbers.keys():
         raise ValueError(f'{path}: expected the result of an evaluation, got other JSON')
     try:
-        with np.load(path.with_suffix('.npz')) as arrays:
+        with path.with_suffix('.npz').open('rb') as file, np.load(file) as arrays:
             found = dict(arrays)
         return Saved(
             path,
@@ -86,7 +86,7 @@ def load(path: pathlib.Path) -> Saved:
             found['questions'],
             summary.Values(*({k: x for k, x in _part(found, side)} for side in ('own', 'pooled'))),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # neither zipfile nor zlib promises anything more special
         raise files.broken(path.with_suffix('.npz'), 'values of every query', error) from error
 
 

@@ -228,7 +228,7 @@ def check(fields: dict, place: str) -> Row:
     if unknown:
         raise ValueError(f'{place}: expected {", ".join(Row._fields)}, got {min(unknown)!r} too')
     name = fields.get('id')
-    if not isinstance(name, str) or not name.strip():
+    if not isinstance(name, str) or not name.strip() or SURROGATE.search(name):
         raise ValueError(f'{place}: id: expected a non-empty string, got {shown(name)}')
     query = check_texts(fields.get('query'), f'{place}: query')
     passage = check_texts(fields.get('passage'), f'{place}: passage')

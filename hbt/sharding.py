@@ -1,10 +1,9 @@
 """Devices: the mesh, what lies where, and one way to map a function over it.
 
-Hides jax.distributed, shard_map and pmap. The mesh has one axis, `data`. Called by `main`,
+Hides shard_map and pmap. The mesh has one axis, `data`. Called by `main`,
 `search` and `evaluate`.
 """
 
-import os
 import typing
 from collections import abc
 
@@ -15,30 +14,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = 'data'
-LOST = 30  # seconds after which a silent process is given up, and the others end
 
 
 def make_mesh(devices: abc.Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
     """These devices, or all of all hosts; those of a host are neighbours, so its rows are too."""
     devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
     return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
-
-
-def connect() -> None:
-    """Joins the processes of a run: as the cluster tells, or as the environment does.
-
-    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID, all three or none.
-    """
-    names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
-    given = [os.environ.get(name) for name in names]
-    if not any(given):
-        jax.distributed.initialize(heartbeat_timeout_seconds=LOST)
-        return
-    for name, value in zip(names, given, strict=True):
-        if value is None or (name != names[0] and not value.isdigit()):
-            raise ValueError(f'{name}: expected a value beside {", ".join(names)}, got {value}')
-    address, count, number = given
-    jax.distributed.initialize(address, int(count), int(number), heartbeat_timeout_seconds=LOST)
 
 
 def meet(name: str) -> None:

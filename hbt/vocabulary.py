@@ -30,7 +30,10 @@ def read(path: pathlib.Path) -> tokenizers.Tokenizer:
     if file.is_file():
         try:
             result = tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing more special
+            result.encode('Hello, 1')
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # nothing more special, and where it panics less
             raise files.broken(file, 'a tokenizer.json', error) from error
     elif any((path / vocabulary).is_file() for vocabulary in VOCABULARIES):
         result = convert(path)
@@ -50,7 +53,9 @@ def convert(folder: pathlib.Path) -> tokenizers.Tokenizer:
     try:
         import transformers  # takes seconds, and few checkpoints have no tokenizer.json
 
-        loaded = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        loaded = transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
         result = loaded.backend_tokenizer
     except Exception as error:  # whatever its many converters raise
         raise ValueError(

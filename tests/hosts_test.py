@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 
-from hbt import checkpoint, log, prepare
+from hbt import checkpoint, log, prepare, requests
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -124,6 +124,36 @@ def test_four_processes_take_the_steps_of_one_and_only_the_first_speaks(stored, 
     spoken = [[x for x in out.splitlines() if '[Gloo]' not in x] for out, _ in outputs[1:]]
     assert spoken == [[], [], []]
     agree(tmp_path, single)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('victim', [0, 1])
+@pytest.mark.parametrize('way', ['SIGKILL', 'SIGSTOP'])
+def test_where_a_process_is_lost_the_other_asks_for_a_restart(stored, tmp_path, victim, way):
+    processes = start(stored, tmp_path, 2, '--config.steps=100000')
+    while len(log.read(tmp_path / 'metrics.jsonl')) < 5:
+        assert all(x.poll() is None for x in processes), finish(processes)
+        time.sleep(0.05)
+    processes[victim].send_signal(getattr(signal, way))
+    try:
+        _, error = processes[1 - victim].communicate(timeout=60)
+    finally:
+        for process in processes:
+            process.kill()
+        processes[victim].communicate()
+    assert processes[1 - victim].returncode == requests.RESTART, error
+    assert 'error: another process, or a device, is lost' in error
+
+
+@pytest.mark.slow
+def test_where_a_process_fails_the_other_tells_why_and_ends_too(stored, tmp_path):
+    (tmp_path / 'file').touch()
+    processes = start(stored, tmp_path / 'file' / 'run', 2)
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [x.returncode for x in processes] == [2, 2], outputs
+    reason = f"[Errno 20] Not a directory: '{tmp_path}/file/run'"
+    assert outputs[0][1].endswith(f'error: {reason}\n')
+    assert outputs[1][1].endswith(f'error: process 0 failed: {reason}\n')
 
 
 @pytest.mark.slow

@@ -7,20 +7,21 @@ import hbt
 
 LAYERS = (
     {
-        *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests'),
+        *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests', 'spikes'),
         *('nn', 'attention', 'packing', 'languages', 'collection', 'statistics'),
         *('draws', 'rows', 'identity', 'document', 'plots', 'paper'),
     },
     {
         *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
-        *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'latex', 'page'),
+        *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'processes', 'latex', 'page'),
     },
     {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
     {'telemetry', 'sampler', 'workers', 'writer', 'pipeline', 'benchmarks', 'judging'},
     {'hygiene', 'train', 'embed', 'results', 'shares'},
     {'prepare'},
-    {'evaluate', 'export', 'trim', 'dry_run', 'runs'},
+    {'evaluate', 'export', 'trim', 'places', 'runs'},
+    {'dry_run', 'replay'},
     {'main', 'comparison', 'published'},
     {'tables', 'trends'},
     {'figures'},

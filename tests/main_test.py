@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
-from hbt import checkpoint, config, evaluate, log, main, metrics, pipeline, prepare
+from hbt import checkpoint, config, evaluate, log, main, metrics, pipeline, prepare, replay
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -303,7 +303,7 @@ def test_a_step_is_computed_again_as_it_was(stored, tmp_path, capsys):
     wanted = {line['step']: line for line in log.read(tmp_path / 'metrics.jsonl')}[8]
     c = config.load(tmp_path / 'config.json')
     capsys.readouterr()
-    main.replay(c, tmp_path, 8)
+    replay.replay(c, tmp_path, 8)
     printed = capsys.readouterr().out
     assert 'step 7: ' in printed and printed.count('  + ') == 8
     told = dict(line.split() for line in printed.splitlines() if line.count(' ') == 1)

@@ -1,0 +1,106 @@
+"""Several processes as one run: where one is lost or fails, all end within a minute, saying why.
+
+Hides jax.distributed, whose answer to a lost process is to abort the others. Called by `main`.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections import abc
+
+import jax
+from jax._src import distributed  # the client has no public name
+
+from hbt import requests
+
+LOST = 30  # seconds after which a process that is silent counts as lost
+HEARD = 5  # seconds that a process which failed stays, for the others to hear why
+FOREVER = 10**10  # ms
+KEY = 'hbt/failed'
+OURS = ('RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT', 'UNIMPLEMENTED')  # would come again
+
+
+def together(work: abc.Callable[[], None]) -> None:
+    """Joins the processes of a run and calls `work`.
+
+    Where a process is lost, the others end with `requests.RESTART`; where one fails, all end with
+    its exit status. At once: Python's own way out would wait for all of them.
+    """
+    set_handler = ctypes.pythonapi.PyOS_setsig
+    set_handler.argtypes, set_handler.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+    set_handler(signal.SIGABRT, ctypes.cast(ABORTED, ctypes.c_void_p))
+    connect()
+    threading.Thread(target=listen, daemon=True).start()
+    try:
+        work()
+    except jax.errors.JaxRuntimeError as error:
+        told = one_line(error)
+        if told.startswith(OURS):
+            fail(told, 1)
+        lost(told)
+    except (ValueError, OSError) as error:
+        fail(one_line(error), 2)
+    except KeyboardInterrupt:
+        fail('interrupted', requests.STATUS[signal.SIGINT])
+    except Exception as error:
+        traceback.print_exc()
+        fail(f'{type(error).__name__}: {one_line(error)}', 1)
+
+
+def connect() -> None:
+    """Joins the processes of a run: as the cluster tells, or as the environment does.
+
+    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID, all three or none.
+    """
+    names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
+    given = [os.environ.get(name) for name in names]
+    if not any(given):
+        jax.distributed.initialize(heartbeat_timeout_seconds=LOST)
+        return
+    for name, value in zip(names, given, strict=True):
+        if value is None or (name != names[0] and not value.isdigit()):
+            raise ValueError(f'{name}: expected a value beside {", ".join(names)}, got {value}')
+    address, count, number = given
+    jax.distributed.initialize(address, int(count), int(number), heartbeat_timeout_seconds=LOST)
+
+
+def listen() -> None:
+    """Ends this process when another one tells that it failed."""
+    client = distributed.global_state.client
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # then a process is lost, or all is done
+        number, told, status = json.loads(client.blocking_key_value_get(KEY, FOREVER))
+        if number != jax.process_index():
+            leave(f'process {number} failed: {told}', status)
+
+
+def fail(told: str, status: int) -> None:
+    note = json.dumps([jax.process_index(), told, status])
+    with contextlib.suppress(jax.errors.JaxRuntimeError):  # only the first one is heard
+        distributed.global_state.client.key_value_set(KEY, note)
+        time.sleep(HEARD)
+    leave(told, status)
+
+
+def lost(told: str) -> None:
+    told = f'another process, or a device, is lost: {told}; the same command goes on'
+    leave(told, requests.RESTART)
+
+
+def leave(told: str, status: int) -> None:
+    print('error:', told, file=sys.stderr, flush=True)
+    os._exit(status)
+
+
+def one_line(error: BaseException) -> str:
+    return ' '.join(str(error).split())[:1000]
+
+
+# Kept for as long as a signal can come. Not in Python's own table: that is looked at by the main
+# thread only, which may be waiting for the lost process.
+ABORTED = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: lost('JAX tells above which one'))
