@@ -19,9 +19,10 @@ class Result(typing.NamedTuple):
     seconds: list[float]
     facts: dict
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+    def times(self, other: 'Result') -> float:
+        """How many times faster than another: the median over the turns, which are alike."""
+        pairs = zip(other.seconds, self.seconds, strict=True)
+        return statistics.median(theirs / ours for theirs, ours in pairs)
 
 
 def serve(make: abc.Callable[[str], tuple[abc.Callable[[], float], dict]], name: str) -> None:
@@ -38,6 +39,7 @@ def run(module: str, names: abc.Sequence[str], turns: int, more: abc.Sequence[st
     """{name: Result} of `python -m module --entrant=name`, which calls `serve`."""
     processes = {}
     for name in names:
+        print(f'{name}: getting ready', file=sys.stderr, flush=True)
         command = [sys.executable, '-m', module, f'--entrant={name}', *more]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

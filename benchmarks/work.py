@@ -15,13 +15,14 @@ from collections import abc
 
 import numpy as np
 
-from hbt import batches, config, packing, sampler, store
+from hbt import batches, config, packing, sampler, store, telemetry
 
-SHAPES = {  # name -> encoder, rows of a batch, steps of a turn
+SHAPES = {  # name -> encoder, pairs of a batch, steps of a turn
+    'tiny': (dict(dim=32, layers=1, heads=2, hidden=64, vocab_size=1000), 8, 1),
     'small': (dict(dim=256, layers=4, heads=4, hidden=1024, vocab_size=16_000), 32, 4),
     'base': (dict(dim=768, layers=12, heads=12, hidden=3072, vocab_size=50_000), 32, 1),
 }
-READY = 40  # batches that are seen, and tokenised for the peers, before the clock starts
+READY = 16  # batches that are seen, and tokenised for the peers, before the clock starts
 
 Turn = tuple[abc.Callable[[], float], dict]  # seconds of a turn; what else there is to tell
 
@@ -32,20 +33,35 @@ class Task(typing.NamedTuple):
     config: config.Config
     sampler: sampler.Sampler
     steps: int  # of a turn
+    device: str  # cpu or gpu
 
 
-def task(shape: str, root: pathlib.Path, rows: int = 0) -> Task:
-    """Batches of a store of real pairs, as hbt draws them: half of them monolingual."""
+def task(shape: str, root: pathlib.Path, pairs: int = 0, device: str = 'cpu') -> Task:
+    """Batches of a store of real pairs, as hbt draws them: half of them monolingual.
+
+    On a GPU without dropout of attention weights, which its fused kernels do not have.
+    """
     sizes, count, steps = SHAPES[shape]
     s = store.open(root)
     c = config.Config(
-        batch_size=rows or count,
+        batch_size=pairs or count,
         steps=1000,
         data=config.Data(**s.manifest['settings']),
-        encoder=config.Encoder(**sizes),
+        encoder=config.Encoder(**sizes, attention_dropout=0.1 if device == 'cpu' else 0.0),
         optim=config.Optim(warmup=10),
     )
-    return Task(c, sampler.Sampler(c, s), steps)
+    return Task(c, sampler.Sampler(c, s), steps, device)
+
+
+def flops(work: Task) -> list[float]:
+    """Of the model, for each of the batches that the turns cycle through."""
+    found = []
+    for step in range(READY):
+        s = work.sampler
+        lengths = batches.collect(s.config, s.store, s.languages, s.plans(step)).lengths
+        squares = float(np.square(lengths).sum())
+        found.append(telemetry.flops(work.config, float(lengths.sum()), squares, 1))
+    return found
 
 
 def cut(tokens: np.ndarray, size: int) -> np.ndarray:
@@ -121,7 +137,8 @@ def peer(work: Task, dtype: str, compiled: bool = False, chunk: int = 0, kind: s
     backward = STEPS[kind](model, 1 / work.config.loss.temperature, chunk)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-5, weight_decay=0.01, fused=True)
     model.train()
-    half = torch.autocast('cpu', torch.bfloat16, enabled=dtype == 'bfloat16')
+    device = 'cuda' if work.device == 'gpu' else 'cpu'
+    half = torch.autocast(device, torch.bfloat16, enabled=dtype == 'bfloat16')
 
     def features(column: list[np.ndarray]) -> dict:
         lengths = torch.tensor([len(x) for x in column])
@@ -129,7 +146,8 @@ def peer(work: Task, dtype: str, compiled: bool = False, chunk: int = 0, kind: s
         for row, text in zip(ids, column, strict=True):
             row[: len(text)] = text
         mask = torch.arange(ids.shape[1])[None] < lengths[:, None]
-        return {'input_ids': torch.tensor(ids), 'attention_mask': mask.long()}
+        ids = torch.tensor(ids).to(device)
+        return {'input_ids': ids, 'attention_mask': mask.long().to(device)}
 
     def step(columns: list[dict]) -> None:
         backward([dict(x) for x in columns], half)
@@ -146,6 +164,8 @@ def peer(work: Task, dtype: str, compiled: bool = False, chunk: int = 0, kind: s
         start = time.perf_counter()
         for _ in range(work.steps):
             step(ready[next(steps)])
+        if device == 'cuda':
+            torch.cuda.synchronize()
         return time.perf_counter() - start
 
     real = sum(int(x['attention_mask'].sum()) for columns in ready for x in columns)
@@ -181,7 +201,7 @@ def grad_cache(model, scale: float, chunk: int) -> abc.Callable:
 
     def loss(queries, passages):
         queries, passages = (torch.nn.functional.normalize(x, dim=-1) for x in (queries, passages))
-        target = torch.arange(len(queries))
+        target = torch.arange(len(queries), device=queries.device)
         return torch.nn.functional.cross_entropy(scale * queries @ passages.T, target)
 
     def encode(**features):
@@ -216,6 +236,7 @@ def peer_model(work: Task):
         type_vocab_size=1,
         layer_norm_eps=1e-5,
         pad_token_id=1,
+        attention_probs_dropout_prob=e.attention_dropout,
     )
     with tempfile.TemporaryDirectory() as folder:
         transformers.XLMRobertaModel(shape, add_pooling_layer=False).save_pretrained(folder)
@@ -225,4 +246,5 @@ def peer_model(work: Task):
         ).save_pretrained(folder)
         body = modules.Transformer(folder)
         pooling = modules.Pooling(e.dim, pooling_mode='mean')
-        return sentence_transformers.SentenceTransformer(modules=[body, pooling], device='cpu')
+        device = 'cuda' if work.device == 'gpu' else 'cpu'
+        return sentence_transformers.SentenceTransformer(modules=[body, pooling], device=device)
