@@ -30,7 +30,9 @@ def test_real_texts_fill_five_sixths_of_few_shapes_that_are_soon_known(shared_da
     rows, tokens = (np.array(x) for x in zip(*(x[:2] for x in looked), strict=True))
     assert tokens.sum() / (rows.sum() * width) > 0.85
     assert len(set(rows)) <= 6
-    assert set(rows[100:]) <= set(rows[:100]), 'compiled after the warm-up'
+    assert len(set(rows[100:]) - set(rows[:100])) <= 1, (
+        'compiled after the warm-up, but for the rarest'
+    )
 
 
 def test_the_memory_of_chunked_and_ring_grows_as_the_batch_that_of_gathered_as_its_square():

@@ -210,10 +210,11 @@ def test_split_parameters_are_gathered_and_their_gradients_scattered_once_a_laye
     assert passes * kernels < found['all-gather'] <= (1 + passes) * kernels + 5, found
     assert found['all-to-all'] == passes + 1, found  # the columns of the token table, and back
     assert found['all-reduce'] == 1, found  # of what is not split, with the norm of what is
-    largest = max(x.size for x in jax.tree.leaves(train.shapes(c, mesh).params))
     reduced = re.findall(r'= (.*) all-reduce(?:-start)?\(', text)[0]
-    for sizes in re.findall(r'\[([\d,]+)\]', reduced):
-        assert np.prod([int(n) for n in sizes.split(',')]) < largest / 2, reduced
+    for path, axis in encoder.splits(c.encoder, 8).items():
+        shape = list(encoder.shapes(c.encoder)[path])
+        for held in (shape, [n // 8 if i == axis else n for i, n in enumerate(shape)]):
+            assert f'[{",".join(map(str, held))}]' not in reduced, path
 
 
 def test_gradient_caching_costs_one_more_forward_pass_and_saves_memory(monkeypatch):
