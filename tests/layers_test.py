@@ -14,11 +14,11 @@ LAYERS = (
     {
         *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
-        *('columns', 'records', 'corpora', 'leakage', 'duplicates'),
+        *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'engines'),
     },
     {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
     {'sampler', 'workers', 'writer', 'pipeline', 'benchmarks', 'judging'},
-    {'hygiene', 'train', 'embed', 'results', 'shares'},
+    {'hygiene', 'train', 'embed', 'results', 'shares', 'translate'},
     {'prepare'},
     {'evaluate', 'export', 'trim'},
     {'main'},
