@@ -2,6 +2,7 @@
 
 python -m hbt.prepare --input=FILE --tokenizer=NAME_OR_PATH --out=stores/mine
 python -m hbt.main --config=configs/scratch_small.py --config.data.root=stores/mine
+python launch/sweep.py configs/scratch_small.py --config.data.root=stores/mine
 
 About 25 minutes on 2 cores with XLM-R's tokenizer, whose 250,002 rows are most of the model.
 """
@@ -24,3 +25,10 @@ def get_config(arg=None):
         ),
         optim=config.Optim(lr=2e-3, warmup=100),
     )
+
+
+def sweep():
+    """Five mixtures, from X-Y to X-X, with three seeds each."""
+    for alpha in (0.0, 0.25, 0.5, 0.75, 1.0):
+        for seed in range(3):
+            yield {'sampler.alpha': alpha, 'seed': seed}

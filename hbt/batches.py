@@ -80,15 +80,8 @@ def longest(c: config.Data) -> int:
 
 def arrange(texts: Texts, width: int, devices: int, mine: range, tokenizer: dict) -> Batch:
     """Deals the rows to the devices and packs what each of them has."""
-    order = packing.deal(texts.lengths.sum(2), devices)
+    order, count, found = pack(texts.lengths, width, devices)
     tasks, b, n = texts.lengths.shape
-    split = (tasks, devices, b // devices, n)
-
-    def dealt(x):  # t b ... -> as the devices have it
-        return np.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1)
-
-    lengths = dealt(texts.lengths).reshape(split).swapaxes(0, 1).reshape(devices, -1)
-    count, found = packing.settle(lengths, width)
     own = slice(mine.start * b // devices, mine.stop * b // devices)
     places = np.full((tasks, b, n, 4), -1)  # row of the device, start, slot, device
     for device, place in enumerate(found):
@@ -98,7 +91,7 @@ def arrange(texts: Texts, width: int, devices: int, mine: range, tokenizer: dict
     row, _, slot, _ = np.moveaxis(places, 3, 0)
     number = np.where(row < 0, count, row) * packing.slots(width) + np.maximum(slot, 0)
     np.put_along_axis(places, order[:, :, None, None], places.copy(), axis=1)  # by row of the plan
-    ids = dealt(texts.ids)[:, own].astype(np.int32)
+    ids = np.take_along_axis(texts.ids, order[:, own, None], axis=1).astype(np.int32)
     return Batch(
         fill(texts, places, count, width, mine, tokenizer),
         number[:, own].astype(np.int32),
@@ -106,6 +99,17 @@ def arrange(texts: Texts, width: int, devices: int, mine: range, tokenizer: dict
         ids[:, :, 0],
         ids[:, :, 1:],
     )
+
+
+def pack(
+    lengths: Int[np.ndarray, 't b n'], width: int, devices: int
+) -> tuple[Int[np.ndarray, 't b'], int, list[packing.Places]]:
+    """(order of the rows by device, packed rows of a device, places of the texts of each)."""
+    order = packing.deal(lengths.sum(2), devices)
+    tasks, b, n = lengths.shape
+    dealt = np.take_along_axis(lengths, order[:, :, None], axis=1)
+    split = dealt.reshape(tasks, devices, b // devices, n).swapaxes(0, 1).reshape(devices, -1)
+    return order, *packing.settle(split, width)
 
 
 def collect(

@@ -13,8 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from hbt import beir, cldr, collection, hub, lareqa, miracl, mtop, sources, summary
-from hbt import rows as source_rows
+from hbt import beir, cldr, collection, hub, lareqa, miracl, mtop, rows, sources, summary
 
 CLDR_GROUPS = 400  # questions a language
 HUB = 'hub'  # as `root`: the data sets below, from the Hugging Face hub or its cache
@@ -125,18 +124,18 @@ def assemble(name: str, found: collection.Collection) -> Benchmark:
     )
 
 
-def _check_rows(place: str, rows: list[collection.Row]) -> None:
-    if not rows:
+def _check_rows(place: str, found: list[collection.Row]) -> None:
+    if not found:
         raise ValueError(f'{place}: expected at least one, got none')
     seen = set()
-    for id, language, text in rows:
+    for id, language, text in found:
         if id in seen:
             raise ValueError(f'{place}: expected each id once, got {id!r} again')
         if not re.fullmatch(r'\S+', id):
             raise ValueError(f'{place}: expected an id without whitespace, got {id!r}')
         if not text.strip():
             raise ValueError(f'{place}: expected text, got {text!r} for {id!r}')
-        source_rows.check_language(language, f'{place}: {id}')
+        rows.check_language(language, f'{place}: {id}')
         seen.add(id)
 
 
@@ -206,10 +205,12 @@ def _held_out(kind: str, argument: str, root: pathlib.Path) -> collection.Collec
             answers.setdefault(query, {}).update(found)
             parallel.setdefault(query, row.id)
 
-    def rows(texts: dict[tuple[str, str], str]) -> list[collection.Row]:
+    def listed(texts: dict[tuple[str, str], str]) -> list[collection.Row]:
         return [(id, language, text) for (language, text), id in texts.items()]
 
-    return collection.Collection(rows(queries), rows(documents), answers, parallel, files=(path,))
+    return collection.Collection(
+        listed(queries), listed(documents), answers, parallel, files=(path,)
+    )
 
 
 def _cldr(kind: str, argument: str, root: pathlib.Path) -> collection.Collection:

@@ -5,8 +5,10 @@ is restored is what was saved, or the checkpoint is named, set aside in `damaged
 before it taken. Called by `main` and by the programs that read a run.
 """
 
+import json
 import pathlib
 import typing
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -36,18 +38,19 @@ class Checkpoints:
         self.newest = open_folder(workdir / 'ckpt', KEEP)
         self.best = open_folder(workdir / 'best', 1)
 
-    def restore(self, like) -> typing.Any | None:
-        """The newest sound state, laid out as the arrays of `like`; None if none was ever saved.
+    def restore(self, shapes, before: int | None = None) -> tuple[typing.Any, dict] | None:
+        """(state, notes) of the newest sound checkpoint; None if none was ever saved.
 
-        Damaged ones are named and set aside. ValueError if no sound one is left.
+        The state is in the layout of `shapes`, the notes are what was saved with it.
+
+        With `before`, the newest of a step below it. Damaged ones are named and set aside.
+        ValueError if no sound one is left.
         """
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
-        )
-        found = [x.step for x in self.newest.checkpoints]
+        found = [x.step for x in self.newest.checkpoints if before is None or x.step < before]
         for step in reversed(found):
             try:
-                return load(self.newest, step, shapes)
+                place = pathlib.Path(self.newest.directory) / str(step)
+                return load(self.newest, step, shapes), told(place)['notes']
             except Damaged as error:
                 set_aside(pathlib.Path(self.newest.directory), step, error)
                 self.newest.reload()
@@ -58,16 +61,16 @@ class Checkpoints:
             )
         return None
 
-    def save(self, step: int, state) -> None:
-        """Writes a state in the background."""
-        self.newest.save_async(step, state, custom_metadata={'sums': sums(state)})
+    def save(self, step: int, state, notes: dict) -> None:
+        """Writes a state in the background, and with it notes, which JSON can hold."""
+        self.newest.save_async(step, state, custom_metadata=beside(state, notes))
 
     def save_best(self, step: int, params, score: float) -> None:
         """Keeps the parameters if no earlier step scored higher."""
         latest = self.best.latest
         if latest is None or score > latest.metrics['score']:
-            sums_ = {'sums': sums(params)}
-            self.best.save(step, params, metrics={'score': score}, custom_metadata=sums_)
+            told = beside(params, {})
+            self.best.save(step, params, metrics={'score': score}, custom_metadata=told)
 
     def close(self) -> None:
         """Waits for what is still being written."""
@@ -83,18 +86,31 @@ def open_folder(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
     )
 
 
-def told(place: pathlib.Path) -> dict[str, int]:
-    """The sums that were saved with a checkpoint; Damaged if they cannot be had."""
+def beside(tree, notes: dict) -> dict:
+    """What is saved beside the arrays: their sums, notes, and a sum of these."""
+    found = {'sums': sums(tree), 'notes': notes}
+    return found | {'crc': crc(found)}
+
+
+def crc(found: dict) -> int:
+    return zlib.crc32(json.dumps([found['sums'], found['notes']], sort_keys=True).encode())
+
+
+def told(place: pathlib.Path) -> dict:
+    """What `beside` gave when it was saved; Damaged if it cannot be had."""
     try:
-        return ocp.metadata(place).custom_metadata['sums']
+        found = ocp.metadata(place).custom_metadata
+        if found['crc'] == crc(found):
+            return found
     except Exception as error:  # whatever orbax and JSON make of damaged files
         raise damaged(place, error) from error
+    raise Damaged(f'{place}: damaged: expected a sum {crc(found)} of its notes, got {found["crc"]}')
 
 
 def load(checkpoints: ocp.training.Checkpointer, step: int, shapes):
     """A checkpoint in the layout of `shapes`, placeholders left out; Damaged if it is not sound."""
     place = pathlib.Path(checkpoints.directory) / str(step)
-    wanted = told(place)
+    wanted = told(place)['sums']
     try:
         tree = checkpoints.load(step, shapes)
     except Exception as error:  # and tensorstore

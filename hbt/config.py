@@ -35,6 +35,7 @@ class Data:
     passage_prefix: str = setting('Passage: ', 'put before every passage')
     query_length: int = setting(64, 'tokens of a query, special ones included; the rest is cut')
     passage_length: int = setting(256, 'tokens of a passage, special ones included')
+    verify: bool = setting(True, 'compare the store with its sums before training')
 
 
 @dataclasses.dataclass
@@ -154,6 +155,9 @@ class Config:
     steps: int = setting(1000, 'optimizer steps')
     batch_size: int = setting(96, 'rows of a batch, over all devices')
     log_every: int = setting(50, 'steps between lines of metrics.jsonl')
+    nonfinite: str = setting(
+        'stop', 'where loss or gradient is not finite: stop, or skip that step and go on'
+    )
     ckpt_every: int = setting(500, 'steps between checkpoints')
     mapping: str = setting('shard_map', 'how the step is mapped over devices: shard_map or pmap')
     shard_params: bool = setting(False, 'split weights and moments over the devices')
@@ -168,6 +172,7 @@ class Config:
 
 CHOICES = {
     'mapping': ('shard_map', 'pmap'),
+    'nonfinite': ('stop', 'skip'),
     'encoder.family': ('xlmr', 'bert'),
     'encoder.activation': ('gelu', 'gelu_new'),
     'encoder.norm': ('post', 'pre'),

@@ -79,7 +79,7 @@ def about(c: config.Config, tables: abc.Sequence[store.Table]) -> dict:
     """How texts become embeddings, for the manifest; of the tokens of queries and documents."""
     encoder, data = c.encoder, c.data
     limits = data.query_length, data.passage_length
-    lengths = [np.diff(table.offsets) for table in tables]
+    lengths = [table.lengths for table in tables]
     return {
         'prefixes': [data.query_prefix, data.passage_prefix],
         'lengths': list(limits),

@@ -4,6 +4,7 @@ Called by whatever reads a file that somebody else wrote.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -46,6 +47,11 @@ def listing(path: str | pathlib.Path) -> str:
     if not path.is_dir():
         return 'a file' if path.exists() else 'no such directory'
     return some(sorted(entry.name for entry in path.iterdir()), 12) or 'an empty one'
+
+
+def sha256(file: pathlib.Path) -> str:
+    with file.open('rb') as data:
+        return hashlib.file_digest(data, 'sha256').hexdigest()
 
 
 def write_json(path: pathlib.Path, content) -> None:

@@ -67,7 +67,13 @@ def read(path: pathlib.Path) -> list[dict]:
     if not path.exists():
         return []
     *lines, rest = path.read_text().split('\n')
-    return [json.loads(line) for line in lines]
+    found = []
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f'{path}:{number}: expected a line of JSON, got {error}') from None
+    return found
 
 
 def program(main, check=lambda argv: None) -> None:

@@ -6,9 +6,10 @@ The same command resumes a run that was stopped, and ends as if it had never bee
 import collections
 import concurrent.futures
 import contextlib
+import os
 import pathlib
 import shutil
-import time
+import sys
 import typing
 from collections import abc
 
@@ -20,6 +21,7 @@ from ml_collections import config_flags
 from hbt import (
     checkpoint,
     config,
+    dry_run,
     evaluate,
     files,
     log,
@@ -29,6 +31,7 @@ from hbt import (
     sharding,
     shares,
     store,
+    telemetry,
     train,
 )
 
@@ -55,6 +58,8 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     mesh = sharding.make_mesh()
     sharding.check_divides('batch_size', c.batch_size, mesh)
     data = open_store(c)
+    if c.data.verify:
+        store.verify(data)
     c = train.resolve(c, data, mesh)
     batches = sampler.Sampler(c, data, mesh.size)
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
@@ -62,9 +67,8 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     held = claim(c, workdir, data)
     sharding.meet('workdir')
     checkpoints = checkpoint.Checkpoints(workdir)
-    state = train.init(c, mesh)
-    restored = checkpoints.restore(state)
-    state = state if restored is None else restored
+    restored = checkpoints.restore(train.shapes(c, mesh))
+    state, sums = restored or (train.init(c, mesh), {})
     metrics = log.Metrics(workdir, -1 if restored is None else int(state.step))
     run = Run(c, workdir, mesh, batches, evaluation, metrics, checkpoints)
     if restored is not None:
@@ -78,42 +82,109 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     with requests.Requests() as asked, contextlib.ExitStack() as stack:
         for opened in (held, metrics, checkpoints):  # closed in the opposite order
             stack.callback(opened.close)
-        done = loop(run, state, asked)
+        done = loop(run, state, sums, asked)
         show_shares(run, done)
     if done < c.steps:
         log.say(f'{workdir}: {asked.signal.name}: saved at step {done}; the same command goes on')
         raise SystemExit(asked.status)
 
 
-def loop(run: Run, state: train.State, asked: requests.Requests) -> int:
+def rehearse(c: config.Config) -> None:
+    """Prints what the run of `c` would take; neither trains nor writes anything.
+
+    Raises ValueError for settings, data or weights that do not fit.
+    """
+    mesh = sharding.make_mesh()
+    sharding.check_divides('batch_size', c.batch_size, mesh)
+    data = store.open(root_of(c))
+    c = train.resolve(c, data, mesh)
+    batches = sampler.Sampler(c, data, mesh.size)
+    log.say(shares.table(shares.of(batches, c.steps, 0)))
+    log.say(dry_run.report(c, batches, mesh))
+
+
+def loop(run: Run, state: train.State, sums: dict, asked: requests.Requests) -> int:
     """Trains to the last step, which it returns, or to that at which it is asked to stop.
 
-    What is due is logged, evaluated, then checkpointed.
+    What is due is logged, evaluated, then checkpointed. `sums` are those of the steps since the
+    last line of the log.
     """
     c, start = run.config, int(state.step)
     step = train.make_step(c, run.mesh)
-    window, watch = Window(), Watch()
-    with log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps') as progress:
-        for done, (plans, batch) in enumerate(prefetch(run, start), start + 1):
+    unchecked = []
+    meter = telemetry.Meter(c, run.batches.languages, run.mesh.size, sums)
+    bar = log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps')
+    with meter, bar as progress:
+        for done, (plans, batch) in enumerate(meter.timed(prefetch(run, start)), start + 1):
             state, values = step(state, batch)
-            window.add(plans, values)
+            unchecked.append((done, values['skipped']))
+            meter.add(plans, batch, values)
             progress.update()
             last = done == c.steps
+            if last or done % min(c.log_every, c.ckpt_every) == 0:
+                check_finite(run, unchecked)
+                unchecked = []
             if last or done % c.log_every == 0:
-                means = window.means()
-                rate = window.steps * c.batch_size / watch.lap()
-                run.metrics.write(done, means | {'pairs_per_second': rate})
-                progress.set_postfix(loss=f'{means["loss"]:.3f}', pairs_s=f'{rate:.0f}')
-                window = Window()
-            with watch.paused():
+                line = meter.line()
+                run.metrics.write(done, line)
+                progress.set_postfix(telemetry.brief(line))
+            with meter.paused():
                 if last or (c.eval.every and done % c.eval.every == 0):
                     measure(run, state)
-                stop = last or asked.due(done)
-                if stop or done % c.ckpt_every == 0:
-                    run.checkpoints.save(done, state)
+            stop = last or asked.due(done)
+            if stop or done % c.ckpt_every == 0:
+                sums = meter.saved()
+                with meter.paused():
+                    run.checkpoints.save(done, state, sums)
             if stop:
                 return done
     return start
+
+
+def check_finite(run: Run, steps: list[tuple[int, jax.Array]]) -> None:
+    """Writes down the rows of steps that were skipped; ValueError where the run is to stop."""
+    numbers, skipped = zip(*steps, strict=True)
+    for done, bad in zip(numbers, jax.device_get(skipped), strict=True):
+        if not bad:
+            continue
+        if log.first():
+            lines = sampler.show(run.batches, done - 1)
+            (run.workdir / f'nonfinite-{done}.txt').write_text('\n'.join(lines) + '\n')
+        told = (
+            f'{run.workdir}: step {done}: the loss or its gradient is not finite, and the step was '
+            f'skipped; its rows are in nonfinite-{done}.txt'
+        )
+        if run.config.nonfinite == 'stop':
+            raise ValueError(
+                f'{told}. --replay={done} computes it again; --config.nonfinite=skip goes on'
+            )
+        log.say(told)
+
+
+def replay(c: config.Config, workdir: pathlib.Path, number: int) -> None:
+    """Computes a step of a run again, from the newest checkpoint before it, and prints it.
+
+    Nothing is written. Raises ValueError if no checkpoint is old enough.
+    """
+    mesh = sharding.make_mesh()
+    data = store.open(root_of(c))
+    c = train.resolve(c, data, mesh)
+    batches = sampler.Sampler(c, data, mesh.size)
+    with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
+        restored = checkpoints.restore(train.shapes(c, mesh), number)
+    if restored is None and number > 1:
+        log.say(f'{workdir}: no checkpoint before step {number}: from the beginning')
+    state, _ = restored or (train.init(c, mesh), {})
+    step = train.make_step(c, mesh)
+    for at in range(int(state.step), number):
+        state, values = step(state, batches.batch(at, sharding.local_devices(mesh))[1])
+    for line in sampler.show(batches, number - 1):
+        log.say(line)
+    rows = values.pop('rows')
+    for name, value in jax.device_get(values).items():
+        log.say(f'{name} {float(value):.9g}')
+    for i, loss in enumerate(jax.device_get(rows.loss).reshape(-1)):
+        log.say(f'row {i} loss {loss:.9g}')
 
 
 def show_shares(run: Run, done: int) -> None:
@@ -153,52 +224,13 @@ def prefetch(run: Run, start: int):
                 yield waiting.popleft().result()
 
 
-class Window:
-    """Metrics of the steps since the last line of the log, still on the device."""
-
-    def __init__(self):
-        self.kinds, self.values = [], []
-
-    def add(self, plans, values) -> None:
-        self.kinds += [plan.kind for plan in plans] if len(plans) == 1 else []
-        self.values.append(values)
-
-    @property
-    def steps(self) -> int:
-        return len(self.values)
-
-    def means(self) -> dict[str, float]:
-        """Means over the steps, and of the loss over the steps of each kind."""
-        values = jax.device_get(self.values)
-        means = {k: sum(float(v[k]) for v in values) / len(values) for k in values[0]}
-        means['lr'] = float(values[-1]['lr'])
-        for kind in dict.fromkeys(self.kinds):
-            mine = [float(v['loss']) for k, v in zip(self.kinds, values, strict=True) if k == kind]
-            means[f'loss/{kind}'] = sum(mine) / len(mine)
-        return means
-
-
-class Watch:
-    """Seconds of training alone."""
-
-    def __init__(self):
-        self.start = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the last lap, without the pauses."""
-        start, self.start = self.start, time.perf_counter()
-        return self.start - start
-
-    @contextlib.contextmanager
-    def paused(self):
-        before = time.perf_counter()
-        yield
-        self.start += time.perf_counter() - before
+def root_of(c: config.Config) -> pathlib.Path:
+    return pathlib.Path(c.data.root or f'stores/{c.name}')
 
 
 def open_store(c: config.Config) -> store.Store:
     """The store of the config, made from its sources first if it is not there yet."""
-    root = pathlib.Path(c.data.root or f'stores/{c.name}')
+    root = root_of(c)
     if not log.first():  # the first process makes the store, the others wait for it
         sharding.meet('store')
         return store.open(root)
@@ -253,11 +285,13 @@ FREE = (
     'steps',
     'log_every',
     'ckpt_every',
+    'nonfinite',
     'mapping',
     'distributed',
     'eval.',
     'data.root',
     'data.s',
+    'data.verify',
 )
 
 
@@ -265,11 +299,31 @@ def main(_) -> None:
     c = config.check(flags.FLAGS.config)
     if c.distributed:
         sharding.connect()
-    train_config(c, pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}'))
+    workdir = pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}')
+    if flags.FLAGS.dry_run:
+        rehearse(c)
+    elif flags.FLAGS.replay:
+        replay(c, workdir, flags.FLAGS.replay)
+    elif c.distributed:
+        together(c, workdir)
+    else:
+        train_config(c, workdir)
+
+
+def together(c: config.Config, workdir: pathlib.Path) -> None:
+    """Trains as one of several processes; ends at once, to be started again, if one is lost."""
+    try:
+        train_config(c, workdir)
+    except jax.errors.JaxRuntimeError as error:
+        reason = ' '.join(str(error).split())[:200]
+        print(f'error: a process or its devices are lost: {reason}', file=sys.stderr, flush=True)
+        os._exit(requests.RESTART)  # the way out of Python would wait for all processes
 
 
 if __name__ == '__main__':
     config_flags.DEFINE_config_file('config', None, 'file of the experiment')
     flags.DEFINE_string('workdir', None, 'directory of the run; none: runs/<name of the config>')
+    flags.DEFINE_integer('replay', 0, 'prints this step of a run, computed again')
+    flags.DEFINE_bool('dry_run', False, 'print what the run will take, and end')
     flags.mark_flags_as_required(['config'])
     log.program(main, config.check_flags)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 SLOT = 8  # tokens of a row for each text that it may hold
-STEPS = 8  # row counts that are compiled between a number and its double
+STEPS = 4  # row counts that are compiled between a number and its double
 
 
 class Places(typing.NamedTuple):
@@ -38,6 +38,17 @@ def rounded(rows: int) -> int:
     while rows > 2 * STEPS * step:
         step *= 2
     return max(-(-rows // step) * step, 1)
+
+
+def chunk(tokens: int, width: int, rows: int) -> int:
+    """How many of so many rows are encoded at a time, for about so many tokens; 0: all."""
+    return min(max(1, tokens // width), rows) if tokens else rows
+
+
+def computed(tokens: int, width: int, rows: int) -> int:
+    """Rows that are encoded for so many: the last chunk is filled up."""
+    size = chunk(tokens, width, rows)
+    return -(-rows // size) * size
 
 
 def pack(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Places]:

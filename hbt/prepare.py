@@ -6,7 +6,6 @@ is whole. `main` calls `prepare` when the store of a config is missing.
 
 import dataclasses
 import hashlib
-import json
 import os
 import pathlib
 import shutil
@@ -83,13 +82,13 @@ def prepare(
             entry.update(write(partial / entry['name'], reader, run, file, setting))
             entry.update({'hygiene': counts[reader.name]} if counts else {})
     manifest['files'] = {
-        str(file.relative_to(partial)): {'bytes': file.stat().st_size, 'sha256': sha256(file)}
+        str(file.relative_to(partial)): {'bytes': file.stat().st_size, 'sha256': files.sha256(file)}
         for file in sorted(partial.rglob('*'))
         if file.is_file() and not file.name.startswith('progress.')
     }
     for file in partial.rglob('progress.*'):
         file.unlink()
-    (partial / 'manifest.json').write_text(json.dumps(manifest, indent=1))
+    files.write_json(partial / 'manifest.json', store.seal(manifest))
     os.replace(partial, out)
     return store.open(out)
 
@@ -199,11 +198,6 @@ def reopen(out: pathlib.Path, wanted: dict) -> store.Store:
                 f'got {had}; choose another --out or delete it'
             )
     return opened
-
-
-def sha256(file: pathlib.Path) -> str:
-    with file.open('rb') as data:
-        return hashlib.file_digest(data, 'sha256').hexdigest()
 
 
 def table(manifest: dict) -> str:

@@ -72,7 +72,7 @@ def load(path: pathlib.Path) -> Saved:
         if not file.is_file():
             raise ValueError(f'{file}: expected the result of an evaluation, got no such file')
     numbers = files.read_json(path, dict)
-    if 'metrics' not in numbers or 'benchmark' not in numbers:
+    if not {'benchmark', 'metrics', 'manifest'} <= numbers.keys():
         raise ValueError(f'{path}: expected the result of an evaluation, got other JSON')
     try:
         with np.load(path.with_suffix('.npz')) as arrays:

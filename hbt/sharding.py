@@ -5,6 +5,7 @@ Hides jax.distributed, shard_map and pmap. The mesh has one axis, `data`. Called
 """
 
 import os
+import typing
 from collections import abc
 
 import jax
@@ -14,6 +15,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXIS = 'data'
+LOST = 30  # seconds after which a silent process is given up, and the others end
 
 
 def make_mesh(devices: abc.Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -30,13 +32,13 @@ def connect() -> None:
     names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
     given = [os.environ.get(name) for name in names]
     if not any(given):
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=LOST)
         return
     for name, value in zip(names, given, strict=True):
         if value is None or (name != names[0] and not value.isdigit()):
             raise ValueError(f'{name}: expected a value beside {", ".join(names)}, got {value}')
     address, count, number = given
-    jax.distributed.initialize(address, int(count), int(number))
+    jax.distributed.initialize(address, int(count), int(number), heartbeat_timeout_seconds=LOST)
 
 
 def meet(name: str) -> None:
@@ -73,9 +75,19 @@ def varying(tree):
     return jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to='varying'), tree)
 
 
+class Mapped(typing.NamedTuple):
+    """A function of (whole, rows) on all devices."""
+
+    function: typing.Any  # compiled; takes the rows where `place` puts them
+    place: abc.Callable
+
+    def __call__(self, whole, rows):
+        return self.function(whole, self.place(rows))
+
+
 def spmd(
     function, mesh, mapping: str, dims, whole=None, results=None, donate: bool = False
-) -> abc.Callable:
+) -> Mapped:
     """Maps `function(whole, rows)` over the devices and compiles it.
 
     Every device gets its part of `rows`, this host's rows in numpy, divided along the axes `dims`,
@@ -97,10 +109,7 @@ def by_shard_map(function, mesh, dims, whole, results, donate):
         where = split(mesh, dim)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), rows)
 
-    def call(whole, rows):
-        return mapped(whole, jax.tree.map(place, dims, rows))
-
-    return call
+    return Mapped(mapped, lambda rows: jax.tree.map(place, dims, rows))
 
 
 def by_pmap(function, mesh, dims, whole, results, donate):
@@ -119,10 +128,7 @@ def by_pmap(function, mesh, dims, whole, results, donate):
     def stack(dim, rows):
         return jax.tree.map(lambda x: np.stack(np.split(x, mesh.size, axis=dim)), rows)
 
-    def call(whole, rows):
-        return mapped(whole, jax.tree.map(stack, dims, rows))
-
-    return call
+    return Mapped(mapped, lambda rows: jax.tree.map(stack, dims, rows))
 
 
 def local_devices(mesh: jax.sharding.Mesh) -> range:

@@ -96,6 +96,20 @@ def compare(
     return found
 
 
+def macro(
+    values: Float[np.ndarray, 'q p'], questions: Int[np.ndarray, ' q']
+) -> Float[np.ndarray, ' n']:
+    """Each question's part in the mean over the columns: the parts' mean is that mean.
+
+    So a difference of macro-averages is tested by `compare` on single numbers of the questions.
+    Columns without any value do not count.
+    """
+    sums, counts = _by_question(values, questions)
+    totals = counts.sum(axis=0)
+    known = totals > 0
+    return (sums[:, known] / totals[known]).mean(axis=1) * len(sums)
+
+
 def _t(differences: Float[np.ndarray, ' n']) -> float:
     """Two-sided p-value of the paired t-test; 1 where there is no difference at all."""
     spread = differences.std(ddof=1)

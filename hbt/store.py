@@ -4,13 +4,17 @@ Hides the layout of a store: each text once, and groups as integers that point t
 that a text lacks has length 0 and hash 0. Written by `writer`, read by `sampler` and `main`.
 """
 
+import hashlib
 import json
 import os
 import pathlib
 import typing
+from concurrent import futures
 
 import numpy as np
 from jaxtyping import Int
+
+from hbt import files
 
 VERSION = 2
 BUCKETS = (16, 32, 64, 96, 128, 192, 256, 384, 512)  # widths that are compiled
@@ -114,20 +118,40 @@ def open(path: str | os.PathLike) -> Store:
     return Store(path, manifest, tuple(datasets))
 
 
+def verify(s: Store) -> None:
+    """Reads every file; ValueError for one whose bytes are not those that were written."""
+    with futures.ThreadPoolExecutor() as pool:
+        names = list(s.manifest['files'])
+        found = pool.map(lambda name: files.sha256(s.path / name), names)
+        for name, got in zip(names, found, strict=True):
+            wanted = s.manifest['files'][name]['sha256']
+            if got != wanted:
+                raise ValueError(
+                    f'{s.path / name}: expected bytes of the sum {wanted}, got {got}; the file has '
+                    'changed, prepare the store again'
+                )
+
+
+def seal(manifest: dict) -> dict:
+    """The manifest with a sum of itself."""
+    told = {key: value for key, value in manifest.items() if key != 'seal'}
+    text = json.dumps(told, sort_keys=True)
+    return told | {'seal': hashlib.sha256(text.encode()).hexdigest()}
+
+
 def read_manifest(path: pathlib.Path) -> dict:
-    """The manifest of a store; ValueError where there is none or it is of another version."""
+    """The manifest of a store; ValueError if there is none, of another version, or changed."""
     file = path / 'manifest.json'
     if not file.exists():
         raise ValueError(f'{path}: {MISSING}{path}')
-    try:
-        manifest = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f'{file}: expected JSON, got {error}') from None
-    version = manifest.get('version') if isinstance(manifest, dict) else None
-    if version != VERSION:
+    manifest = files.read_json(file, dict)
+    if manifest.get('version') != VERSION:
         raise ValueError(
-            f'{file}: expected a store of version {VERSION}, got {version}; prepare it again'
+            f'{file}: expected a store of version {VERSION}, got {manifest.get("version")}; '
+            'prepare it again'
         )
+    if manifest != seal(manifest):
+        raise ValueError(f'{file}: expected it as it was written; prepare the store again')
     return manifest
 
 

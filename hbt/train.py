@@ -88,8 +88,7 @@ def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
 
 def init(c: config.Config, mesh) -> State:
     """The state before the first step: pretrained weights, or random ones."""
-    specs = layout(jax.eval_shape(lambda: random_state(c)), c, mesh)
-    places = jax.tree.map(lambda spec: jax.sharding.NamedSharding(mesh, spec), specs)
+    places = jax.tree.map(lambda x: x.sharding, shapes(c, mesh))
     if not c.encoder.init:
         return jax.jit(lambda: random_state(c), out_shardings=places)()
     params = pipeline.load(hub.resolve(c.encoder.init), c.encoder)
@@ -99,6 +98,17 @@ def init(c: config.Config, mesh) -> State:
         places.params,
     )
     return jax.jit(lambda params: state_of(params, c), out_shardings=places)(params)
+
+
+def shapes(c: config.Config, mesh) -> State:
+    """Shape, type and place of every array of a state."""
+    made = jax.eval_shape(lambda: random_state(c))
+
+    def place(x, spec):
+        sharding_ = jax.sharding.NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_)
+
+    return jax.tree.map(place, made, layout(made, c, mesh))
 
 
 def random_state(c: config.Config) -> State:
@@ -143,7 +153,10 @@ def name_of(path) -> str:
 
 
 def make_step(c: config.Config, mesh) -> abc.Callable:
-    """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up."""
+    """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up.
+
+    A step whose loss or gradient is not finite changes nothing and is told as `skipped`.
+    """
     transform, rate = optim.make(c.optim, c.steps)
 
     def step(state: State, batch: batches.Batch):
@@ -154,7 +167,13 @@ def make_step(c: config.Config, mesh) -> abc.Callable:
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
             updates, opt = transform.update(grads, state.opt, old)
         new = optax.apply_updates(old, updates)
-        metrics |= {'grad_norm': norm, 'lr': rate(state.step)}
+        sound = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
+        new, opt = jax.tree.map(lambda a, b: jnp.where(sound, a, b), (new, opt), (old, state.opt))
+        metrics |= {
+            'grad_norm': norm,
+            'lr': rate(state.step),
+            'skipped': jnp.where(sound, 0.0, 1.0),
+        }
         metrics['temperature'] = jnp.exp(-state.log_scale)
         return State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
@@ -225,17 +244,38 @@ def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']
         )
         for task in range(len(vectors))
     ]
-    metrics = jax.tree.map(lambda *x: jnp.stack(x).mean(), *seen)._asdict()
-    losses_of = [rows.loss.mean() for rows in seen]
+    rows = jax.tree.map(lambda *x: jnp.stack(x), *seen)  # t b
     weights = sampler.task_weights(c.sampler, len(seen), step)
-    metrics['loss'] = sum(
-        jnp.asarray(weight, value.dtype) * value
-        for weight, value in zip(weights, losses_of, strict=True)
+    total = sum(
+        jnp.asarray(weight, x.dtype) * x
+        for weight, x in zip(weights, rows.loss.mean(1), strict=True)
     )
-    if len(seen) > 1:
-        named = zip(sampler.KINDS, losses_of, strict=True)
-        metrics |= {f'loss/{kind}': value for kind, value in named}
-    return metrics['loss'], metrics
+    metrics = {'loss': total, 'accuracy': rows.accuracy.mean(), 'margin': rows.margin.mean()}
+    return total, metrics | {'rows': in_plan(rows, batch)} | sizes(batch.packed)
+
+
+def in_plan(rows: losses.Rows, batch: batches.Batch) -> losses.Rows:
+    """What is known of each row of all devices [t b], in the order of the plan.
+
+    As parts of a mean over the devices, which is taken of the gradient, too: no further gather.
+    """
+    devices = jax.lax.axis_size(sharding.AXIS)
+    tasks, b = batch.numbers.shape
+    task = jnp.arange(tasks, dtype=jnp.int32)[:, None]
+
+    def one(x):
+        return jnp.zeros((tasks, b * devices), x.dtype).at[task, batch.numbers].set(x * devices)
+
+    return jax.tree.map(one, rows)
+
+
+def sizes(packed: encoder.Rows) -> dict[str, Float[Array, '']]:
+    """Real tokens of all devices, and the sum of the squared lengths of their texts; as parts of
+    a mean over the devices."""
+    number = jnp.arange(1, 1 + packing.slots(packed.texts.shape[1]), dtype=jnp.int32)
+    lengths = (packed.texts[:, :, None] == number[None, None]).sum(1).astype(jnp.float32)  # r s
+    devices = jax.lax.axis_size(sharding.AXIS)
+    return {'tokens': lengths.sum() * devices, 'squares': jnp.square(lengths).sum() * devices}
 
 
 def embed(
@@ -250,7 +290,7 @@ def embed(
     slots = packing.slots(width)
     seeds = dropout_seeds(batch, slots, c, step)
     split = dict.fromkeys(splits(c, jax.lax.axis_size(sharding.AXIS)), sharding.AXIS)
-    size = max(1, c.encoder.chunk // width) if c.encoder.chunk else len(batch.packed.tokens)
+    size = packing.chunk(c.encoder.chunk, width, len(batch.packed.tokens))
 
     def encode(part):
         rows, seeds = part

@@ -42,7 +42,7 @@ def saved(tmp_path_factory):
     opened = checkpoint.Checkpoints(folder)
     assert opened.restore(state(0)) is None
     for step in (1, 2):
-        opened.save(step, state(step))
+        opened.save(step, state(step), {'seen': step / 3})
         opened.save_best(step, state(step).params, 0.1 * step)
     opened.save_best(3, state(3).params, 0.0)
     opened.close()
@@ -52,7 +52,9 @@ def saved(tmp_path_factory):
 def restore(folder):
     opened = checkpoint.Checkpoints(folder)
     try:
-        return opened.restore(state(0))
+        restored, notes = opened.restore(state(0))
+        assert notes == {'seen': int(restored.step) / 3}
+        return restored
     finally:
         opened.close()
 

@@ -9,19 +9,23 @@ LAYERS = (
     {
         *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests'),
         *('nn', 'attention', 'packing', 'languages', 'collection', 'statistics'),
-        *('draws', 'rows', 'identity'),
+        *('draws', 'rows', 'identity', 'document', 'plots', 'paper'),
     },
     {
         *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
         *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'engines'),
+        *('latex', 'page'),
     },
     {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
-    {'sampler', 'workers', 'writer', 'pipeline', 'benchmarks', 'judging'},
+    {'telemetry', 'sampler', 'workers', 'writer', 'pipeline', 'benchmarks', 'judging'},
     {'hygiene', 'train', 'embed', 'results', 'shares', 'translate'},
     {'prepare'},
-    {'evaluate', 'export', 'trim'},
-    {'main'},
+    {'evaluate', 'export', 'trim', 'dry_run', 'runs'},
+    {'main', 'comparison', 'published'},
+    {'tables', 'trends'},
+    {'figures'},
+    {'report'},
 )
 FOLDER = pathlib.Path(hbt.__file__).parent
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 import tokenizers
 
 from hbt import checkpoint, config, evaluate, log, main, metrics, pipeline, prepare
@@ -262,6 +264,65 @@ def test_training_starts_from_pretrained_weights(tmp_path, kind):
     loaded = pipeline.load(folder, resolved)
     for a, b in zip(leaves(params), leaves(loaded), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def not_finite(tmp_path):
+    """A config whose weights give no number for unknown words."""
+    folder = with_tokenizer(tmp_path / 'bare')
+    arrays = safetensors.numpy.load_file(folder / 'model.safetensors')
+    (name,) = [x for x in arrays if x.endswith('word_embeddings.weight')]
+    arrays[name][3] = np.nan
+    safetensors.numpy.save_file(arrays, folder / 'model.safetensors')
+    c = tiny.get_config()
+    c.data = dataclasses.replace(
+        c.data, root=str(tmp_path / 'store'), sources=('cldr:20',), tokenizer=str(folder)
+    )
+    c.data.query_length = c.data.passage_length = 8
+    c.encoder.init, c.steps = str(folder), 3
+    return c
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_its_rows_are_kept(not_finite, tmp_path):
+    with pytest.raises(ValueError, match=r'run: step 1: the loss .* --replay=1 computes it again'):
+        main.train_config(not_finite, tmp_path / 'run')
+    rows = (tmp_path / 'run/nonfinite-1.txt').read_text()
+    assert rows.startswith('step 0: ') and rows.count('  ? ') == 8
+
+
+def test_a_loss_that_is_not_finite_is_skipped_where_that_is_asked(not_finite, tmp_path):
+    not_finite.nonfinite = 'skip'
+    main.train_config(not_finite, tmp_path / 'run')
+    lines = log.read(tmp_path / 'run/metrics.jsonl')
+    assert [line['skipped'] for line in lines] == [1, 1, 1]
+    assert checkpoint.read(tmp_path / 'run', 'latest', ONE)[0] == 3
+
+
+def test_a_step_is_computed_again_as_it_was(stored, tmp_path, capsys):
+    train(stored, tmp_path, steps=9)
+    wanted = {line['step']: line for line in log.read(tmp_path / 'metrics.jsonl')}[8]
+    c = config.load(tmp_path / 'config.json')
+    capsys.readouterr()
+    main.replay(c, tmp_path, 8)
+    printed = capsys.readouterr().out
+    assert 'step 7: ' in printed and printed.count('  + ') == 8
+    told = dict(line.split() for line in printed.splitlines() if line.count(' ') == 1)
+    assert float(told['loss']) == pytest.approx(wanted['loss'], rel=1e-6)
+    assert float(told['grad_norm']) == pytest.approx(wanted['grad_norm'], rel=1e-6)
+
+
+def test_a_store_whose_bytes_have_changed_is_refused(stored, tmp_path):
+    copy = pathlib.Path(shutil.copytree(stored, tmp_path / 'store'))
+    file = copy / 'cldr/passage.de.tokens'
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f'{file}: expected bytes of the sum'):
+        train(copy, tmp_path / 'run')
+    manifest = (stored / 'manifest.json').read_text()
+    (copy / 'manifest.json').write_text(manifest.replace('"texts": 60', '"texts": 61', 1))
+    with pytest.raises(ValueError, match='manifest.json: expected it as it was written'):
+        train(copy, tmp_path / 'run')
 
 
 def test_a_store_that_cannot_be_made_says_how_to_make_one(tmp_path):

@@ -87,3 +87,10 @@ def test_seeds_are_a_mean_and_a_spread():
     assert statistics.spread([1.0, 2.0, 3.0]) == (2, 1)
     mean, spread = statistics.spread([5.0])
     assert mean == 5 and math.isnan(spread)
+
+
+def test_the_parts_of_a_macro_average_have_its_mean():
+    values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [np.nan, 7.0, np.nan]])
+    parts = statistics.macro(values, np.array([0, 1, 1]))
+    assert parts.tolist() == [0.5, 7.5]  # columns have means 2 and 6, the last has none
+    assert parts.mean() == 4

@@ -68,21 +68,25 @@ def gradients(c, params, count, **options):
     return mapped(old, random_batch(count, **options))
 
 
-def plain_loss(old, texts, c):
-    """The whole batch on one device: a text a row, no collective, no packing."""
+def plain_vectors(params, texts, c):
     tasks, b, n = texts.lengths.shape
     tokens = np.full((tasks, b, n, 8), c.encoder.pad_id, np.int32)
     for x in texts.cells:
         tokens[x.task, x.rows, x.slot] = store.gather(x.table, x.texts, 8, 1, None)
-    vectors = encoder.encode(old['encoder'], jnp.asarray(tokens.reshape(-1, 8)), c.encoder)
-    vectors, ids = vectors.reshape(tasks, b, n, -1), jnp.asarray(texts.ids, jnp.int32)
+    vectors = encoder.encode(params, jnp.asarray(tokens.reshape(-1, 8)), c.encoder)
+    return vectors.reshape(tasks, b, n, -1), jnp.asarray(texts.ids, jnp.int32)
+
+
+def plain_loss(old, texts, c):
+    """The whole batch on one device: a text a row, no collective, no packing."""
+    vectors, ids = plain_vectors(old['encoder'], texts, c)
     scale = old['scale'] if c.loss.learned else jax.lax.stop_gradient(old['scale'])
     plain = dataclasses.replace(c.loss, kind='gathered')
     found = [
         losses.infonce(x[:, 0], x[:, 1:], i[:, 0], i[:, 1:], scale, plain).loss.mean()
         for x, i in zip(vectors, ids, strict=True)
     ]
-    return sum(found) / tasks
+    return sum(found) / len(found)
 
 
 @pytest.mark.parametrize(
@@ -283,10 +287,47 @@ def test_the_tasks_of_a_step_are_weighted_by_alpha():
         found = sharding.spmd(function, mesh, c.mapping, batches.DIMS)(
             old, random_batch(2, tasks=2)
         )
-        return {k: float(v) for k, v in found.items()}
+        return float(found['loss']), found['rows'].loss.mean(1)
 
     for step, weight in ((0, 1.0), (5, 0.6), (50, 0.2)):
-        found = at(step)
-        expected = weight * found['loss/mono'] + (1 - weight) * found['loss/cross']
-        assert found['loss'] == pytest.approx(expected, rel=1e-5)
-    assert abs(found['loss/mono'] - found['loss/cross']) > 1e-3
+        loss, (mono, cross) = at(step)
+        assert loss == pytest.approx(float(weight * mono + (1 - weight) * cross), rel=1e-5)
+    assert abs(mono - cross) > 1e-3
+
+
+def test_a_step_tells_of_every_row_in_the_order_of_the_plan():
+    c, texts = experiment(), random_texts(tasks=2)
+    params = encoder.init(c.encoder, jax.random.key(0))
+    one, four = (gradients(c, params, n, tasks=2)[1] for n in (1, 4))
+    for a, b in zip(one['rows'], four['rows'], strict=True):
+        assert a.shape == (2, 16)
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert one['rows'].loss[0, 3] == pytest.approx(float(row_loss(params, texts, c, 3)), rel=1e-5)
+    for found in (one, four):
+        assert found['loss'] == pytest.approx(float(found['rows'].loss.mean()), rel=1e-5)
+        assert found['tokens'] == texts.lengths.sum()
+        assert found['squares'] == np.square(texts.lengths).sum()
+
+
+def row_loss(params, texts, c, row):
+    """Of a row of task 0, by the plain formula."""
+    vectors, ids = plain_vectors(params, texts, c)
+    scale = jnp.asarray(-np.log(c.loss.temperature), jnp.float32)
+    ids = ids[0]
+    return losses.infonce(
+        vectors[0][:, 0], vectors[0][:, 1:], ids[:, 0], ids[:, 1:], scale, c.loss
+    ).loss[row]
+
+
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number():
+    c, mesh = experiment(), devices(8)
+    state, step = train.init(c, mesh), train.make_step(c, mesh)
+    broken = jax.tree.map(jnp.copy, state.params)
+    broken['embeddings']['norm']['bias'] += jnp.nan
+    before = jax.device_get((broken, state.opt))
+    after, metrics = step(state._replace(params=broken), random_batch(8))
+    assert metrics['skipped'] == 1 and int(after.step) == 1
+    for a, b in zip(
+        jax.tree.leaves((after.params, after.opt)), jax.tree.leaves(before), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,171 @@
+"""Tables and figures as a tree of data, and the notations that need little: Markdown and CSV.
+
+Numbers stay numbers until they are written: CSV has all of their digits. Hides how numbers are
+shown. Called by `tables` and `figures`, which make the parts, and by whatever writes them.
+"""
+
+import csv
+import io
+import math
+import typing
+
+from matplotlib import figure
+
+
+class Value(typing.NamedTuple):
+    """A number with the bounds of its confidence interval, or with its spread over seeds."""
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    spread: float | None = None
+
+
+Cell = str | int | float | Value | None
+
+
+class Column(typing.NamedTuple):
+    """A name, how its numbers are shown (FORMS), and the heading it shares with its neighbours."""
+
+    name: str
+    form: str = 'text'
+    group: str = ''
+
+
+class Table(typing.NamedTuple):
+    name: str  # of its files
+    title: str
+    columns: list[Column]
+    rows: list[list[Cell]]
+    note: str = ''
+    strong: frozenset[tuple[int, int]] = frozenset()  # (row, column) of what stands out
+
+
+class Figure(typing.NamedTuple):
+    name: str  # of its files
+    title: str
+    drawing: figure.Figure
+    note: str = ''
+
+
+class Section(typing.NamedTuple):
+    title: str
+    text: str
+    parts: list[Table | Figure]
+
+
+def best(table: Table, groups: list[tuple[list[tuple[int, int]], bool]]) -> Table:
+    """The table with the best number of every group of cells standing out.
+
+    A group is its cells and whether the largest is best; none stands out of fewer than two.
+    """
+    strong = set(table.strong)
+    for cells, highest in groups:
+        found = {(i, j): number(table.rows[i][j]) for i, j in cells}
+        known = {cell: x for cell, x in found.items() if x is not None}
+        if len(known) > 1:
+            wanted = (max if highest else min)(known.values())
+            strong |= {cell for cell, x in known.items() if x == wanted}
+    return table._replace(strong=frozenset(strong))
+
+
+def number(cell: Cell) -> float | None:
+    x = cell.mean if isinstance(cell, Value) else cell
+    return x if isinstance(x, int | float) and not math.isnan(x) else None
+
+
+def shown(cell: Cell, form: str) -> str:
+    """A cell as people read it; empty where there is no number."""
+    if cell is None or isinstance(cell, str):
+        return cell or ''
+    if not isinstance(cell, Value):
+        return '' if math.isnan(cell) else FORMS[form](cell)
+    text, extra = shown(cell.mean, form), ''
+    if cell.spread is not None and not math.isnan(cell.spread):
+        extra += f' ± {FORMS[form](cell.spread).lstrip("+")}'
+    if cell.low is not None and not math.isnan(cell.low):
+        extra += f' [{FORMS[form](cell.low)}, {FORMS[form](cell.high)}]'
+    return text + extra
+
+
+def markdown(table: Table) -> str:
+    """A pipe table; the shared heading goes before the name of each of its columns."""
+    names = [f'{c.group} {c.name}'.strip() for c in table.columns]
+    marks = ['---' if c.form == 'text' else '---:' for c in table.columns]
+    rows = [
+        [f'**{x}**' if (i, j) in table.strong else x for j, x in enumerate(row)]
+        for i, row in enumerate(texts(table))
+    ]
+    escaped = [[x.replace('|', '\\|').replace('\n', ' ') for x in row] for row in [names, *rows]]
+    lines = [escaped[0], marks, *escaped[1:]]
+    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
+
+
+def comma_separated(table: Table) -> str:
+    """CSV; a number with an interval or a spread takes columns of its own for them."""
+    extras = ('low', 'high', 'spread')
+    kept = [
+        [x for x in extras if any(getattr(row[j], x, None) is not None for row in table.rows)]
+        for j in range(len(table.columns))
+    ]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator='\n')
+    names = [f'{c.group} {c.name}'.strip() for c in table.columns]
+    writer.writerow(
+        [
+            text
+            for name, more in zip(names, kept, strict=True)
+            for text in (name, *(f'{name} {x}' for x in more))
+        ]
+    )
+    for row in table.rows:
+        cells = []
+        for cell, more in zip(row, kept, strict=True):
+            cells.append(cell.mean if isinstance(cell, Value) else cell)
+            cells += [getattr(cell, x, None) for x in more]
+        writer.writerow(['' if x is None or x != x else x for x in cells])
+    return out.getvalue()
+
+
+def image(part: Figure, kind: str) -> bytes:
+    """The figure as svg, pdf or png; the same bytes for the same figure."""
+    out = io.BytesIO()
+    dates = {'svg': {'Date': None}, 'pdf': {'CreationDate': None}, 'png': {}}
+    part.drawing.savefig(out, format=kind, metadata=dates[kind], bbox_inches='tight', dpi=130)
+    return out.getvalue()
+
+
+def texts(table: Table) -> list[list[str]]:
+    forms = [column.form for column in table.columns]
+    return [[shown(x, form) for x, form in zip(row, forms, strict=True)] for row in table.rows]
+
+
+def spans(table: Table) -> list[tuple[str, int]]:
+    """Neighbouring columns of one heading: [(heading, how many)]."""
+    spans = []
+    for column in table.columns:
+        if spans and spans[-1][0] == column.group:
+            spans[-1] = (column.group, spans[-1][1] + 1)
+        else:
+            spans.append((column.group, 1))
+    return spans
+
+
+def _probability(p: float) -> str:
+    return '< .001' if p < 0.001 else f'{p:.3f}'
+
+
+FORMS = {
+    'text': str,
+    'right': str,
+    'score': lambda x: f'{x:.4f}',
+    'thousandths': lambda x: f'{x:.3f}',
+    'whole': lambda x: f'{x:,.0f}',
+    'signed': lambda x: f'{x:+.4f}',
+    'distance': lambda x: f'{x:,.1f}',
+    'signed distance': lambda x: f'{x:+,.1f}',
+    'p': _probability,
+    'count': lambda x: f'{x:,}',
+    'percent': lambda x: f'{100 * x:.1f} %',
+    'number': lambda x: f'{x:.3g}',
+}

@@ -1,0 +1,169 @@
+"""Command line: evaluated runs -> tables and figures, as a page, Markdown, LaTeX and CSV.
+
+python -m hbt.report RUN [RUN ...] --out=DIR
+"""
+
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+from absl import flags
+
+from hbt import comparison, document, figures, latex, log, page, published, runs, tables, trends
+from hbt.document import Section
+
+FOLDERS = ('tables', 'figures')  # that a report replaces
+PAGE = 'index.html'
+
+
+def make(found: Sequence[runs.Run], inside: Sequence[str] = ()) -> list[Section]:
+    """The whole report as a tree. `inside`: benchmarks of the training domain.
+
+    Raises ValueError for an unknown one of these.
+    """
+    systems, names = runs.systems(found), runs.benchmarks(found)
+    sections = [
+        Section('Runs', '', [tables.overview(found, systems), tables.settings(found)]),
+        Section('Comparison of the runs', COMPARISON, _each(names, systems, _compared)),
+        Section('Pairs of languages', PAIRS, _each(names, systems, _pairs)),
+        Section('Language bias', BIAS, _each(names, systems, _bias)),
+        Section('Groups of languages', '', _each(names, systems, _groups)),
+        Section(
+            'Beside the paper',
+            PAPER,
+            [*published.overall(systems), *published.by_language(systems)],
+        ),
+        Section('Training', '', _kept([figures.training(found), *figures.evaluations(found)])),
+        Section('Scaling', SCALING, _scaling(found, names)),
+        Section('Domain shift', '', _shift(systems, names, inside)),
+        Section('Origin of the numbers', '', [tables.origin(found, name) for name in names]),
+    ]
+    return [section for section in sections if section.parts]
+
+
+def _each(names, systems, parts) -> list:
+    return [part for name in names for part in _kept(parts(systems, name))]
+
+
+def _kept(parts) -> list:
+    return [part for part in parts if part is not None]
+
+
+def _compared(systems, name: str) -> list:
+    found = [tables.overall(systems, name), figures.main_numbers(systems, name)]
+    found.append(tables.further(systems, name))
+    return found + [tables.tests(systems, name)] * (len(tables.of(systems, name)) > 1)
+
+
+def _pairs(systems, name: str) -> list:
+    first, *others = tables.of(systems, name)
+    found = [figures.pair_maps(systems, name)]
+    if others:
+        tests = [comparison.by_pair(first, other, name) for other in others]
+        found += [figures.differences(tests, systems, name), tables.pair_counts(tests, name)]
+        found += [tables.pair_tests(test, name, i) for i, test in enumerate(tests, 1)]
+    return [*found, tables.pair_numbers(systems, name)]
+
+
+def _bias(systems, name: str) -> list:
+    return [
+        tables.bias(systems, name),
+        figures.own_share(systems, name),
+        figures.bias_by_language(systems, name),
+    ]
+
+
+def _groups(systems, name: str) -> list:
+    found = []
+    for kind in tables.GROUPS:
+        found += [figures.by_group(systems, name, kind), tables.groups(systems, name, kind)]
+    return [*found, figures.families(systems, name), tables.families(systems, name)]
+
+
+def _scaling(found, names) -> list:
+    parts = []
+    for axis in trends.AXES:
+        parts += [figures.scaling(found, axis, name) for name in names]
+        if trends.AXES[axis].log:
+            parts.append(trends.fits(found, axis, names))
+    return _kept(parts)
+
+
+def _shift(systems, names, inside) -> list:
+    if not inside:
+        return []
+    found = trends.shifts(systems, names, inside)
+    if not found:
+        return []
+    return [trends.shift_table(found, inside, names), figures.domain_shift(found)]
+
+
+COMPARISON = (
+    'mono: queries and documents of one language; cross: of two; multi: documents of all languages '
+    'in one pool. All are macro-averages, over languages or ordered pairs of languages.'
+)
+PAIRS = 'Queries of one language against the documents of one language alone.'
+BIAS = 'How the language of a document changes its rank in the pool of all languages.'
+PAPER = (
+    'arXiv 2408.10536 fine-tunes pretrained XLM-R and LaBSE on about 44 million triplets; where a '
+    'run begins elsewhere or sees less, its numbers tell of that too.'
+)
+SCALING = 'Runs that differ in one size alone, besides the seed.'
+
+
+def write(folder: pathlib.Path, title: str, sections: Sequence[Section]) -> None:
+    """Writes index.html, report.md, report.tex, tables/ and figures/, in place of an older report.
+
+    ValueError where the folder holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'--out: {folder}: expected a directory, got a file')
+    if folder.exists() and not (folder / PAGE).is_file() and any(folder.iterdir()):
+        raise ValueError(f'--out: {folder}: expected an empty folder or a report, got other files')
+    for name in FOLDERS:
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir(parents=True)
+    text, tex = [f'# {title}'], [latex.PREAMBLE]
+    for section in sections:
+        text += [f'## {section.title}', section.text]
+        tex.append(latex.section(section.title, section.text))
+        for part in section.parts:
+            text += [f'### {part.title}', _write(folder, part), part.note]
+            is_table = isinstance(part, document.Table)
+            tex.append(rf'\input{{tables/{part.name}}}' if is_table else latex.figure(part))
+        tex.append(r'\clearpage')
+    (folder / 'report.md').write_text('\n\n'.join(filter(None, text)) + '\n')
+    (folder / 'report.tex').write_text('\n'.join([*tex, latex.END_DOCUMENT]))
+    (folder / PAGE).write_text(page.page(title, sections))
+
+
+def _write(folder: pathlib.Path, part: document.Table | document.Figure) -> str:
+    """Writes the files of a part; returns its Markdown."""
+    if isinstance(part, document.Table):
+        (folder / 'tables' / f'{part.name}.csv').write_text(document.comma_separated(part))
+        (folder / 'tables' / f'{part.name}.tex').write_text(latex.table(part))
+        return document.markdown(part)
+    for kind in ('svg', 'pdf'):
+        (folder / 'figures' / f'{part.name}.{kind}').write_bytes(document.image(part, kind))
+    return f'![{part.title}](figures/{part.name}.svg)'
+
+
+def main(argv: Sequence[str]) -> None:
+    given = flags.FLAGS
+    if len(argv) < 2:
+        raise ValueError('expected RUN [RUN ...] --out=DIR, got no run')
+    if not given.out:
+        raise ValueError('--out: expected the folder that the report goes to, got none')
+    found = runs.load(argv[1:])
+    folder = pathlib.Path(given.out)
+    write(folder, given.title, make(found, given.in_domain))
+    print(folder / PAGE)
+
+
+if __name__ == '__main__':
+    flags.DEFINE_string('out', None, 'folder of the report; an older report there is replaced')
+    flags.DEFINE_string('title', 'Multilingual retrieval', 'heading of the report')
+    flags.DEFINE_multi_string(
+        'in_domain', [], 'repeatable; a benchmark of the training domain, against all others'
+    )
+    log.program(main)

@@ -1,0 +1,82 @@
+import numpy as np
+import pytest
+
+from hbt import comparison, runs, statistics
+from tests import made
+
+
+@pytest.fixture(scope='module')
+def systems(tmp_path_factory):
+    root = tmp_path_factory.mktemp('runs')
+    case = made.benchmark(names=('de', 'en', 'zh'), questions=30)
+    for name, noise, alpha in (('bad', 2.0, 1.0), ('good', 0.3, 0.5)):
+        made.run(root / name, [case], noise=noise, alpha=alpha)
+    return runs.systems(runs.load([root / 'bad', root / 'good']))
+
+
+def test_the_columns_of_a_setting_have_the_mean_of_the_evaluation(systems):
+    case = comparison.Case(systems[0], 'xquad_r')
+    for measure in (*comparison.MAIN, *comparison.MORE, *comparison.BIAS):
+        values = case.columns(measure.setting, measure.metric)
+        assert values.shape[1] == {'mono': 3, 'cross': 6, 'multi': 3}[measure.setting]
+        assert np.nanmean(values, axis=0).mean() == pytest.approx(case.mean(measure), rel=1e-5)
+        parts = statistics.macro(values, case.saved.questions)
+        assert len(parts) == 30 and parts.mean() == pytest.approx(case.mean(measure), rel=1e-5)
+
+
+def test_an_interval_holds_its_mean(systems):
+    for measure in comparison.MAIN:
+        found = comparison.interval(comparison.Case(systems[0], 'xquad_r'), measure)
+        assert found.low < found.mean < found.high
+
+
+def test_a_number_that_a_benchmark_lacks_has_no_interval(tmp_path):
+    made.run(tmp_path / 'one', [made.benchmark('one', names=('de',))])
+    (system,) = runs.systems(runs.load([tmp_path / 'one']))
+    case = comparison.Case(system, 'one')
+    assert comparison.interval(case, comparison.MAIN[1]) is None
+    assert case.mean(comparison.MAIN[1]) is None
+
+
+def test_a_better_system_is_found_better_in_every_setting_after_correction(systems):
+    tests = comparison.overall(systems, 'xquad_r')
+    assert [x.what for x in tests] == [measure.name for measure in comparison.MAIN]
+    assert all((x.first, x.second) == ('X-X', 'hybrid') for x in tests)
+    assert all(x.difference.mean > 0 for x in tests[:-1]) and tests[-1].difference.mean < 0
+    for test in tests:
+        case = [comparison.Case(system, 'xquad_r') for system in systems]
+        measure = next(x for x in comparison.MAIN if x.name == test.what)
+        expected = case[1].mean(measure) - case[0].mean(measure)
+        assert test.difference.mean == pytest.approx(expected, abs=1e-6)
+        assert test.difference.queries == 30 and test.holm < comparison.LEVEL
+        assert test.difference.randomisation - 1e-12 <= test.hochberg <= test.holm
+
+
+def test_every_pair_is_tested_on_its_own_queries_and_corrected_for_their_number(systems):
+    tests = comparison.by_pair(*systems, 'xquad_r')
+    assert [x.what for x in tests] == [
+        f'{x}-{c}' for x in ('de', 'en', 'zh') for c in ('de', 'en', 'zh')
+    ]
+    trees = [system.numbers('xquad_r')['pairs'] for system in systems]
+    for test in tests:
+        expected = trees[1][test.what]['map'] - trees[0][test.what]['map']
+        assert test.difference.mean == pytest.approx(expected, abs=1e-6)
+        assert test.difference.queries == 30
+    chances = [x.difference.randomisation for x in tests]
+    assert [x.holm for x in tests] == statistics.holm(chances)
+    assert [x.hochberg for x in tests] == statistics.benjamini_hochberg(chances)
+
+
+def test_a_system_does_not_differ_from_itself(systems):
+    tests = comparison.overall([systems[0], systems[0]._replace(label='again')], 'xquad_r')
+    assert all(x.difference.mean == 0 and x.holm == 1 for x in tests)
+
+
+def test_a_power_law_is_recovered():
+    x = [1.0, 2.0, 4.0, 8.0]
+    found = comparison.fit(x, [3 * value**-0.5 for value in x])
+    np.testing.assert_allclose(found[:2], [3, -0.5], rtol=1e-9)
+    assert found.fitted == pytest.approx(1) and found.error < 1e-9
+    assert np.isnan(comparison.fit([1.0, 2.0], [1.0, 3.0]).error)
+    assert comparison.fit([2.0, 2.0], [1.0, 3.0]) is None
+    assert comparison.fit([1.0, 2.0], [0.0, 3.0]) is None

@@ -1,0 +1,277 @@
+"""Kills programs at random moments and damages their files at random, and counts what is lost.
+
+    python -m tests.faults.campaign --kills=200 --corruptions=100
+
+A trial is survived if the same command then ends with what it gives undisturbed, and refused if it
+ends with an error of hbt's own that names a file; else something is lost, or unclear. Children are
+forked before JAX starts anything, which saves them the imports.
+"""
+
+import argparse
+import collections
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import typing
+from collections import abc
+
+from hbt import config, embed, export, log, main, pipeline, prepare, requests
+from tests import tiny
+
+TEXTS = 400
+
+
+class Job(typing.NamedTuple):
+    """A program in a folder, and what it leaves there."""
+
+    run: abc.Callable[[pathlib.Path], None]
+    result: abc.Callable[[pathlib.Path], str]  # a digest
+    needs: tuple[str, ...] = ()  # jobs whose results must be there
+
+
+def settings(folder: pathlib.Path) -> config.Config:
+    c = tiny.get_config()
+    data = dataclasses.replace(c.data, root=str(folder / 'store'))
+    evaluation = config.Eval(benchmarks=('cldr',), batch_size=512, every=6)
+    return dataclasses.replace(c, steps=10, ckpt_every=2, data=data, eval=evaluation)
+
+
+def run_prepare(folder):
+    data = settings(folder).data
+    prepare.prepare(data, folder / 'store', data.sources)
+
+
+def run_main(folder):
+    main.train_config(config.check(settings(folder)), folder / 'run')
+
+
+def run_export(folder):
+    if not (folder / 'model').exists():
+        export.export(folder / 'run', 'latest', folder / 'model')
+
+
+def run_embed(folder):
+    embed.CHUNK = 50
+    (folder / 'texts').write_text(''.join(f'{i} euros\n' for i in range(TEXTS)))
+    if not (folder / 'out.npy').exists():
+        model = pipeline.read(str(folder / 'model'))
+        embed.write(embed.start(model, 64, 'float32'), folder / 'texts', folder / 'out.npy', {})
+
+
+def digest(*files: pathlib.Path) -> str:
+    found = hashlib.sha256()
+    for file in files:
+        found.update(file.read_bytes())
+    return found.hexdigest()
+
+
+def of_store(folder):
+    files = sorted(x for x in (folder / 'store').rglob('*') if x.is_file())
+    return digest(*(x for x in files if x.name != 'manifest.json'))
+
+
+def of_parameters(folder):
+    """By way of an export."""
+    shutil.rmtree(folder / 'last', ignore_errors=True)
+    export.export(folder / 'run', 'latest', folder / 'last')
+    return digest(folder / 'last/model.safetensors')
+
+
+def of_run(folder):
+    """The parameters, and every number logged but those of time."""
+    lines = [
+        {k: v for k, v in line.items() if k == 'step' or k.startswith(('loss', 'cldr', 'accuracy'))}
+        for line in log.read(folder / 'run/metrics.jsonl')
+    ]
+    best = sorted(x.name for x in (folder / 'run/best').iterdir() if x.name.isdigit())
+    told = json.dumps([lines, best])
+    return of_parameters(folder) + hashlib.sha256(told.encode()).hexdigest()
+
+
+JOBS = {
+    'prepare': Job(run_prepare, of_store),
+    'main': Job(run_main, of_run, ('store',)),
+    'export': Job(run_export, lambda x: digest(x / 'model/model.safetensors'), ('store', 'run')),
+    'embed': Job(run_embed, lambda x: digest(x / 'out.npy'), ('model',)),
+}
+
+
+def child(function: abc.Callable, folder: pathlib.Path) -> int:
+    """Runs it in a process of its own; gives the process."""
+    process = os.fork()
+    if process:
+        return process
+    os.setsid()
+    output = os.open(folder / 'output', os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    status = 0
+    try:
+        function(folder)
+    except (ValueError, OSError) as error:
+        print('refused:', ' '.join(str(error).split()), flush=True)
+        status = 2
+    except SystemExit as error:
+        status = error.code
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    os._exit(status)
+
+
+def finish(process: int) -> int:
+    """The exit status, or minus the signal."""
+    status = os.waitpid(process, 0)[1]
+    return os.waitstatus_to_exitcode(status)
+
+
+def digest_of(job: Job, folder: pathlib.Path) -> str:
+    """The digest, made in a process of its own."""
+
+    def write(folder):
+        (folder / 'digest').write_text(job.result(folder))
+
+    (folder / 'digest').unlink(missing_ok=True)
+    status = finish(child(write, folder))
+    return (folder / 'digest').read_text() if status == 0 else f'none: {tail(folder)}'
+
+
+def tail(folder: pathlib.Path) -> str:
+    lines = (folder / 'output').read_text(errors='replace').strip().splitlines()
+    return lines[-1] if lines else ''
+
+
+def begin(job: Job, reference: pathlib.Path, folder: pathlib.Path) -> None:
+    folder.mkdir()
+    for name in job.needs:
+        shutil.copytree(reference / name, folder / name)
+
+
+def kill(name: str, reference: pathlib.Path, expected: str, seconds: float, folder, dice) -> tuple:
+    """(outcome, kills, note) of a program that is killed a few times and then left alone."""
+    job, kills = JOBS[name], 0
+    begin(job, reference, folder)
+    for _ in range(dice.randint(1, 3)):
+        process = child(job.run, folder)
+        time.sleep(dice.uniform(0, seconds))
+        try:
+            os.killpg(process, signal.SIGKILL)
+        except ProcessLookupError:  # it has not made its group yet
+            os.kill(process, signal.SIGKILL)
+        if finish(process) == -signal.SIGKILL:
+            kills += 1
+    status = finish(child(job.run, folder))
+    return *judge(job, status, expected, folder, allowed=('survived',)), kills
+
+
+def judge(job: Job, status: int, expected: str, folder, allowed: tuple[str, ...]) -> tuple:
+    """(outcome, note)."""
+    if status == 2:
+        note = tail(folder)
+        fine = 'refused' in allowed and str(folder) in note
+        return ('refused' if fine else 'lost'), note
+    if status:
+        return 'unclear', tail(folder)
+    got = digest_of(job, folder)
+    return ('survived', '') if got == expected else ('lost', f'expected {expected}, got {got}')
+
+
+def corrupt(reference: pathlib.Path, expected: str, folder: pathlib.Path, dice) -> tuple:
+    """(outcome, note) of a run that goes on after one of its files was damaged."""
+    job = JOBS['main']
+    begin(job, reference, folder)
+    shutil.copytree(reference / 'half', folder / 'run')
+    files = sorted(x for x in folder.rglob('*') if x.is_file() and 'tensorboard' not in x.parts)
+    file = dice.choice(files)
+    how = damage(file, dice)
+    status = finish(child(job.run, folder))
+    job = job._replace(result=of_parameters)
+    outcome, note = judge(job, status, expected, folder, allowed=('survived', 'refused'))
+    return outcome, f'{file.relative_to(folder)} {how}: {note}'
+
+
+def damage(file: pathlib.Path, dice) -> str:
+    content, how = bytearray(file.read_bytes()), dice.choice(('flipped', 'cut', 'gone'))
+    if how == 'gone':
+        file.unlink()
+    elif how == 'cut':
+        file.write_bytes(content[: dice.randrange(len(content) or 1)])
+    elif content:
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        file.write_bytes(content)
+    return how
+
+
+def half(folder: pathlib.Path) -> None:
+    """A run that is asked to stop at step 5."""
+
+    def due(self, step):
+        self.signal = signal.SIGTERM if step == 5 else None
+        return step == 5
+
+    requests.Requests.due = due
+    main.train_config(config.check(settings(folder)), folder / 'half')
+
+
+def references(folder: pathlib.Path) -> dict[str, tuple[str, float]]:
+    """Job -> (digest, seconds) undisturbed; leaves their results, and a run stopped half-way."""
+    folder.mkdir()
+    found = {}
+    for name, job in JOBS.items():
+        start = time.monotonic()
+        status = finish(child(job.run, folder))
+        assert status == 0, (name, tail(folder))
+        found[name] = digest_of(job, folder), time.monotonic() - start
+        if name == 'prepare':
+            assert finish(child(half, folder)) == requests.RESTART, tail(folder)
+    return found
+
+
+def campaign(kills: int, corruptions: int, seed: int, folder: pathlib.Path) -> collections.Counter:
+    """Outcome -> trials, of so many kills and corruptions; prints those that are not survived."""
+    dice, table, done, trial = random.Random(seed), collections.Counter(), 0, 0
+    known = references(folder / 'reference')
+    while done < kills:
+        trial += 1
+        name, place = list(JOBS)[trial % len(JOBS)], folder / f'kill{trial}'
+        outcome, note, count = kill(name, folder / 'reference', *known[name], place, dice)
+        done += count
+        table['kills'] += count
+        table[f'{name} killed: {outcome}'] += 1
+        report(table, f'{name} (trial {trial})', outcome, note, place)
+    for trial in range(corruptions):
+        place = folder / f'corrupt{trial}'
+        outcome, note = corrupt(folder / 'reference', known['main'][0][:64], place, dice)
+        table['corruptions'] += 1
+        table[f'corrupted: {outcome}'] += 1
+        report(table, f'corruption {trial}', outcome, note, place)
+    return table
+
+
+def report(table, what: str, outcome: str, note: str, place: pathlib.Path) -> None:
+    table[outcome] += 1
+    if outcome in ('lost', 'unclear'):
+        print(f'{what}: {outcome}: {note} (kept in {place})', flush=True)
+    else:
+        shutil.rmtree(place)
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--kills', type=int, default=200)
+    parser.add_argument('--corruptions', type=int, default=100)
+    parser.add_argument('--seed', type=int, default=0)
+    given = parser.parse_args()
+    place = pathlib.Path(tempfile.mkdtemp(prefix='faults-'))
+    for line, count in sorted(campaign(**vars(given), folder=place).items()):
+        print(f'{line:32}{count:6}')

@@ -1,0 +1,57 @@
+"""Evaluated runs without training: texts in many languages, embeddings from noise."""
+
+import json
+
+import numpy as np
+
+from hbt import benchmarks, collection, config, evaluate, log, results
+
+ELEVEN = 'ar de el en es hi ru th tr vi zh'.split()
+
+
+def benchmark(name='xquad_r', names=tuple(ELEVEN), questions=6, word='text'):
+    """Parallel questions, one relevant document in every language, as many others."""
+    queries, documents, qrels, parallel = [], [], {}, {}
+    for language in names:
+        for i in range(questions):
+            query = f'q:{language}:{i}'
+            queries.append((query, language, f'{word} {language} {i}'))
+            documents.append((f'd:{language}:{i}', language, f'answer {language} {i}'))
+            documents.append((f'e:{language}:{i}', language, f'other {language} {i}'))
+            qrels[query] = {f'd:{x}:{i}': 1 for x in names}
+            parallel[query] = str(i)
+    return benchmarks.assemble(name, collection.Collection(queries, documents, qrels, parallel))
+
+
+def result(folder, case, noise=0.5, seed=0, step=6):
+    """Saves an evaluation of vectors that share a direction for each question, and noise."""
+    meaning = np.random.default_rng(7).standard_normal((100, 16))
+    generator = np.random.default_rng(seed)
+    sides = []
+    for side, kinds in ((case.queries, 'q'), (case.documents, 'd')):
+        places = [int(x.split(':')[2]) + 50 * (x[0] not in kinds) for x in side.ids]
+        vectors = meaning[places] + noise * generator.standard_normal((len(places), 16))
+        sides.append((vectors / np.linalg.norm(vectors, axis=1)[:, None]).astype(np.float32))
+    found = evaluate.score(case, *sides)
+    found.numbers['manifest'] = results.manifest(case, {'lengths': [16, 32], 'full': [0, 1]})
+    evaluate.save(found, folder, step)
+    return found
+
+
+def run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **changes):
+    """A run's directory: settings, size of the data, log, and results of its last step."""
+    folder.mkdir(parents=True)
+    c = config.tiny(seed=seed, sampler=config.Sampler(alpha=alpha), **changes)
+    c.encoder.vocab_size = 800
+    config.save(c, folder / 'config.json')
+    datasets = [{'name': 'made', 'sha256': f'{groups}', 'groups': groups}]
+    (folder / 'data.json').write_text(json.dumps({'datasets': datasets}))
+    lines = log.Metrics(folder, -1)
+    for step in range(1, c.steps + 1):
+        lines.write(step, {'loss': 1 / step, 'lr': 1e-3, 'pairs_per_second': 100.0})
+    for case in cases or [benchmark()]:
+        found = result(folder / 'results' / str(c.steps), case, noise, seed, c.steps)
+        for step in (0, c.steps):
+            lines.write(step, evaluate.flat({case.name: found}))
+    lines.close()
+    return folder

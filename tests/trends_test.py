@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from hbt import comparison, runs, trends
+from tests import made
+
+CROSS = comparison.MAIN[1]
+
+
+@pytest.fixture(scope='module')
+def found(tmp_path_factory):
+    root = tmp_path_factory.mktemp('runs')
+    names = ('de', 'en')
+    cases = [made.benchmark('inside', names=names), made.benchmark('outside', names, 5)]
+    for groups, noise in ((100, 2.0), (200, 1.0), (400, 0.6)):
+        made.run(root / f'g{groups}', cases, noise, groups=groups)
+    made.run(root / 'seed', cases, 0.6, groups=400, seed=1)
+    made.run(root / 'xx', cases, 2.0, groups=400, alpha=1.0)
+    made.run(root / 'large', cases, 0.5, groups=400, batch_size=64)
+    names = ('g400', 'g100', 'g200', 'seed', 'xx', 'large')
+    return runs.load([root / name for name in names])
+
+
+def named(curves):
+    return [(curve.sizes, [run.name for run in curve.runs]) for curve in curves]
+
+
+def test_a_curve_has_the_runs_that_differ_in_its_size_and_seed_alone(found):
+    data = trends.curves(found, 'data')
+    assert named(data) == [([100, 200, 400, 400], ['g100', 'g200', 'g400', 'seed'])]
+    assert [curve.label for curve in data] == ['hybrid']
+    assert named(trends.curves(found, 'batch')) == [([16, 16, 64], ['g400', 'seed', 'large'])]
+    assert named(trends.curves(found, 'alpha')) == [([0.5, 0.5, 1.0], ['g400', 'seed', 'xx'])]
+    assert trends.curves(found, 'model') == trends.curves(found, 'steps') == []
+
+
+def test_the_size_of_a_model_is_the_number_of_its_parameters(found):
+    d, f, layers = 32, 64, 2
+    attention = 4 * (d * d + d) + 2 * d
+    feed_forward = d * f + f + f * d + d + 2 * d
+    embeddings = (800 + 130 + 1 + 2) * d
+    assert trends.parameters(found[0]) == embeddings + layers * (attention + feed_forward)
+    assert trends.parameters(found[0]._replace(settings={})) is None
+
+
+def test_fits_are_of_what_is_left_to_gain(found):
+    table = trends.fits(found, 'data', ['inside'])
+    row = next(x for x in table.rows if x[2] == '1 − cross mAP')
+    (curve,) = trends.curves(found, 'data')
+    at = trends.points(curve, 'inside', CROSS)
+    x, y = np.log([p[0] for p in at]), np.log([1 - p[1] for p in at])
+    power, constant = np.polyfit(x, y, 1)
+    assert row[:4] == ['hybrid', 'inside', '1 − cross mAP', 4]
+    np.testing.assert_allclose(row[4:6], [np.exp(constant), power])
+    assert row[8] == pytest.approx(2**power) and power < 0
+    assert trends.fits(found, 'model', ['inside']) is None
+
+
+def test_the_drop_is_between_the_means_in_and_out_of_the_domain(found):
+    systems = runs.systems(found)
+    shifts = trends.shifts(systems, ['inside', 'outside'], ['inside'])
+    first = next(x for x in shifts if x.measure == CROSS)
+    for name, value in (('inside', first.inside), ('outside', first.outside)):
+        assert value == comparison.Case(systems[0], name).mean(CROSS)
+    table = trends.shift_table(shifts, ['inside'], ['inside', 'outside'])
+    assert len(table.rows) == 3 * len(systems)
+    assert table.rows[0][4] == pytest.approx(shifts[0].outside - shifts[0].inside)
+
+
+def test_a_domain_that_cannot_be_is_refused(found):
+    systems, names = runs.systems(found), ['inside', 'outside']
+    with pytest.raises(ValueError, match="--in_domain: expected one of inside, outside, got 'x'"):
+        trends.shifts(systems, names, ['x'])
+    with pytest.raises(ValueError, match='--in_domain: expected a benchmark to be left, got all'):
+        trends.shifts(systems, names, names)
