@@ -86,7 +86,7 @@ def command(argument: str, texts: list[str], source: str, target: str) -> list[s
         raise ValueError(f'{argument}: expected UTF-8, got {error}') from None
     if len(found) != len(texts):
         raise ValueError(f'{argument}: expected {len(texts)} lines, got {len(found)}')
-    return [line.strip() for line in found]
+    return [' '.join(line.split()) for line in found]
 
 
 def ctranslate2(argument: str, texts: list[str], source: str, target: str) -> list[str]:

