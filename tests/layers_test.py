@@ -22,7 +22,7 @@ LAYERS = (
     {'hygiene', 'train', 'embed', 'results', 'shares', 'translate'},
     {'prepare'},
     {'evaluate', 'export', 'trim', 'dry_run', 'runs'},
-    {'main', 'comparison', 'published'},
+    {'main', 'comparison', 'published', 'mine'},
     {'tables', 'trends'},
     {'figures'},
     {'report'},
