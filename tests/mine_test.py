@@ -147,7 +147,7 @@ def test_the_mined_store_is_the_store_but_for_its_negatives(stored, model, tmp_p
     assert texts_of(again) == texts_of(made)
     c = config.tiny(data=DATA, batch_size=8, sampler=config.Sampler(negatives=2))
     drawn = sampler.Sampler(config.check(c), made)
-    assert sum((drawn.batch(step)[1].document_ids[:, :, 1:] >= 0).sum() for step in range(9)) > 40
+    assert sum((drawn.batch(step)[1].document_ids[:, :, 1:] >= 0).sum() for step in range(9)) > 20
 
 
 def test_a_language_that_was_searched_before_a_kill_is_not_searched_again(
@@ -158,19 +158,18 @@ def test_a_language_that_was_searched_before_a_kill_is_not_searched_again(
 
     def dies(*args):
         calls.append(args)
-        if len(calls) == 2:
+        if len(calls) == 3:  # two are of the first language: of one answer, and of two
             raise KeyboardInterrupt
         return real(*args)
 
     monkeypatch.setattr(search, 'search', dies)
-    monkeypatch.setattr(mine, 'GROWTH', 1e9)  # one search a language
     with pytest.raises(KeyboardInterrupt):
         mine.mine(*model, stored, tmp_path / 'killed', SETTING)
     assert not (tmp_path / 'killed').exists()
     with pytest.raises(ValueError, match='margin: expected 0.01, with which it began, got 0.5'):
         mine.mine(*model, stored, tmp_path / 'killed', mine.Setting(3, 9, 0.5))
     killed = mine.mine(*model, stored, tmp_path / 'killed', SETTING)
-    assert len(calls) == 3 and killed.manifest == whole.manifest
+    assert len(calls) == 5 and killed.manifest == whole.manifest
 
 
 def test_negatives_are_refreshed_between_stages_by_the_same_command(stored, tmp_path):
