@@ -18,7 +18,7 @@ LAYERS = (
         *('latex', 'page'),
     },
     {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
-    {'telemetry', 'sampler', 'workers', 'writer', 'pipeline', 'benchmarks', 'judging'},
+    {'telemetry', 'sampler', 'workers', 'beam', 'writer', 'pipeline', 'benchmarks', 'judging'},
     {'hygiene', 'train', 'embed', 'results', 'shares', 'translate'},
     {'prepare'},
     {'evaluate', 'export', 'trim', 'dry_run', 'runs'},
