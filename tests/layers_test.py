@@ -6,10 +6,11 @@ import pathlib
 import hbt
 
 LAYERS = (
+    {'rows'},
     {
         *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests'),
         *('nn', 'attention', 'packing', 'languages', 'collection', 'statistics'),
-        *('draws', 'rows', 'identity', 'document', 'plots', 'paper'),
+        *('draws', 'identity', 'document', 'plots', 'paper'),
     },
     {
         *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
