@@ -128,7 +128,10 @@ def encode_rows(
     rows = Rows(*map(jnp.asarray, rows))
     index = jnp.arange(rows.texts.shape[1], dtype=jnp.int32)[None]
     previous = jnp.pad(rows.texts[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-    place = index - jax.lax.cummax(jnp.where(rows.texts != previous, index, 0), axis=1)  # r w
+    begins = rows.texts != previous
+    if c.family == 'bert':  # which counts padding in front of a text as well
+        begins &= previous != 0
+    place = index - jax.lax.cummax(jnp.where(begins, index, 0), axis=1)  # r w
     of_token = None
     if seeds is not None:
         mine = jnp.take_along_axis(seeds, jnp.maximum(rows.texts - 1, 0), axis=1)

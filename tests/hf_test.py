@@ -272,10 +272,12 @@ def test_wrong_tensors_of_flax_are_named_and_shaped_as_flax_does(tmp_path):
     kernel = dense.pop('kernel')
     with pytest.raises(ValueError, match=rf'{name} \(8, 12\), got no such tensor'):
         hf.load(write_msgpack(tmp_path, {'bert': tree}), c)
-    for wrong, got in (kernel.T, r'shape \(8, 12\), got \(12, 8\)'), ('x', r'shape .*, got \(\)'):
-        dense['kernel'] = wrong
-        with pytest.raises(ValueError, match=rf'{name}: expected {got}'):
-            hf.load(write_msgpack(tmp_path, {'bert': tree}), c)
+    dense['kernel'] = kernel.T
+    with pytest.raises(ValueError, match=rf'{name}: expected shape \(8, 12\), got \(12, 8\)'):
+        hf.load(write_msgpack(tmp_path, {'bert': tree}), c)
+    dense['kernel'] = 'x'
+    with pytest.raises(ValueError, match=r'flax_model\.msgpack: expected a tree of arrays'):
+        hf.load(write_msgpack(tmp_path, {'bert': tree}), c)
 
 
 def test_another_number_of_layers_than_stated_is_an_error(tmp_path):

@@ -99,6 +99,7 @@ def test_sums_that_are_saved_go_on_as_if_nothing_had_been():
 
 
 def test_waiting_for_input_and_compiling_are_seen():
+    began = time.monotonic()
     with telemetry.Meter(config.tiny(batch_size=2), LANGUAGES, 4) as meter:
         list(steps(meter))
 
@@ -110,7 +111,8 @@ def test_waiting_for_input_and_compiling_are_seen():
         assert list(meter.timed(slow())) == [0, 1, 2]
         jax.jit(lambda x: x * 3 + 1)(jnp.float32(1))
         line = meter.line()
-    assert line['input_wait'] > 0.3 and line['compiles'] >= 1
+    assert 1 > line['input_wait'] > 0.06 / (time.monotonic() - began)
+    assert line['compiles'] >= 1
     before = meter.compiles
     jax.jit(lambda x: x * 4 + 1)(jnp.float32(1))
     assert meter.compiles == before
