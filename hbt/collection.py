@@ -1,15 +1,14 @@
 """What the files of a benchmark hold, before it is put in order, and how their lines are read.
 
-Hides compression and the wording of errors: each names file, line, what was expected and what came.
-Called by the readers of formats: `lareqa`, `miracl`, `mtop`, `beir`; and by `benchmarks`.
+Hides the wording of errors: each names file, line, what was expected and what came.
+Called by the readers of formats: `lareqa`, `miracl`, `mtop`, `beir`, `corpora`; by `benchmarks`.
 """
 
-import gzip
-import json
 import pathlib
 import typing
-import zlib
 from collections.abc import Iterator
+
+from hbt import rows
 
 Row = tuple[str, str, str]  # id, language, text
 
@@ -27,29 +26,14 @@ class Collection(typing.NamedTuple):
 
 def lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Yields (place for error messages, line) of a UTF-8 file, plain or gzip."""
-    number = 0
-    try:
-        with path.open('rb') as raw:
-            packed = raw.read(2) == b'\x1f\x8b'
-            raw.seek(0)
-            for number, line in enumerate(gzip.open(raw) if packed else raw, 1):
-                yield f'{path}:{number}', line.decode().rstrip('\r\n')
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{path}:{number}: expected UTF-8, got {error}') from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f'{path}:{number + 1}: expected a whole gzip file, got {error}') from None
+    for block in rows.lines([path]):
+        yield from block.numbered()
 
 
 def objects(path: pathlib.Path) -> Iterator[tuple[str, dict]]:
     """Yields (place, object) of a file of JSON lines."""
     for place, line in lines(path):
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f'{place}: expected a JSON object, got {error}') from None
-        if not isinstance(found, dict):
-            raise ValueError(f'{place}: expected a JSON object, got {type(found).__name__}')
-        yield place, found
+        yield place, rows.parse_json(line, place)
 
 
 def columns(path: pathlib.Path, count: int, separator: str | None) -> Iterator[tuple[str, list]]:
@@ -74,6 +58,23 @@ def field(holder: typing.Any, name: str, kind: type, place: str) -> typing.Any:
 def passage(title: str, text: str) -> str:
     """The text of a document that may have a title."""
     return f'{title} {text}' if title else text
+
+
+def document(row: dict, place: str) -> tuple[str, str]:
+    """(id, text with its title) of a passage of MIRACL or Mr. TyDi, also as Pyserini has them."""
+    key = row.get('docid', row.get('id', row.get('_id')))
+    text, title = row.get('text', row.get('contents')), row.get('title') or ''
+    if not all(isinstance(x, str) for x in (key, text, title)):
+        raise ValueError(f'{place}: expected docid, title and text, got {rows.shown(row)}')
+    rows.check_text(key, f'{place}: docid')
+    return key, passage(title, text).strip()
+
+
+def judgement(line: str, place: str) -> tuple[str, str, int]:
+    """(query, document, grade) of a line of TREC's qrels."""
+    names = ('query', 'Q0', 'document', 'relevance')
+    query, _, key, found = rows.columns(place, ' '.join(line.split()), names, ' ')
+    return query, key, grade(found, place)
 
 
 def grade(text: str, place: str) -> int:

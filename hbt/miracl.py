@@ -49,10 +49,11 @@ def read(languages: list[str], roots: Roots) -> collection.Collection:
                 raise ValueError(f'{place}: expected each query once, got {key!r} again')
             queries[key] = text
         grades = {key: {} for key in queries}
-        for place, (key, _, document, grade) in collection.columns(qrels, 4, None):
+        for place, line in collection.lines(qrels):
+            key, document, grade = collection.judgement(line, place)
             if key not in queries:
                 raise ValueError(f'{place}: expected a query of {topics}, got {key!r}')
-            grades[key][document] = collection.grade(grade, place)
+            grades[key][document] = grade
         parts.append(_language(language, queries, grades, shards, (topics, qrels)))
     return _joined(parts)
 
@@ -115,18 +116,10 @@ def _corpus(roots: Roots, pattern: str) -> list[pathlib.Path]:
 
 def _language(language, queries, grades, shards, files) -> collection.Collection:
     """Ids get the language in front, since each language numbers its own."""
-    documents = [
-        (
-            f'd:{language}:{collection.field(row, "docid", str, place)}',
-            language,
-            collection.passage(
-                collection.field(row, 'title', str, place),
-                collection.field(row, 'text', str, place),
-            ),
-        )
-        for shard in shards
-        for place, row in collection.objects(shard)
-    ]
+    documents = []
+    for place, row in (x for shard in shards for x in collection.objects(shard)):
+        key, text = collection.document(row, place)
+        documents.append((f'd:{language}:{key}', language, text))
     if not documents:
         raise ValueError(f'{shards[0]}: expected passages of {language}, got an empty corpus')
     return collection.Collection(

@@ -77,7 +77,10 @@ def test_several_languages_of_miracl_are_one_pool_and_each_is_asked_in_its_own(t
     [
         (lambda r: miracl(r, qrels='5#5\t1'), "the relevant 'd:sw:5#5' of 'q:sw:12', which is not"),
         (lambda r: miracl(r, qrels='7#0\tx'), "dev.tsv:1: expected a whole number .* got 'x'"),
-        (lambda r: write(r / 'miracl-corpus-v1.0-sw/docs-2.jsonl.gz', '{}\n'), "field 'docid'"),
+        (
+            lambda r: write(r / 'miracl-corpus-v1.0-sw/docs-2.jsonl.gz', '{}\n'),
+            'docs-2.jsonl.gz:1: expected docid, title and text',
+        ),
         (lambda r: write(r / 'miracl-corpus-v1.0-sw/docs-3.jsonl.gz', '{\n'), 'gz:1: expected a J'),
         (lambda r: (r / 'miracl-corpus-v1.0-sw/docs-2.jsonl.gz').write_bytes(b'\x1f\x8b'), 'gzip'),
         (lambda r: write(r / 'x/topics.miracl-v1.0-sw-dev.tsv', ''), 'expected one file topics'),
