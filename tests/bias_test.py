@@ -51,6 +51,23 @@ def test_rank_distance_is_from_the_first_to_the_last_relevant_document():
     np.testing.assert_array_equal(found, [3, 0, math.nan, math.nan])
 
 
+def slow_distance(ranks):
+    """Rank distance in plain Python."""
+    known = sorted(rank for rank in ranks if rank > 0)
+    return float(known[-1] - known[0]) if known and known[-1] < NEVER else math.nan
+
+
+def test_rank_distance_is_that_of_plain_python():
+    chance = np.random.default_rng(0)
+    ranks = np.stack([chance.permutation(13014)[:11] + 1 for _ in range(300)])
+    ranks[chance.random(ranks.shape) < 0.3] = 0
+    ranks[:3] = 0
+    ranks[chance.random(ranks.shape) < 0.02] = NEVER
+    found = np.asarray(bias.rank_distance(ranks))
+    np.testing.assert_array_equal(found, [slow_distance(row) for row in ranks.tolist()])
+    assert np.isnan(found).any() and np.isfinite(found).sum() > 200
+
+
 def slow_preference(ranks, languages, asked):
     """Language preference in plain Python."""
     rows = [(rank, code) for rank, code in zip(ranks, languages, strict=True) if rank > 0]
