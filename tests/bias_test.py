@@ -3,8 +3,10 @@ import math
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from hbt import bias, metrics
 
@@ -38,6 +40,14 @@ def test_peer_is_that_of_its_authors_on_a_hundred_random_cases():
             np.testing.assert_allclose(found[rows], [CASES[i]['peer'] for i in rows], atol=1e-9)
             seen += len(rows)
     assert seen == 100
+
+
+@pytest.mark.parametrize('x', [0.0, 1e-3, 0.5, 20.0, 3000.0])
+def test_the_tail_of_chi_squared_is_that_of_scipy(x):
+    freedom = np.arange(1.0, 60.0)[:, None]
+    with jax.enable_x64(True):
+        found = bias._chi_squared(jnp.full(freedom.shape, x), jnp.asarray(freedom), 60)
+    np.testing.assert_allclose(found, scipy.stats.chi2.sf(x, freedom), atol=1e-14, rtol=0)
 
 
 def test_peer_of_equal_ranks_is_fair_and_of_nothing_relevant_unknown():
