@@ -4,9 +4,15 @@ Hides the wording of errors: each names file, line, what was expected and what c
 Called by the readers of formats: `lareqa`, `miracl`, `mtop`, `beir`, `corpora`; by `benchmarks`.
 """
 
+import os
 import pathlib
+import tempfile
 import typing
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
 
 from hbt import rows
 
@@ -14,14 +20,46 @@ Row = tuple[str, str, str]  # id, language, text
 
 
 class Collection(typing.NamedTuple):
-    """Queries, documents and which of these are relevant; ids are unique in each list."""
+    """Queries, documents and which of these are relevant; ids are unique among each.
+
+    Documents are looked at once, in passing: they may be more than memory holds.
+    """
 
     queries: list[Row]
-    documents: list[Row]
+    documents: Iterable[Row]
     qrels: dict[str, dict[str, int]]  # query -> document -> grade; 0 and less: not relevant
     parallel: dict[str, str] = {}  # query -> what it has in common with its translations
-    excluded: dict[str, str] = {}  # query -> the document that is the query itself
+    excluded: dict[str, str] = {}  # query -> the document that is the query itself, if there is one
     files: tuple[pathlib.Path, ...] = ()
+
+
+class Spool(Sequence):
+    """Texts in a file of the temporary folder (TMPDIR), which goes when nobody has them any more.
+
+    Only where they are is in memory, 16 bytes a text.
+    """
+
+    def __init__(self, texts: Iterable[str]):
+        with tempfile.TemporaryFile(prefix='hbt.') as file:
+            lengths = (file.write(text.encode(errors='surrogatepass')) for text in texts)
+            self.starts = np.concatenate([[0], np.cumsum(np.fromiter(lengths, np.int64))])
+            file.flush()
+            self.file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self.file)
+        self.order = np.arange(len(self.starts) - 1)
+
+    def arrange(self, order: Int[np.ndarray, ' n']) -> None:
+        """Text i is from now on the one that came as number `order[i]`."""
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start, end = self.starts[self.order[index]], self.starts[self.order[index] + 1]
+        return os.pread(self.file, int(end - start), int(start)).decode(errors='surrogatepass')
 
 
 def lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:

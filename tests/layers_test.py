@@ -18,7 +18,10 @@ LAYERS = (
         *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'engines'),
         *('processes', 'latex', 'page'),
     },
-    {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
+    {
+        *('batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search'),
+        *('summary', 'debias'),
+    },
     {'telemetry', 'sampler', 'workers', 'beam', 'writer', 'pipeline', 'benchmarks', 'judging'},
     {'hygiene', 'train', 'embed', 'results', 'shares', 'translate'},
     {'prepare'},
