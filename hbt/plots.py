@@ -27,7 +27,6 @@ STYLE = {
     'grid.color': '#e4e4e4',
     'grid.linewidth': 0.6,
     'axes.axisbelow': True,
-    'svg.hashsalt': 'hbt',
     'savefig.facecolor': 'white',
 }
 GUIDE = {'color': '#777777', 'marker': '', 'linestyle': '--', 'linewidth': 1.0}

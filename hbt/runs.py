@@ -17,16 +17,10 @@ from hbt import config, files, log, results, summary
 
 TREES = ('metrics', 'languages', 'scripts', 'resources', 'families', 'pairs')
 ASIDE = (  # settings that do not make another experiment
-    *('name', 'seed', 'log_every', 'ckpt_every', 'mapping', 'shard_params', 'distributed'),
-    *(
-        'eval.benchmarks',
-        'eval.root',
-        'eval.every',
-        'eval.batch_size',
-        'eval.at_start',
-        'eval.best',
-    ),
+    *('name', 'seed', 'log_every', 'ckpt_every', 'mapping', 'shard_params', 'distributed', 'eval.'),
+    *('nonfinite', 'data.verify'),
 )
+SIDES = ('query', 'passage')  # of a dataset: language -> counts
 FIXED = {1.0: 'X-X', 0.0: 'X-Y', 0.5: 'hybrid'}  # alpha -> the paper's name
 
 
@@ -157,6 +151,9 @@ def _settings(home: pathlib.Path) -> dict[str, object]:
     return settings | {
         'data.content': hashlib.sha256(text.encode()).hexdigest()[:8],
         'data.groups': sum(x.get('groups', 0) for x in datasets),
+        'data.languages': tuple(
+            sorted({x for d in datasets for side in SIDES for x in d.get(side, {})})
+        ),
     }
 
 
@@ -186,9 +183,15 @@ def strategy(run: Run) -> str:
         return ''
     kind = run.settings.get('sampler.kind', 'hybrid')
     points = run.settings.get('sampler.alpha_points')
+    called = f'{kind} {alpha:g}'
     if kind == 'hybrid':
-        return f'α={points}' if points else FIXED.get(alpha, f'hybrid α={alpha:g}')
-    return f'{kind} {alpha:g}'
+        called = f'α={points}' if points else FIXED.get(alpha, f'hybrid α={alpha:g}')
+    return called + ' mixed' * (run.settings.get('sampler.mono') == 'mixed')
+
+
+def languages(run: Run) -> tuple[str, ...]:
+    """What it was trained on; empty where that is not known."""
+    return run.settings.get('sampler.languages') or run.settings.get('data.languages', ())
 
 
 def key(run: Run, aside: Sequence[str] = ()) -> tuple:

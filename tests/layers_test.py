@@ -14,7 +14,7 @@ LAYERS = (
     {
         *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
-        *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'latex', 'page'),
+        *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'notations'),
     },
     {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
     {'telemetry', 'sampler', 'workers', 'writer', 'pipeline', 'benchmarks', 'judging'},
@@ -23,6 +23,7 @@ LAYERS = (
     {'evaluate', 'export', 'trim', 'dry_run', 'runs'},
     {'main', 'comparison', 'published'},
     {'tables', 'trends'},
+    {'breakdowns'},
     {'figures'},
     {'report'},
 )
