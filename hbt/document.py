@@ -4,6 +4,7 @@ Hides how numbers are shown. Called by `tables`, `trends`, `published` and `figu
 parts, and by `notations`, which writes them.
 """
 
+import functools
 import io
 import math
 import typing
@@ -88,6 +89,7 @@ def shown(cell: Cell, form: str) -> str:
     return text + extra
 
 
+@functools.cache
 def image(part: Figure, kind: str) -> bytes:
     """The figure as svg, pdf or png; the same bytes for the same figure."""
     out = io.BytesIO()

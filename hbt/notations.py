@@ -27,7 +27,8 @@ table{border-collapse:collapse;font-size:.86rem;margin:.4rem 0;font-variant-nume
 th,td{padding:.22rem .5rem;text-align:right;white-space:nowrap}
 th{font-weight:600;vertical-align:bottom;border-bottom:1px solid #999;background:#f6f6f6}
 th.group{text-align:center;border-left:1px solid #ccc}
-td:first-child,th:first-child{text-align:left;position:sticky;left:0;background:#fff}
+td:first-child,th:first-child{text-align:left;position:sticky;left:0}
+td:first-child{background:#fff}
 td.text,th.text{text-align:left}
 tr:nth-child(even) td{background:#fafafa}
 .range{color:#777;font-size:.92em}

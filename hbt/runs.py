@@ -39,14 +39,13 @@ class System(typing.NamedTuple):
 
     label: str
     runs: list[Run]
+    trees: dict[str, dict[str, dict]]  # of `summary.summarise`, by benchmark, as the mean of runs
 
     def saved(self, benchmark: str) -> list[results.Saved]:
         return [run.results[benchmark] for run in self.runs if benchmark in run.results]
 
     def numbers(self, benchmark: str) -> dict[str, dict]:
-        """The tree of `summary.summarise`, as the mean of the runs; empty where none has it."""
-        found = self.saved(benchmark)
-        return {name: _mean([x.numbers.get(name, {}) for x in found]) for name in TREES}
+        return self.trees[benchmark]
 
     def values(self, benchmark: str) -> summary.Values:
         """The values of every query, as the mean of the runs."""
@@ -61,15 +60,6 @@ class System(typing.NamedTuple):
                 for side in summary.Values._fields
             )
         )
-
-
-def _mean(trees: list[dict]) -> dict:
-    keys = dict.fromkeys(key for tree in trees for key in tree)
-    merged = {}
-    for key in keys:
-        found = [tree[key] for tree in trees if key in tree]
-        merged[key] = _mean(found) if isinstance(found[0], dict) else float(np.mean(found))
-    return merged
 
 
 def load(paths: Sequence[str | os.PathLike]) -> list[Run]:
@@ -221,8 +211,23 @@ def systems(runs: Sequence[Run]) -> list[System]:
     found = []
     for name, group in zip(called, groups.values(), strict=True):
         label = name if unique else group[0].name
-        found.append(System(label if len(group) == 1 else f'{label} ×{len(group)}', group))
+        trees = {x: _tree(group, x) for x in benchmarks(group)}
+        found.append(System(label if len(group) == 1 else f'{label} ×{len(group)}', group, trees))
     return found
+
+
+def _tree(group: Sequence[Run], benchmark: str) -> dict[str, dict]:
+    numbers = [run.results[benchmark].numbers for run in group if benchmark in run.results]
+    return {name: _mean([x.get(name, {}) for x in numbers]) for name in TREES}
+
+
+def _mean(trees: list[dict]) -> dict:
+    keys = dict.fromkeys(key for tree in trees for key in tree)
+    merged = {}
+    for key in keys:
+        found = [tree[key] for tree in trees if key in tree]
+        merged[key] = _mean(found) if isinstance(found[0], dict) else float(np.mean(found))
+    return merged
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
