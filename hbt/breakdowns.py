@@ -112,7 +112,7 @@ def gaps(
     columns = [Column('system'), Column('number')]
     for group in present:
         columns += [Column('languages', 'count', group), Column('mean', 'number', group)]
-    columns.append(Column('last less first', 'number'))
+    columns.append(Column('last less first', 'signed number'))
     title = f'{benchmark}: {kind.title}'
     return Table(tables.name(benchmark, kind.name), title, columns, rows, kind.note)
 

@@ -120,7 +120,8 @@ def _probability(p: float) -> str:
 
 
 def _number(x: float) -> str:
-    return f'{x:,.1f}' if abs(x) >= 10 else f'{x:.4g}'
+    """A score, a distance, or a coefficient of any size, in a column that has all of them."""
+    return f'{x:,.1f}' if abs(x) >= 10 else f'{x:.4f}' if abs(x) >= 0.001 or not x else f'{x:.3g}'
 
 
 FORMS = {
@@ -131,9 +132,9 @@ FORMS = {
     'whole': lambda x: f'{x:,.0f}',
     'signed': lambda x: f'{x:+.4f}',
     'distance': lambda x: f'{x:,.1f}',
-    'signed distance': lambda x: f'{x:+,.1f}',
     'p': _probability,
     'count': lambda x: f'{x:,}',
     'percent': lambda x: f'{100 * x:.1f} %',
     'number': _number,
+    'signed number': lambda x: '+' * (x >= 0) + _number(x),
 }

@@ -13,6 +13,7 @@ import re
 from hbt import document
 
 LONG = 24  # rows; longer tables are folded
+BROAD = 14  # columns; tables of more are set smaller
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1b1b1b;max-width:1240px;margin:0 auto;
 padding:1.5rem}
@@ -31,6 +32,8 @@ td:first-child,th:first-child{text-align:left;position:sticky;left:0}
 td:first-child{background:#fff}
 td.text,th.text{text-align:left}
 tr:nth-child(even) td{background:#fafafa}
+.tight table{font-size:.72rem}
+.tight th,.tight td{padding:.2rem .28rem}
 .range{color:#777;font-size:.92em}
 b{color:#0b5a8a}
 img{max-width:100%;height:auto;display:block;margin:.4rem 0}
@@ -210,7 +213,8 @@ def _table(table: document.Table) -> str:
             cells.append(f'<td{_kind(table.columns[j])}>{inner}</td>')
         rows.append(f'<tr>{"".join(cells)}</tr>')
     content = f'<thead>{heads}</thead><tbody>{"".join(rows)}</tbody>'
-    whole = f'<div class="wide"><table>{content}</table></div>'
+    kind = 'wide tight' if len(table.columns) > BROAD else 'wide'
+    whole = f'<div class="{kind}"><table>{content}</table></div>'
     if len(rows) <= LONG:
         return whole
     return f'<details><summary>{len(rows)} rows</summary>{whole}</details>'

@@ -15,7 +15,6 @@ import numpy as np
 
 from hbt import config, files, log, results, summary
 
-TREES = ('metrics', 'languages', 'scripts', 'resources', 'families', 'pairs')
 ASIDE = (  # settings that do not make another experiment
     *('name', 'seed', 'log_every', 'ckpt_every', 'mapping', 'shard_params', 'distributed', 'eval.'),
     *('nonfinite', 'data.verify'),
@@ -135,6 +134,8 @@ def _settings(home: pathlib.Path) -> dict[str, object]:
     if not manifest.is_file():
         return settings
     datasets = files.read_json(manifest, dict).get('datasets', [])
+    if not all(isinstance(x, dict) for x in datasets):
+        raise ValueError(f'{manifest}: datasets: expected objects, got {str(datasets)[:60]}')
     for where in ('data.root', 'data.sources'):  # the files themselves say more
         del settings[where]
     text = json.dumps([[x.get('name'), x.get('sha256')] for x in datasets])
@@ -161,9 +162,13 @@ def _told(saved: results.Saved) -> dict[str, object]:
 def _lines(home: pathlib.Path) -> list[dict]:
     path = home / 'metrics.jsonl'
     try:
-        return log.read(path)
+        found = log.read(path)
+        for line in found:
+            if not isinstance(line, dict) or type(line.get('step')) is not int:
+                raise ValueError(f'a line without a step: {str(line)[:60]}')
     except ValueError as error:
-        raise files.broken(path, 'a JSON object a line', error) from error
+        raise files.broken(path, 'a JSON object with a step a line', error) from error
+    return found
 
 
 def strategy(run: Run) -> str:
@@ -218,7 +223,7 @@ def systems(runs: Sequence[Run]) -> list[System]:
 
 def _tree(group: Sequence[Run], benchmark: str) -> dict[str, dict]:
     numbers = [run.results[benchmark].numbers for run in group if benchmark in run.results]
-    return {name: _mean([x.get(name, {}) for x in numbers]) for name in TREES}
+    return {name: _mean([x[name] for x in numbers]) for name in results.TREES}
 
 
 def _mean(trees: list[dict]) -> dict:

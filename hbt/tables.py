@@ -140,11 +140,11 @@ def tests(systems: Sequence[runs.System], benchmark: str, measures: Sequence[Mea
     """Every two systems on the main numbers."""
     rows = []
     for test in comparison.overall(systems, benchmark, measures):
-        form = 'signed distance' if test.what == 'rank distance' else 'signed'
-        mean = document.shown(test.difference.mean, form)
-        rows.append([f'{test.second} − {test.first}', test.what, mean, *_chances(test)])
+        rows.append(
+            [f'{test.second} − {test.first}', test.what, test.difference.mean, *_chances(test)]
+        )
     columns = [Column(x) for x in ('systems', 'number')]
-    columns += [Column('difference', 'right'), *CHANCES]
+    columns += [Column('difference', 'signed number'), *CHANCES]
     strong = frozenset((i, 2) for i, row in enumerate(rows) if _significant(row[5]))
     note = (
         'Paired tests over questions: randomisation (10,000 flips) and t, two-sided. Holm and '

@@ -102,7 +102,9 @@ def test_what_is_no_run_is_named(folder, tmp_path):
         runs.load([tmp_path])
     copy = shutil.copytree(folder / 'xx0', tmp_path / 'xx0')
     (copy / 'metrics.jsonl').write_text('{"step": 1}\nnonsense\n')
-    with pytest.raises(ValueError, match='metrics.jsonl: expected a JSON object a line'):
+    with pytest.raises(
+        ValueError, match='metrics.jsonl: expected a JSON object with a step a line'
+    ):
         runs.load([copy])
     shutil.rmtree(copy / 'results')
     with pytest.raises(ValueError, match='xx0/results/STEP: expected what hbt.evaluate writes'):
