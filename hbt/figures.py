@@ -3,6 +3,7 @@
 Hides which numbers of runs go into which kind of picture. Called by `report`.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -247,7 +248,7 @@ def _scaled(at: Sequence[tuple], measure: Measure, axis: str) -> plots.Line:
     if law is None:
         return plots.Line(x, y)
     between = np.geomspace(min(x), max(x), 40)
-    curve = law.scale * between**law.power
+    curve = np.exp(math.log(law.scale) + law.power * np.log(between))
     curve = 1 - curve if measure.highest else curve
     return plots.Line(x, y, fit=(between.tolist(), curve.tolist()), joined=False)
 

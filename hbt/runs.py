@@ -190,7 +190,7 @@ def languages(run: Run) -> tuple[str, ...]:
 
 
 def key(run: Run, aside: Sequence[str] = ()) -> tuple:
-    """Equal for runs whose settings are equal, but for those aside; `encoder.` is all of these."""
+    """Equal for runs whose settings are equal, but for those aside; `eval.` is all of these."""
     aside = (*ASIDE, *aside)
     kept = {
         name: x

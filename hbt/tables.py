@@ -164,7 +164,7 @@ CHANCES = [
 ]
 
 
-def _chances(test: comparison.Test) -> list[float]:
+def _chances(test: comparison.Test) -> list[int | float]:
     found = test.difference
     return [found.queries, found.randomisation, test.holm, test.hochberg, found.t]
 

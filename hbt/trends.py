@@ -58,10 +58,16 @@ AXES = {
         ('data.groups', 'data.content', 'data.languages', 'data.root', 'data.sources'),
     ),
     'batch': Axis('batch size', ('batch_size',)),
-    'model': Axis('parameters', ('encoder.',)),
+    'model': Axis(
+        'parameters', tuple(f'encoder.{x}' for x in ('init', 'dim', 'layers', 'heads', 'hidden'))
+    ),
     'steps': Axis('training steps', ('steps', 'evaluated step')),
     'alpha': Axis('alpha', ('sampler.alpha',), log=False),
 }
+
+
+NARROW = 1.1  # ratio of sizes
+STEEP = 20.0
 
 
 def size(run: runs.Run, axis: str) -> float | None:
@@ -123,10 +129,15 @@ def law(found: Sequence[tuple], measure: Measure) -> Fit | None:
 
 
 def fit(x: Sequence[float], y: Sequence[float]) -> Fit | None:
-    """The power law through points; None for fewer than two different x, or where y is 0."""
-    if len(set(x)) < 2 or min(y) <= 0 or min(x) <= 0:
+    """The power law through points.
+
+    None where y is 0, x spans less than NARROW, or the power is beyond all sense (STEEP).
+    """
+    if min(x) <= 0 or max(x) < NARROW * min(x) or min(y) <= 0:
         return None
     line = stats.linregress(np.log(x), np.log(y))
+    if abs(line.slope) > STEEP:
+        return None
     enough = len(x) > 2
     return Fit(
         math.exp(line.intercept),

@@ -83,3 +83,5 @@ def test_a_power_law_is_recovered():
     assert np.isnan(trends.fit([1.0, 2.0], [1.0, 3.0]).error)
     assert trends.fit([2.0, 2.0], [1.0, 3.0]) is None
     assert trends.fit([1.0, 2.0], [0.0, 3.0]) is None
+    assert trends.fit([1.0, 1.01], [1.0, 3.0]) is None
+    assert trends.fit([1.0, 2.0], [1e-12, 1.0]) is None
