@@ -106,7 +106,7 @@ def test_every_part_is_written_in_every_notation_and_an_older_report_is_replaced
         assert f'### {part.title}' in text
         assert (f'tables/{name}}}' if is_table else f'figures/{name}.pdf') in tex
     assert tex.count(r'\begin') == tex.count(r'\end')
-    rows = list(csv.reader((out / 'tables' / 'xquad_r-tests.csv').read_text().splitlines()))
+    rows = list(csv.reader((out / 'tables' / 'cldr-tests.csv').read_text().splitlines()))
     assert abs(float(rows[1][2])) > 0 and '+' not in rows[1][2]
 
 
