@@ -40,7 +40,7 @@ def main_numbers(
 
 
 def pair_maps(systems: Sequence[runs.System], benchmark: str, metric: str) -> Figure | None:
-    """The metric of every pair of languages, a map for every system; None for a single pair."""
+    """The metric of every pair of languages, one map a system; None: all pairs are monolingual."""
     grids, names, asked = [], [], []
     for system in tables.of(systems, benchmark):
         case = comparison.Case(system, benchmark)
@@ -48,12 +48,16 @@ def pair_maps(systems: Sequence[runs.System], benchmark: str, metric: str) -> Fi
         tree = system.numbers(benchmark)['pairs']
         values = {pair: row[metric] for pair, row in tree.items()}
         grids.append(plots.Grid(system.label, grid(values, asked, names)))
-    if len(asked) * len(names) < 2:
+    if not _across(case):
         return None
     shown = comparison.short(metric)
     drawing = plots.heatmaps(grids, asked, names, shown)
     title = f'{benchmark}: {shown} of every pair of languages'
     return Figure(tables.name(benchmark, 'pair-maps'), title, drawing)
+
+
+def _across(case: comparison.Case) -> bool:
+    return any(x != c for x, c in comparison.pairs(case))
 
 
 def sides(case: comparison.Case) -> tuple[list[str], list[str]]:
@@ -72,10 +76,10 @@ def differences(
     benchmark: str,
     metric: str,
 ) -> Figure | None:
-    """Difference to the first system, of every pair of languages; None for a single pair."""
-    if len(found[0]) < 2:
-        return None
+    """Difference to the first system, of every pair; None where all pairs are monolingual."""
     first = tables.of(systems, benchmark)[0]
+    if not _across(comparison.Case(first, benchmark)):
+        return None
     rows, columns = sides(comparison.Case(first, benchmark))
     grids = []
     for tests in found:

@@ -205,12 +205,15 @@ def key(run: Run, aside: Sequence[str] = ()) -> tuple:
 def systems(runs: Sequence[Run]) -> list[System]:
     """Runs grouped by everything but the seed, in the order given.
 
-    A group is named by its strategy if that names no other one, else by its first run.
+    A group is named by its strategy if that names no other one, else by its first run. Runs of one
+    seed are of different groups: their difference is no spread between seeds.
     """
     groups = {}
-    for run in runs:
-        seeded = key(run) if 'seed' in run.settings else run.name
-        groups.setdefault(seeded, []).append(run)
+    for i, run in enumerate(runs):
+        seeded, seed = key(run), run.settings.get('seed')
+        again = sum(key(x) == seeded and x.settings.get('seed') == seed for x in runs[:i])
+        apart = (seeded, again) if 'seed' in run.settings else run.name
+        groups.setdefault(apart, []).append(run)
     called = [strategy(group[0]) for group in groups.values()]
     unique = all(called) and len(set(called)) == len(called) and len(called) > 1
     found = []

@@ -1,5 +1,6 @@
 """The configs of configs/research, run from training to report on small files in true formats."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -105,7 +106,7 @@ def tydi(folder, names):
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
-    """data/ with every benchmark, and stores of two sizes."""
+    """data/ with every benchmark, and stores of three sizes."""
     root = tmp_path_factory.mktemp('research')
     data = root / 'data'
     xquad(data / 'xquad-r', ('ar', 'de', 'el', 'en'))
@@ -118,7 +119,7 @@ def place(tmp_path_factory):
         for i, texts in enumerate([{'en': f'click {i}', 'de': f'drück {i}'} for i in range(COUNT)])
     ]
     formats_test.write(data / 'help.jsonl.gz', formats_test.lines(*groups))
-    for name, groups in (('whole', 60), ('part', 30)):
+    for name, groups in (('hybrid', 60), ('every4', 30), ('every16', 15)):
         settings = tiny.get_config().data
         prepare.prepare(settings, root / name, (f'cldr:{groups}',))
     return root
@@ -131,11 +132,11 @@ def small(c: config.Config, place) -> config.Config:
     sizes.layers = 2 + large
     sizes.family = 'bert' if mbert else 'xlmr'
     sizes.types = 2 if mbert else 1
-    c.data.root = str(place / ('part' if 'every' in c.data.root else 'whole'))
-    c.data = tiny.get_config().data.__class__(
-        **vars(tiny.get_config().data) | {'root': c.data.root, 'sources': ()}
-    )
-    c.encoder, c.eval.root = sizes, str(place / 'data')
+    store = pathlib.Path(c.data.root).name
+    c.data.root = str(place / (store if 'every' in store else 'hybrid'))
+    c.data = dataclasses.replace(tiny.get_config().data, root=c.data.root, sources=())
+    c.encoder, c.optim = sizes, config.tiny().optim
+    c.eval.root = str(place / 'data')
     c.batch_size = 8 * max(1, c.batch_size // 100)
     c.steps = 4 if c.steps == 50_000 else 2
     c.eval.every, c.log_every, c.ckpt_every = 0, 1, 100
@@ -191,6 +192,7 @@ def test_a_question_is_answered_from_its_config_to_the_sections_of_its_report(
     if name == 'backbones':
         assert len(runs.systems(found)) == 4 and len(parts['xquad_r-tests'].rows) == 6 * 5
     if name == 'scaling':
+        assert {row[3] for row in parts['fit-data'].rows} == {3}
         rows = parts['miracl-script-similarity'].rows
         assert any(row[1] == 'mono MRR' for row in rows)
         assert {x.group for x in parts['miracl-script-similarity'].columns} >= {
