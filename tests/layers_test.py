@@ -16,7 +16,7 @@ LAYERS = (
         *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
         *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'engines'),
-        *('processes', 'latex', 'page'),
+        *('processes', 'notations'),
     },
     {
         *('batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search'),
@@ -29,6 +29,7 @@ LAYERS = (
     {'dry_run', 'replay', 'mine'},
     {'main', 'comparison', 'published'},
     {'tables', 'trends'},
+    {'breakdowns'},
     {'figures'},
     {'report'},
 )
