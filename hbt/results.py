@@ -11,7 +11,6 @@ import pathlib
 import platform
 import re
 import typing
-import zipfile
 from importlib import metadata
 
 import jax
