@@ -4,6 +4,7 @@ Hides processes and medians. A turn of one runs while the others wait, so what e
 does falls on all. Called by the programs of this folder.
 """
 
+import itertools
 import json
 import os
 import statistics
@@ -30,7 +31,7 @@ def serve(make: abc.Callable[[str], tuple[abc.Callable[[], float], dict]], name:
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # what libraries print goes to stderr
     turn, facts = make(name)
-    for line in ('ready', *sys.stdin):
+    for line in itertools.chain(('ready',), sys.stdin):
         answer = facts if line == 'ready' else {'seconds': turn()}
         print(json.dumps(answer), file=answers, flush=True)
 
