@@ -88,18 +88,28 @@ class Case(typing.NamedTuple):
 
     def columns(self, setting: str, metric: str) -> np.ndarray:
         """[q p]: a column for each pair, or query language, of a setting; NaN: not of it."""
-        saved, values = self.saved, self.system.values(self.benchmark)
+        saved = self.saved
         codes = range(len(saved.languages))
         if setting == 'multi':
-            found = values.pooled.get(metric)
+            found = self.system.values(self.benchmark).pooled.get(metric)
             parts = [] if found is None else [(x, found) for x in codes]
         else:
-            own = values.own[metric]
+            own = self.own(metric)
             chosen = [(x, c) for x in codes for c in codes if (x == c) == (setting == 'mono')]
             parts = [(x, own[:, c]) for x, c in chosen]
         masked = [np.where(saved.asked == x, value, np.nan) for x, value in parts]
         kept = [column for column in masked if not np.isnan(column).all()]
         return np.stack(kept, axis=1) if kept else np.zeros((len(saved.asked), 0))
+
+    def own(self, metric: str) -> np.ndarray:
+        """[q c]: of every corpus language alone. ValueError names a result that lacks it."""
+        found = self.system.values(self.benchmark).own
+        if metric not in found:
+            raise ValueError(
+                f'{self.saved.path}: expected values of {metric}, got {", ".join(found)} alone; '
+                'evaluate again'
+            )
+        return found[metric]
 
     def mean(self, measure: Measure) -> float | None:
         numbers = self.system.numbers(self.benchmark)
@@ -154,7 +164,7 @@ def by_pair(
     codes = {name: i for i, name in enumerate(saved.languages)}
     sides = []
     for system in (first, second):
-        own = system.values(benchmark).own[metric]
+        own = Case(system, benchmark).own(metric)
         sides.append(
             np.stack(
                 [np.where(saved.asked == codes[x], own[:, codes[c]], np.nan) for x, c in known], 1

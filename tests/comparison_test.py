@@ -83,3 +83,8 @@ def test_a_measure_is_read_with_its_name_and_an_unknown_one_is_refused_with_thos
 def test_the_metric_of_pairs_is_the_first_that_pairs_have():
     named = [comparison.measure(x) for x in ('multi.map', 'cross.mrr@10', 'mono.map@10')]
     assert comparison.of_pairs(named) == 'mrr@10' and comparison.of_pairs(named[:1]) == 'map'
+
+
+def test_a_result_without_the_values_of_a_metric_is_named(systems):
+    with pytest.raises(ValueError, match='xquad_r.json: expected values of map@7, got map, '):
+        comparison.by_pair(*systems, 'xquad_r', 'map@7')

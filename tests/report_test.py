@@ -110,6 +110,18 @@ def test_every_part_is_written_in_every_notation_and_an_older_report_is_replaced
     assert abs(float(rows[1][2])) > 0 and '+' not in rows[1][2]
 
 
+def test_runs_of_different_benchmarks_are_compared_where_they_meet(root, tmp_path):
+    names = ('de', 'el', 'en', 'zh')
+    made.run(tmp_path / 'less', [made.benchmark('cldr', names)], alpha=0.25)
+    made.run(tmp_path / 'more', [made.benchmark('one', ('de',))], alpha=0.75)
+    found = runs.load([root / 'xx', tmp_path / 'less', tmp_path / 'more'])
+    tables = parts(report.make(found, ['cldr']))
+    assert len(tables['cldr-overall'].rows) == 2 and len(tables['cldr-tests'].rows) == 5
+    assert len(tables['xquad_r-overall'].rows) == 1 and 'xquad_r-tests' not in tables
+    assert [row[0] for row in tables['one-overall'].rows] == ['hybrid α=0.75']
+    assert 'domain-shift' not in tables, 'none has all benchmarks'
+
+
 def test_a_folder_of_other_files_is_not_replaced(tmp_path):
     (tmp_path / 'mine.txt').write_text('')
     with pytest.raises(ValueError, match='--out: .*expected an empty folder or a report, got oth'):
