@@ -5,6 +5,7 @@ of the folder, where the root holds one such folder a language. Called by `bench
 """
 
 import pathlib
+from collections.abc import Iterator
 
 from hbt import collection
 
@@ -30,7 +31,7 @@ def read(roots: tuple[pathlib.Path, ...]) -> collection.Collection:
     parts = [_read((folder,), folder.name, f'{folder.name}:') for folder in folders]
     return collection.Collection(
         [row for part in parts for row in part.queries],
-        [row for part in parts for row in part.documents],
+        (row for part in parts for row in part.documents),
         {key: value for part in parts for key, value in part.qrels.items()},
         excluded={key: value for part in parts for key, value in part.excluded.items()},
         files=tuple(file for part in parts for file in part.files),
@@ -62,8 +63,7 @@ def _read(roots, language: str, prefix: str) -> collection.Collection:
             f'{names["qrels"]}: expected queries of {names["queries"]}, '
             f'got {len(strange)} others, such as {min(strange)[2 + len(prefix) :]!r}'
         )
-    known = {row[0] for row in documents}
-    same = {query: f'd{query[1:]}' for query in qrels if f'd{query[1:]}' in known}
+    same = {query: f'd{query[1:]}' for query in qrels}
     for query, document in same.items():
         qrels[query].pop(document, None)
     return collection.Collection(
@@ -75,11 +75,9 @@ def _find(root: pathlib.Path, name: str) -> pathlib.Path | None:
     return next((x for x in (root / name, root / f'{name}.gz') if x.is_file()), None)
 
 
-def _texts(path: pathlib.Path, prefix: str, language: str) -> list[collection.Row]:
-    rows = []
+def _texts(path: pathlib.Path, prefix: str, language: str) -> Iterator[collection.Row]:
     for place, row in collection.objects(path):
         text = collection.field(row, 'text', str, place)
         own = row.get('language') or row.get('lang') or language
         key = f'{prefix}{collection.field(row, "_id", str, place)}'
-        rows.append((key, own, collection.passage(row.get('title') or '', text)))
-    return rows
+        yield key, own, collection.passage(row.get('title') or '', text)

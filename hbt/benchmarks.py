@@ -5,9 +5,12 @@ trec_eval's rule for equal scores, wherever ties are broken. The formats of the 
 modules that it names. Called by `evaluate`, and by whoever wants the TREC files.
 """
 
+import itertools
 import os
 import pathlib
 import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,11 +33,11 @@ REPOSITORIES = {  # benchmark -> data sets of the hub, and the files of a langua
 
 
 class Texts(NamedTuple):
-    """Parallel lists. Ids are unique, stable, and without whitespace."""
+    """Parallel lists. Ids are unique, stable, and without whitespace; texts may be on disk."""
 
-    ids: list[str]
-    languages: list[str]
-    texts: list[str]
+    ids: Sequence[str]
+    languages: Sequence[str]
+    texts: Sequence[str]
 
 
 class Benchmark(NamedTuple):
@@ -83,10 +86,9 @@ def assemble(name: str, found: collection.Collection) -> Benchmark:
     Raises ValueError for ids that are not unique or hold whitespace, an empty text, a judgement of
     a query or document that there is not, and where nothing is relevant.
     """
-    documents = sorted(found.documents, reverse=True)
-    row_of = {id: row for row, (id, _, _) in enumerate(documents)}
-    _check_rows(f'{name}: queries', found.queries)
-    _check_rows(f'{name}: documents', documents)
+    queries, documents = _in_memory(f'{name}: queries', found.queries), _documents(name, found)
+    wanted = {*found.excluded.values(), *(d for grades in found.qrels.values() for d in grades)}
+    row_of = {id: row for row, id in enumerate(documents.ids) if id in wanted}
     answers = {}
     for query, grades in found.qrels.items():
         kept = {d: g for d, g in grades.items() if g > 0}
@@ -97,40 +99,56 @@ def assemble(name: str, found: collection.Collection) -> Benchmark:
                     f'got the relevant {document!r} of {query!r}, which is not in it'
                 )
         answers[query] = sorted((row_of[d], g) for d, g in kept.items())
-    unknown = answers.keys() - {id for id, _, _ in found.queries}
+    unknown = answers.keys() - {*queries.ids}
     if unknown:
         raise ValueError(f'{name}: expected judgements of its queries, got one of {min(unknown)!r}')
     width = max(map(len, answers.values()), default=0)
     if not width:
         raise ValueError(f'{name}: expected relevant documents, got none')
-    relevant = np.full((len(found.queries), width), -1, np.int32)
+    relevant = np.full((len(queries.ids), width), -1, np.int32)
     grades = np.zeros_like(relevant)
-    for i, (query, _, _) in enumerate(found.queries):
+    for i, query in enumerate(queries.ids):
         for j, (row, grade) in enumerate(answers.get(query, ())):
             relevant[i, j], grades[i, j] = row, grade
-    ids = [id for id, _, _ in found.queries]
-    excluded = [[row_of[found.excluded[q]] if q in found.excluded else -1] for q in ids]
+    excluded = [[row_of.get(found.excluded.get(q, ''), -1)] for q in queries.ids]
     keys = {key: i for i, key in enumerate(dict.fromkeys(found.parallel.values()))}
-    parallel = [keys[found.parallel[q]] if q in found.parallel else -1 for q in ids]
+    parallel = [keys[found.parallel[q]] if q in found.parallel else -1 for q in queries.ids]
     return Benchmark(
         name,
-        _texts(found.queries),
-        _texts(documents),
+        queries,
+        documents,
         relevant,
         grades if (grades > 1).any() else None,
-        np.array(excluded, np.int32) if found.excluded else None,
+        np.array(excluded, np.int32) if np.max(excluded) >= 0 else None,
         np.array(parallel, np.int32) if found.parallel else None,
         found.files,
     )
 
 
-def _check_rows(place: str, found: list[collection.Row]) -> None:
-    if not found:
-        raise ValueError(f'{place}: expected at least one, got none')
-    seen = set()
+def _in_memory(place: str, found: list[collection.Row]) -> Texts:
+    """The rows as three lists, in their order."""
+    ids, languages = [], []
+    texts = list(_checked(place, found, ids, languages))
+    _check_unique(place, sorted(ids))
+    return Texts(ids, languages, texts)
+
+
+def _documents(name: str, found: collection.Collection) -> Texts:
+    """By id, descending, with the texts on disk."""
+    place, ids, languages = f'{name}: documents', [], []
+    texts = collection.Spool(_checked(place, found.documents, ids, languages))
+    order = np.argsort(np.array(ids, object), kind='stable')[::-1]
+    texts.arrange(order)
+    ids = [ids[i] for i in order]
+    _check_unique(place, ids)
+    return Texts(ids, [languages[i] for i in order], texts)
+
+
+def _checked(
+    place: str, found: Iterable[collection.Row], ids: list[str], languages: list[str]
+) -> Iterator[str]:
+    """The texts, while the other columns are put into the lists; ValueError for what cannot be."""
     for id, language, text in found:
-        if id in seen:
-            raise ValueError(f'{place}: expected each id once, got {id!r} again')
         if not re.fullmatch(r'\S+', id):
             raise ValueError(f'{place}: expected an id without whitespace, got {id!r}')
         if not text.strip():
@@ -138,11 +156,18 @@ def _check_rows(place: str, found: list[collection.Row]) -> None:
         rows.check_text(id, f'{place}: {id!r}')
         rows.check_text(text, f'{place}: {id!r}')
         rows.check_language(language, f'{place}: {id}')
-        seen.add(id)
+        ids.append(id)
+        languages.append(sys.intern(language))
+        yield text
+    if not ids:
+        raise ValueError(f'{place}: expected at least one, got none')
 
 
-def _texts(rows: list[collection.Row]) -> Texts:
-    return Texts(*map(list, zip(*rows, strict=True)))
+def _check_unique(place: str, ids: list[str]) -> None:
+    """ValueError for one that comes twice; `ids` are in order."""
+    for id, following in itertools.pairwise(ids):
+        if id == following:
+            raise ValueError(f'{place}: expected each id once, got {id!r} again')
 
 
 def _lareqa(kind: str, argument: str, root: pathlib.Path) -> collection.Collection:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import erfc, gammaln, xlogy
 from jaxtyping import Array, Float, Int
 
 from hbt import metrics
@@ -98,9 +99,22 @@ def _kruskal(ranks: metrics.Ranks, member, languages: Codes, count: int, k: int)
         x.sum(axis=0) for x in jax.vmap(one)(jnp.arange(count, dtype=languages.dtype))
     )
     statistic = (size - 1) * between / jnp.where(within > 0, within, 1.0)
-    p = jax.scipy.special.gammaincc(jnp.maximum(groups - 1, 1) / 2, statistic / 2)
+    p = _chi_squared(statistic, jnp.maximum(groups - 1, 1), count)
     fair = (groups < 2) | (total(ones, missing) == size) | (within == 0)
     return jnp.where(fair, 1.0, p)[:, 0]
+
+
+def _chi_squared(x: Float[Array, 'q 1'], freedom: Float[Array, 'q 1'], most: int) -> Array:
+    """Probability of more than x, for whole degrees of freedom up to `most`.
+
+    The finite sum compiles in a fraction of the second and a half that `gammaincc` takes.
+    """
+    odd = freedom % 2
+    order = odd / 2 + jnp.asarray(jnp.arange(most // 2 + 1), x.dtype)[None]  # q k
+    terms = jnp.exp(xlogy(order, x / 2) - x / 2 - gammaln(order + 1))
+    inside = order < (freedom - 0.5) / 2
+    first = jnp.where(odd > 0, erfc(jnp.sqrt(x / 2)), 0.0)
+    return first + jnp.where(inside, terms, 0.0).sum(axis=1, keepdims=True)
 
 
 def rank_correlation(
@@ -125,17 +139,19 @@ def rank_correlation(
     members = np.full((len(starts), int(np.diff(starts, append=len(rows)).max())), -1)
     group = np.searchsorted(starts, np.arange(len(rows)), side='right') - 1
     members[group, np.arange(len(rows)) - starts[group]] = rows
-    size = max(1, HELD // (members.shape[1] * top.shape[1] * queries.shape[1]))
+    most = members.shape[1] * top.shape[1]  # documents of a group
+    size = len(members) if documents.size <= HELD else max(1, HELD // (most * queries.shape[1]))
     for start in range(0, len(members), size):
         some = np.full((min(size, len(members)), members.shape[1]), -1)
         some[: len(members) - start] = members[start : start + size]
         lists = np.where(some[:, :, None] >= 0, top[some], -1)  # g m k
+        known = np.unique(lists[lists >= 0])
+        held = np.zeros((min(len(documents), most * size), queries.shape[1]), np.float32)
+        held[: len(known)] = documents[known]
         found = _correlations(
             np.asarray(queries[some], np.float32),
-            np.asarray(documents[np.maximum(lists, 0).ravel()], np.float32).reshape(
-                *lists.shape, -1
-            ),
-            lists,
+            held,
+            np.where(lists >= 0, np.searchsorted(known, lists), -1),
             np.where(some >= 0, asked[some], -1),
         )
         out[some[some >= 0]] = np.asarray(found)[some >= 0]
@@ -145,8 +161,19 @@ def rank_correlation(
 @jax.jit
 def _correlations(queries, documents, lists, asked) -> Float[Array, 'g m']:
     """For each member of a group of translations, the mean over those of other languages."""
-    precise = jax.lax.Precision.HIGHEST
-    scores = jnp.einsum('gmd,gokd->gmok', queries, documents, precision=precise)
+    a, b = np.triu_indices(asked.shape[1], 1)
+
+    def group(given):
+        """One at a time: what it gathers stays in the cache."""
+        queries, lists, asked = given  # m d; m k; m
+        near = documents[jnp.maximum(lists, 0)]
+        scores = jnp.einsum('md,okd->mok', queries, near, precision=jax.lax.Precision.HIGHEST)
+        found = jax.vmap(pair, (None, None, None, 0, 0))(scores, lists, asked, a, b)
+        totals, counts = jnp.zeros((2, *asked.shape), found.dtype)
+        for ends in (a, b):
+            totals = totals.at[ends].add(jnp.where(jnp.isfinite(found), found, 0.0))
+            counts = counts.at[ends].add(jnp.isfinite(found).astype(found.dtype))
+        return totals / counts
 
     def pair(scores, lists, asked, a, b):
         """Of members a and b of one group: scores m m k; lists m k."""
@@ -157,15 +184,7 @@ def _correlations(queries, documents, lists, asked) -> Float[Array, 'g m']:
         known = (asked[a] >= 0) & (asked[b] >= 0) & (asked[a] != asked[b])
         return jnp.where(known, _spearman(x, y, kept), jnp.nan)
 
-    size = asked.shape[1]
-    a, b = np.triu_indices(size, 1)
-    each = jax.vmap(pair, (None, None, None, 0, 0))
-    found = jax.vmap(each, (0, 0, 0, None, None))(scores, lists, asked, a, b)  # g pairs
-    totals, counts = jnp.zeros((2, *asked.shape), found.dtype)
-    for ends in (a, b):
-        totals = totals.at[:, ends].add(jnp.where(jnp.isfinite(found), found, 0.0))
-        counts = counts.at[:, ends].add(jnp.isfinite(found).astype(found.dtype))
-    return totals / counts
+    return jax.lax.map(group, (queries, lists, asked))
 
 
 def _spearman(x: Float[Array, ' n'], y: Float[Array, ' n'], kept) -> Float[Array, '']:

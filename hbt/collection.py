@@ -1,55 +1,77 @@
 """What the files of a benchmark hold, before it is put in order, and how their lines are read.
 
-Hides compression and the wording of errors: each names file, line, what was expected and what came.
-Called by the readers of formats: `lareqa`, `miracl`, `mtop`, `beir`; and by `benchmarks`.
+Hides the wording of errors: each names file, line, what was expected and what came.
+Called by the readers of formats: `lareqa`, `miracl`, `mtop`, `beir`, `corpora`; by `benchmarks`.
 """
 
-import gzip
-import json
+import os
 import pathlib
+import tempfile
 import typing
-import zlib
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from hbt import rows
 
 Row = tuple[str, str, str]  # id, language, text
 
 
 class Collection(typing.NamedTuple):
-    """Queries, documents and which of these are relevant; ids are unique in each list."""
+    """Queries, documents and which of these are relevant; ids are unique among each.
+
+    Documents are looked at once, in passing: they may be more than memory holds.
+    """
 
     queries: list[Row]
-    documents: list[Row]
+    documents: Iterable[Row]
     qrels: dict[str, dict[str, int]]  # query -> document -> grade; 0 and less: not relevant
     parallel: dict[str, str] = {}  # query -> what it has in common with its translations
-    excluded: dict[str, str] = {}  # query -> the document that is the query itself
+    excluded: dict[str, str] = {}  # query -> the document that is the query itself, if there is one
     files: tuple[pathlib.Path, ...] = ()
+
+
+class Spool(Sequence):
+    """Texts in a file of the temporary folder (TMPDIR), which goes when nobody has them any more.
+
+    Only where they are is in memory, 16 bytes a text.
+    """
+
+    def __init__(self, texts: Iterable[str]):
+        with tempfile.TemporaryFile(prefix='hbt.') as file:
+            lengths = (file.write(text.encode(errors='surrogatepass')) for text in texts)
+            self.starts = np.concatenate([[0], np.cumsum(np.fromiter(lengths, np.int64))])
+            file.flush()
+            self.file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self.file)
+        self.order = np.arange(len(self.starts) - 1)
+
+    def arrange(self, order: Int[np.ndarray, ' n']) -> None:
+        """Text i is from now on the one that came as number `order[i]`."""
+        self.order = order
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start, end = self.starts[self.order[index]], self.starts[self.order[index] + 1]
+        return os.pread(self.file, int(end - start), int(start)).decode(errors='surrogatepass')
 
 
 def lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Yields (place for error messages, line) of a UTF-8 file, plain or gzip."""
-    number = 0
-    try:
-        with path.open('rb') as raw:
-            packed = raw.read(2) == b'\x1f\x8b'
-            raw.seek(0)
-            for number, line in enumerate(gzip.open(raw) if packed else raw, 1):
-                yield f'{path}:{number}', line.decode().rstrip('\r\n')
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{path}:{number}: expected UTF-8, got {error}') from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(f'{path}:{number + 1}: expected a whole gzip file, got {error}') from None
+    for block in rows.lines([path]):
+        yield from block.numbered()
 
 
 def objects(path: pathlib.Path) -> Iterator[tuple[str, dict]]:
     """Yields (place, object) of a file of JSON lines."""
     for place, line in lines(path):
-        try:
-            found = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f'{place}: expected a JSON object, got {error}') from None
-        if not isinstance(found, dict):
-            raise ValueError(f'{place}: expected a JSON object, got {type(found).__name__}')
-        yield place, found
+        yield place, rows.parse_json(line, place)
 
 
 def columns(path: pathlib.Path, count: int, separator: str | None) -> Iterator[tuple[str, list]]:
@@ -74,6 +96,23 @@ def field(holder: typing.Any, name: str, kind: type, place: str) -> typing.Any:
 def passage(title: str, text: str) -> str:
     """The text of a document that may have a title."""
     return f'{title} {text}' if title else text
+
+
+def document(row: dict, place: str) -> tuple[str, str]:
+    """(id, text with its title) of a passage of MIRACL or Mr. TyDi, also as Pyserini has them."""
+    key = row.get('docid', row.get('id', row.get('_id')))
+    text, title = row.get('text', row.get('contents')), row.get('title') or ''
+    if not all(isinstance(x, str) for x in (key, text, title)):
+        raise ValueError(f'{place}: expected docid, title and text, got {rows.shown(row)}')
+    rows.check_text(key, f'{place}: docid')
+    return key, passage(title, text).strip()
+
+
+def judgement(line: str, place: str) -> tuple[str, str, int]:
+    """(query, document, grade) of a line of TREC's qrels."""
+    names = ('query', 'Q0', 'document', 'relevance')
+    query, _, key, found = rows.columns(place, ' '.join(line.split()), names, ' ')
+    return query, key, grade(found, place)
 
 
 def grade(text: str, place: str) -> int:

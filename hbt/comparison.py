@@ -1,4 +1,4 @@
-"""Systems against each other on one benchmark: intervals, paired tests, fits.
+"""Systems against each other on one benchmark: measures, intervals, paired tests.
 
 Hides which queries make the value of a setting, and what is corrected for what.
 Called by `tables` and `figures`.
@@ -10,11 +10,11 @@ import typing
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
-from hbt import runs, statistics
+from hbt import bias, metrics, runs, statistics
 
 LEVEL = 0.05  # of significance
+SETTINGS = ('mono', 'cross', 'multi')
 
 
 class Measure(typing.NamedTuple):
@@ -27,30 +27,42 @@ class Measure(typing.NamedTuple):
     highest: bool | None = True  # is best; None: neither is
 
 
-MAIN = (  # these are tested
-    Measure('mono', 'map', 'mono mAP'),
-    Measure('cross', 'map', 'cross mAP'),
-    Measure('multi', 'map', 'multi mAP'),
-    Measure('multi', 'recall@10', 'multi R@10'),
-    Measure('multi', 'rank_distance', 'rank distance', 'distance', False),
-)
-MORE = (
-    Measure('mono', 'recall@1', 'mono R@1'),
-    Measure('cross', 'recall@1', 'cross R@1'),
-    Measure('mono', 'mrr@10', 'mono MRR@10'),
-    Measure('mono', 'ndcg@10', 'mono nDCG@10'),
-    Measure('mono', 'recall@5', 'mono R@5'),
-    Measure('mono', 'recall@100', 'mono R@100'),
-    Measure('cross', 'ndcg@10', 'cross nDCG@10'),
-    Measure('multi', 'ndcg@10', 'multi nDCG@10'),
-)
+SHORT = {'map': 'mAP', 'mrr': 'MRR', 'ndcg': 'nDCG', 'recall': 'R', 'success': 'S'}
 BIAS = (
     Measure('multi', 'rank_distance', 'rank distance', 'distance', False),
-    Measure('multi', 'peer@20', 'PEER@20'),
-    Measure('multi', 'rank_correlation@20', 'rank correlation@20'),
+    Measure('multi', f'peer@{bias.DEPTH}', f'PEER@{bias.DEPTH}'),
+    Measure('multi', f'rank_correlation@{bias.DEPTH}', f'rank correlation@{bias.DEPTH}'),
     Measure('multi', 'preference', 'own language first', 'percent', None),
     Measure('multi', 'own_share@10', 'own share@10', 'percent', None),
 )
+
+
+def short(metric: str) -> str:
+    """R@10 for recall@10."""
+    kind, mark, depth = metric.partition('@')
+    return SHORT.get(kind, kind.replace('_', '-')) + mark + depth
+
+
+def measure(text: str) -> Measure:
+    """Reads SETTING.METRIC, such as cross.map@10; ValueError for an unknown one."""
+    found = {f'{x.setting}.{x.metric}': x for x in BIAS}
+    for setting in SETTINGS:
+        for metric in metrics.SCORES:
+            name = f'{setting} {short(metric)}'
+            found[f'{setting}.{metric}'] = Measure(setting, metric, name)
+    if text not in found:
+        raise ValueError(f'--measure: expected one of {", ".join(found)}, got {text!r}')
+    return found[text]
+
+
+MAIN = tuple(  # these are compared and tested, if nothing else is asked for
+    map(measure, ('mono.map', 'cross.map', 'multi.map', 'multi.recall@10', 'multi.rank_distance'))
+)
+
+
+def of_pairs(measures: Sequence[Measure]) -> str:
+    """The metric that pairs of languages are shown and tested by: the first that pairs have."""
+    return next((x.metric for x in measures if x.setting != 'multi'), 'map')
 
 
 class Test(typing.NamedTuple):
@@ -62,15 +74,6 @@ class Test(typing.NamedTuple):
     difference: statistics.Difference  # `queries`: questions, if of several pairs
     holm: float = math.nan  # of the randomisation's p-value
     hochberg: float = math.nan  # Benjamini and Hochberg's
-
-
-class Fit(typing.NamedTuple):
-    """y = scale * x ** power, by least squares of the logarithms."""
-
-    scale: float
-    power: float
-    error: float  # standard error of the power; nan for two points
-    fitted: float  # R squared; nan for two points
 
 
 class Case(typing.NamedTuple):
@@ -116,25 +119,35 @@ def interval(case: Case, measure: Measure) -> statistics.Interval | None:
     return statistics.bootstrap(found, case.saved.questions) if found.shape[1] else None
 
 
-def overall(systems: Sequence[runs.System], benchmark: str) -> list[Test]:
-    """Every two systems on MAIN, corrected for the number of all these tests together."""
+def overall(
+    systems: Sequence[runs.System], benchmark: str, measures: Sequence[Measure] = MAIN
+) -> list[Test]:
+    """Every two systems on each measure, corrected for the number of all these tests together."""
     cases = [Case(x, benchmark) for x in systems if x.saved(benchmark)]
     parts = {}
-    for case, measure in itertools.product(cases, MAIN):
+    for case, measure in itertools.product(cases, measures):
         found = case.columns(measure.setting, measure.metric)
         if found.shape[1]:
-            parts[case.system.label, measure.name] = statistics.macro(found, case.saved.questions)
-    tests = []
-    for (first, second), measure in itertools.product(itertools.combinations(cases, 2), MAIN):
-        labels = first.system.label, second.system.label
-        if all((label, measure.name) in parts for label in labels):
-            ours, theirs = (parts[label, measure.name][:, None] for label in labels)
-            (found,) = statistics.compare(ours, theirs, np.arange(len(ours)))
-            tests.append(Test(*labels, measure.name, found))
-    return corrected(tests)
+            part = statistics.macro(found, case.saved.questions)
+            parts[case.system.label, measure.name] = part
+    labels = [case.system.label for case in cases]
+    chosen = [
+        (*both, measure.name)
+        for both, measure in itertools.product(itertools.combinations(labels, 2), measures)
+        if all((label, measure.name) in parts for label in both)
+    ]
+    if not chosen:
+        return []
+    first, second = (
+        np.stack([parts[names[side], names[2]] for names in chosen], axis=1) for side in (0, 1)
+    )
+    found = statistics.compare(first, second, np.arange(len(first)))
+    return corrected([Test(*names, x) for names, x in zip(chosen, found, strict=True)])
 
 
-def by_pair(first: runs.System, second: runs.System, benchmark: str, metric='map') -> list[Test]:
+def by_pair(
+    first: runs.System, second: runs.System, benchmark: str, metric: str = 'map'
+) -> list[Test]:
     """Two systems on every ordered pair of languages, corrected for the number of pairs."""
     case = Case(first, benchmark)
     saved, known = case.saved, pairs(case)
@@ -159,17 +172,3 @@ def corrected(tests: list[Test]) -> list[Test]:
         test._replace(holm=holm, hochberg=hochberg)
         for test, holm, hochberg in zip(tests, *both, strict=True)
     ]
-
-
-def fit(x: Sequence[float], y: Sequence[float]) -> Fit | None:
-    """The power law through points; None for fewer than two different x, or where y is 0."""
-    if len(set(x)) < 2 or min(y) <= 0 or min(x) <= 0:
-        return None
-    line = stats.linregress(np.log(x), np.log(y))
-    enough = len(x) > 2
-    return Fit(
-        math.exp(line.intercept),
-        float(line.slope),
-        float(line.stderr) if enough else math.nan,
-        float(line.rvalue**2) if enough else math.nan,
-    )

@@ -138,8 +138,12 @@ class Optim:
 class Eval:
     """What is measured during and after training."""
 
-    benchmarks: tuple[str, ...] = setting((), 'xquad_r, mlqa_r, cldr')
-    root: str = setting('', 'folder that holds the benchmarks, such as a clone of LAReQA')
+    benchmarks: tuple[str, ...] = setting(
+        (),
+        'cldr, xquad_r, mlqa_r, miracl:LANG+LANG, mr_tydi:LANG, mtop_translation, mtop_intent, '
+        'beir:FOLDER, jsonl:FILE',
+    )
+    root: str = setting('', 'folder that holds the benchmarks, or hub: the Hugging Face hub')
     every: int = setting(0, 'steps between evaluations; 0: only after the last step')
     batch_size: int = setting(256, 'texts encoded at a time, over all devices')
     at_start: bool = setting(False, 'also evaluate before the first step')
@@ -170,6 +174,10 @@ class Config:
     eval: Eval = part(Eval)
 
 
+METRICS = (  # those of `metrics` of which more is better
+    *('map', 'map@10', 'mrr', 'mrr@10', 'mrr@100', 'ndcg@10', 'recall@1', 'recall@5', 'recall@10'),
+    *('recall@100', 'success@1', 'success@10', 'r_precision'),
+)
 CHOICES = {
     'mapping': ('shard_map', 'pmap'),
     'nonfinite': ('stop', 'skip'),
@@ -189,9 +197,7 @@ CHOICES = {
     'sampler.cross_first': ('dataset', 'pair'),
     'optim.schedule': ('linear', 'cosine', 'constant'),
     'eval.best': tuple(
-        f'{setting}.{metric}'
-        for setting in ('mono', 'cross', 'multi')
-        for metric in ('map', 'mrr', 'recall@1', 'recall@10')
+        f'{setting}.{metric}' for setting in ('mono', 'cross', 'multi') for metric in METRICS
     ),
 }
 BOUNDS = {  # setting -> (smallest, largest) value allowed

@@ -9,7 +9,7 @@ import functools
 import pathlib
 from collections import abc
 
-from hbt import rows
+from hbt import collection, rows
 
 
 def marco(options: dict[str, str], spec: str) -> rows.Collection:
@@ -105,13 +105,7 @@ def read_topics(language: str, block: rows.Lines) -> list[rows.Text]:
 def read_corpus(language: str, block: rows.Lines) -> list[rows.Text]:
     texts = []
     for place, line in block.numbered():
-        fields = rows.parse_json(line, place)
-        key = fields.get('docid', fields.get('id', fields.get('_id')))
-        body = fields.get('text', fields.get('contents'))
-        if not isinstance(key, str) or not isinstance(body, str):
-            raise ValueError(f'{place}: expected docid and text, got {rows.shown(fields)}')
-        text = f'{fields.get("title") or ""} {body}'.strip()
-        rows.check_text(key, f'{place}: docid')
+        key, text = collection.document(rows.parse_json(line, place), place)
         rows.check_text(text, place)
         texts.append(rows.Text(place, f'{language}/{key}', text))
     return texts
@@ -127,12 +121,8 @@ def read_judged(block: tuple[str, list[rows.Lines]]) -> list[rows.Link]:
     language, blocks = block
     good, bad = collections.defaultdict(list), collections.defaultdict(list)
     for place, line in (x for lines in blocks for x in lines.numbered()):
-        query, _, passage, grade = rows.columns(
-            place, ' '.join(line.split()), ('query', 'Q0', 'document', 'relevance'), ' '
-        )
-        if not grade.lstrip('-').isdigit():
-            raise ValueError(f'{place}: relevance: expected a whole number, got {grade!r}')
-        (good if int(grade) > 0 else bad)[query].append((place, f'{language}/{passage}'))
+        query, passage, grade = collection.judgement(line, place)
+        (good if grade > 0 else bad)[query].append((place, f'{language}/{passage}'))
     return [
         rows.Link(place, f'{language}/{query}', passage, tuple(x for _, x in bad[query]))
         for query, passages in good.items()

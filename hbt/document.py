@@ -1,14 +1,15 @@
-"""Tables and figures as a tree of data, and the notations that need little: Markdown and CSV.
+"""Tables and figures as a tree of data; numbers stay numbers until they are written.
 
-Numbers stay numbers until they are written: CSV has all of their digits. Hides how numbers are
-shown. Called by `tables` and `figures`, which make the parts, and by whatever writes them.
+Hides how numbers are shown. Called by `tables`, `trends`, `published` and `figures`, which make the
+parts, and by `notations`, which writes them.
 """
 
-import csv
+import functools
 import io
 import math
 import typing
 
+import matplotlib as mpl
 from matplotlib import figure
 
 
@@ -88,50 +89,13 @@ def shown(cell: Cell, form: str) -> str:
     return text + extra
 
 
-def markdown(table: Table) -> str:
-    """A pipe table; the shared heading goes before the name of each of its columns."""
-    names = [f'{c.group} {c.name}'.strip() for c in table.columns]
-    marks = ['---' if c.form == 'text' else '---:' for c in table.columns]
-    rows = [
-        [f'**{x}**' if (i, j) in table.strong else x for j, x in enumerate(row)]
-        for i, row in enumerate(texts(table))
-    ]
-    escaped = [[x.replace('|', '\\|').replace('\n', ' ') for x in row] for row in [names, *rows]]
-    lines = [escaped[0], marks, *escaped[1:]]
-    return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
-
-
-def comma_separated(table: Table) -> str:
-    """CSV; a number with an interval or a spread takes columns of its own for them."""
-    extras = ('low', 'high', 'spread')
-    kept = [
-        [x for x in extras if any(getattr(row[j], x, None) is not None for row in table.rows)]
-        for j in range(len(table.columns))
-    ]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator='\n')
-    names = [f'{c.group} {c.name}'.strip() for c in table.columns]
-    writer.writerow(
-        [
-            text
-            for name, more in zip(names, kept, strict=True)
-            for text in (name, *(f'{name} {x}' for x in more))
-        ]
-    )
-    for row in table.rows:
-        cells = []
-        for cell, more in zip(row, kept, strict=True):
-            cells.append(cell.mean if isinstance(cell, Value) else cell)
-            cells += [getattr(cell, x, None) for x in more]
-        writer.writerow(['' if x is None or x != x else x for x in cells])
-    return out.getvalue()
-
-
+@functools.cache
 def image(part: Figure, kind: str) -> bytes:
     """The figure as svg, pdf or png; the same bytes for the same figure."""
     out = io.BytesIO()
     dates = {'svg': {'Date': None}, 'pdf': {'CreationDate': None}, 'png': {}}
-    part.drawing.savefig(out, format=kind, metadata=dates[kind], bbox_inches='tight', dpi=130)
+    with mpl.rc_context({'svg.hashsalt': part.name}):
+        part.drawing.savefig(out, format=kind, metadata=dates[kind], bbox_inches='tight', dpi=130)
     return out.getvalue()
 
 
@@ -155,6 +119,11 @@ def _probability(p: float) -> str:
     return '< .001' if p < 0.001 else f'{p:.3f}'
 
 
+def _number(x: float) -> str:
+    """A score, a distance, or a coefficient of any size, in a column that has all of them."""
+    return f'{x:,.1f}' if abs(x) >= 10 else f'{x:.4f}' if abs(x) >= 0.001 or not x else f'{x:.3g}'
+
+
 FORMS = {
     'text': str,
     'right': str,
@@ -163,9 +132,9 @@ FORMS = {
     'whole': lambda x: f'{x:,.0f}',
     'signed': lambda x: f'{x:+.4f}',
     'distance': lambda x: f'{x:,.1f}',
-    'signed distance': lambda x: f'{x:+,.1f}',
     'p': _probability,
     'count': lambda x: f'{x:,}',
     'percent': lambda x: f'{100 * x:.1f} %',
-    'number': lambda x: f'{x:.3g}',
+    'number': _number,
+    'signed number': lambda x: '+' * (x >= 0) + _number(x),
 }

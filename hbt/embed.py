@@ -7,6 +7,7 @@
 Hides padding, batching and the order of the computation. Called by `evaluate`; a program too.
 """
 
+import collections
 import contextlib
 import copy
 import functools
@@ -26,7 +27,7 @@ from jaxtyping import Float
 
 from hbt import config, encoder, files, log, pipeline, sharding, store
 
-CHUNK = 50_000  # texts between two saves
+CHUNK = 2**13  # texts between two saves
 KINDS = ('query', 'passage')
 
 
@@ -122,26 +123,64 @@ def write(embed: abc.Callable, source: pathlib.Path, out: pathlib.Path, about: d
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got a file')
     count, digest = measure(source)
-    about = about | {'lines': count, 'sha256': digest}
-    partial, progress = out.with_suffix('.partial.npy'), out.with_suffix('.progress.json')
-    done = resume(progress, about) if partial.exists() else 0
-    rows = None
-    if done:
-        log.say(f'{out}: continuing after line {done}')
-        rows = np.lib.format.open_memmap(partial, 'r+')
-    with log.progress(total=count, initial=done, desc=source.name, unit=' texts') as bar:
-        for start, texts in chunks(source, done):
-            vectors = embed(texts)
+
+    def blocks(done: int) -> abc.Iterator[Block]:
+        return (Block(embed(texts), {}) for _, texts in chunks(source, done))
+
+    fill(blocks, count, out, about | {'lines': count, 'sha256': digest}, source.name)
+    os.replace(partial(out), out)
+    progress_of(out).unlink()
+
+
+class Block(typing.NamedTuple):
+    """Embeddings of texts that follow each other, and what was counted in these."""
+
+    vectors: Float[np.ndarray, 'n d']
+    counts: dict[str, int]
+
+
+def fill(
+    blocks: abc.Callable, count: int, out: pathlib.Path | None, about: dict, what: str
+) -> Block:
+    """All `count` embeddings, of which `blocks(done)` yields those after the first `done`.
+
+    They are in the file `partial(out)`, memory-mapped, or for no `out` in memory. After a kill, the
+    same call goes on after the last whole block; ValueError if `about` is not what it was then.
+    """
+    rows, done, counts = None, 0, collections.Counter()
+    if out and partial(out).exists():
+        done, counts = resume(progress_of(out), about)
+        if done:
+            log.say(f'{out}: continuing after text {done}')
+            rows = np.lib.format.open_memmap(partial(out), 'r+')
+    with log.progress(total=count, initial=done, desc=what, unit=' texts') as bar:
+        for vectors, counted in blocks(done) if done < count else ():
             if rows is None:
                 shape = (count, vectors.shape[1])
-                rows = np.lib.format.open_memmap(partial, 'w+', np.float32, shape)
-                allocate(partial)
-            rows[start : start + len(texts)] = vectors
-            rows.flush()
-            files.write_json(progress, about | {'done': start + len(texts)})
-            bar.update(len(texts))
-    os.replace(partial, out)
-    progress.unlink()
+                rows = create(partial(out), shape) if out else np.empty(shape, np.float32)
+            rows[done : done + len(vectors)] = vectors
+            done += len(vectors)
+            counts.update(counted)
+            if out:
+                rows.flush()
+                files.write_json(progress_of(out), about | {'done': done, 'counts': counts})
+            bar.update(len(vectors))
+    return Block(rows, dict(counts))
+
+
+def create(file: pathlib.Path, shape: tuple[int, int]) -> np.memmap:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = np.lib.format.open_memmap(file, 'w+', np.float32, shape)
+    allocate(file)
+    return rows
+
+
+def partial(out: pathlib.Path) -> pathlib.Path:
+    return out.with_suffix('.partial.npy')
+
+
+def progress_of(out: pathlib.Path) -> pathlib.Path:
+    return out.with_suffix('.progress.json')
 
 
 def allocate(file: pathlib.Path) -> None:
@@ -195,10 +234,10 @@ def read_lines(source: pathlib.Path) -> abc.Iterator[bytes]:
             raise ValueError(f'{place}: expected a whole gzip file, got {error}') from None
 
 
-def resume(progress: pathlib.Path, about: dict) -> int:
-    """Lines that an earlier call has done; ValueError if it was given something else."""
+def resume(progress: pathlib.Path, about: dict) -> tuple[int, collections.Counter]:
+    """How many texts an earlier call has done, and what it counted; ValueError for other texts."""
     had = pipeline.optional(progress)
-    done = had.pop('done', 0)
+    done, counts = had.pop('done', 0), collections.Counter(had.pop('counts', {}))
     differs = [key for key in about if had and had.get(key) != about[key]]
     if differs:
         key = differs[0]
@@ -206,12 +245,13 @@ def resume(progress: pathlib.Path, about: dict) -> int:
             f'{progress}: {key}: expected {had.get(key)!r}, with which this output began, got '
             f'{about[key]!r}; delete it to begin again'
         )
-    return done
+    return done, counts
 
 
 def fingerprint(model: pipeline.Model) -> str:
     """Equal for two models that embed equally."""
-    digest = hashlib.sha256(repr(model.config).encode() + model.tokenizer.to_str().encode())
+    settings = repr((model.config.encoder, model.config.data))
+    digest = hashlib.sha256(settings.encode() + model.tokenizer.to_str().encode())
     for leaf in jax.tree.leaves(model.params):
         digest.update(np.ascontiguousarray(leaf))
     return digest.hexdigest()

@@ -13,7 +13,7 @@ from collections import abc
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from hbt import attention, config, nn
 
@@ -197,10 +197,11 @@ def layer(p: Params, x, row: Row, c: config.Encoder, split):
         q, k, v = (
             dense(name, x).reshape(*x.shape[:2], c.heads, -1) for name in ('query', 'key', 'value')
         )  # r w h e
-        drop = None
-        if row.seeds is not None and c.attention_dropout:
-            drop = functools.partial(drop_weights, row=row, rate=c.attention_dropout)
-        return dense('attention_out', attention.attend(q, k, v, row.texts, drop).reshape(x.shape))
+        kept, rate = None, c.attention_dropout
+        if row.seeds is not None and rate:
+            kept = keep_weights(row, c.heads, rate)
+        y = attention.attend(q, k, v, row.texts, kept, rate)
+        return dense('attention_out', y.reshape(x.shape))
 
     def feed_forward(x):
         return dense('ffn_out', ACTIVATION[c.activation](dense('ffn_in', x)))
@@ -209,12 +210,11 @@ def layer(p: Params, x, row: Row, c: config.Encoder, split):
     return residual('ffn_norm', x, feed_forward, np.uint32(2))
 
 
-def drop_weights(weights, row: Row, rate: float):
-    """Dropout of attention weights [r h w w], drawn by query token, head and place of the key."""
-    heads = jnp.arange(weights.shape[1], dtype=jnp.int32)[None, :, None, None]
-    numbers = heads * jnp.int32(2**16) + row.places[:, None, None, :]
-    kept = nn.keep(nn.fold(row.seeds[:, None, :, None], numbers), rate)
-    return jnp.where(kept, weights * jnp.asarray(1 / (1 - rate), weights.dtype), 0)
+def keep_weights(row: Row, heads: int, rate: float) -> Bool[Array, 'r h w w']:
+    """Attention weights that dropout leaves, drawn by query token, head and place of the key."""
+    numbers = jnp.arange(heads, dtype=jnp.int32)[None, :, None, None] * jnp.int32(2**16)
+    numbers += row.places[:, None, None, :]
+    return nn.keep(nn.fold(row.seeds[:, None, :, None], numbers), rate)
 
 
 def pool(x, texts, slots: int, kind: str) -> Float[Array, 'r s d']:

@@ -5,6 +5,7 @@ Assembles tokeniser, encoder, search and metrics. `main` calls `make` and `save`
 
 import dataclasses
 import pathlib
+import shutil
 import typing
 from collections import abc
 
@@ -18,6 +19,7 @@ from hbt import (
     bias,
     checkpoint,
     config,
+    debias,
     embed,
     log,
     metrics,
@@ -41,52 +43,83 @@ class Result(typing.NamedTuple):
     top: np.ndarray  # q k; the best documents
 
 
-def make(
-    c: config.Config, tokenizer: tokenizers.Tokenizer, mesh, depth: int = bias.LISTED[-1]
-) -> abc.Callable:
-    """`run(params) -> {benchmark: Result}` for the benchmarks of the config, tokenised once.
+def read(c: config.Eval) -> list[benchmarks.Benchmark]:
+    """The benchmarks of the config; ValueError where one cannot be read."""
+    return [benchmarks.load(name, c.root) for name in c.benchmarks]
 
-    `depth`: how many of the best documents a result lists. Raises ValueError where a benchmark
-    cannot be read.
+
+class Keep(typing.NamedTuple):
+    """Where embeddings are kept, so that an evaluation that is killed goes on."""
+
+    folder: pathlib.Path
+    about: dict  # what must be the same for that
+
+
+def make(
+    c: config.Config,
+    tokenizer: tokenizers.Tokenizer,
+    mesh,
+    loaded: abc.Sequence[benchmarks.Benchmark],
+    depth: int = bias.LISTED[-1],
+    removal: debias.Removal | None = None,
+    keep: Keep | None = None,
+) -> abc.Callable:
+    """`run(params) -> {benchmark: Result}`.
+
+    `depth`: how many of the best documents a result lists. `removal`: what is taken from the
+    embeddings. `keep`: where these are, until they are not needed any more; else in memory.
     """
     embedder = embed.make(c, mesh)
-    loaded = []
-    for name in c.eval.benchmarks:
-        benchmark = benchmarks.load(name, c.eval.root)
-        sides = (
-            (benchmark.queries, c.data.query_prefix, c.data.query_length),
-            (benchmark.documents, c.data.passage_prefix, c.data.passage_length),
-        )
-        tables = [embed.tokenise(tokenizer, x.texts, prefix, n) for x, prefix, n in sides]
-        loaded.append((benchmark, tables, results.manifest(benchmark, about(c, tables))))
+    manifests = [results.manifest(x, about(c, removal)) for x in loaded]
+
+    def encode(params, benchmark, manifest, side: str, prefix: str, limit: int) -> embed.Block:
+        texts, what = getattr(benchmark, side), f'{benchmark.name} {side}'
+
+        def blocks(done: int) -> abc.Iterator[embed.Block]:
+            for start in range(done, len(texts.ids), embed.CHUNK):
+                rows = slice(start, start + embed.CHUNK)
+                table = embed.tokenise(tokenizer, texts.texts[rows], prefix, limit)
+                vectors = embedder(params, table, what)
+                if removal:
+                    unit = c.encoder.normalise
+                    vectors = debias.apply(removal, vectors, texts.languages[rows], unit)
+                yield embed.Block(vectors, tally(table, limit))
+
+        out, told = None, {}
+        if keep:
+            out = keep.folder / f'{results.stem(benchmark.name)}.{side}.npy'
+            told = keep.about | {'content': manifest['content']}
+        return embed.fill(blocks, len(texts.ids), out, told, what)
 
     def run(params) -> dict[str, Result]:
         found = {}
-        for benchmark, (queries, documents), manifest in loaded:
-            vectors = (
-                embedder(params, queries, f'{benchmark.name} queries'),
-                embedder(params, documents, f'{benchmark.name} documents'),
+        for benchmark, manifest in zip(loaded, manifests, strict=True):
+            sides = (
+                ('queries', c.data.query_prefix, c.data.query_length),
+                ('documents', c.data.passage_prefix, c.data.passage_length),
             )
-            result = score(benchmark, *vectors, mesh, depth)
-            result.numbers['manifest'] = manifest
+            encoded = [encode(params, benchmark, manifest, *side) for side in sides]
+            result = score(benchmark, *(x.vectors for x in encoded), mesh, depth)
+            told = {name: [x.counts[name] for x in encoded] for name in encoded[0].counts}
+            result.numbers['manifest'] = manifest | told
             found[benchmark.name] = result
         return found
 
     return run
 
 
-def about(c: config.Config, tables: abc.Sequence[store.Table]) -> dict:
-    """How texts become embeddings, for the manifest; of the tokens of queries and documents."""
-    encoder, data = c.encoder, c.data
-    limits = data.query_length, data.passage_length
-    lengths = [table.lengths for table in tables]
+def tally(table: store.Table, limit: int) -> dict[str, int]:
+    """Tokens, and texts that fill the limit: they were cut, or are exactly as long."""
+    return {'tokens': int(table.lengths.sum()), 'full': int((table.lengths >= limit).sum())}
+
+
+def about(c: config.Config, removal: debias.Removal | None) -> dict:
+    """How texts become embeddings, for the manifest."""
     return {
-        'prefixes': [data.query_prefix, data.passage_prefix],
-        'lengths': list(limits),
-        # Texts that fill the limit: they were cut, or are exactly as long.
-        'full': [int((x >= n).sum()) for x, n in zip(lengths, limits, strict=True)],
-        'tokens': [int(x.sum()) for x in lengths],
-        'encoder': dataclasses.asdict(encoder),
+        'prefixes': [c.data.query_prefix, c.data.passage_prefix],
+        'lengths': [c.data.query_length, c.data.passage_length],
+        'encoder': dataclasses.asdict(c.encoder),
+        'debias': removal and removal.about,
     }
 
 
@@ -172,42 +205,91 @@ def write_run(result: Result, path: pathlib.Path) -> dict[str, float]:
     }
 
 
-def subject(given) -> tuple[config.Config, tokenizers.Tokenizer, typing.Any, int, pathlib.Path]:
-    """What is evaluated: (config, tokenizer, parameters, step, folder of results)."""
+class Subject(typing.NamedTuple):
+    """What is evaluated."""
+
+    model: pipeline.Model  # its parameters on all devices
+    step: int
+    folder: pathlib.Path  # of the results
+
+
+def subject(given) -> Subject:
     replicated = sharding.replicated(sharding.make_mesh())
     if given.model:
         if given.workdir or not given.out:
             raise ValueError('--model: expected --out with it and no --workdir')
         model = pipeline.read(given.model)
-        params = jax.device_put(model.params, replicated)
-        return model.config, model.tokenizer, params, 0, pathlib.Path(given.out)
+        model = model._replace(params=jax.device_put(model.params, replicated))
+        return Subject(model, 0, pathlib.Path(given.out))
     if not given.workdir:
         raise ValueError('expected --workdir=DIR of a run, or --model=NAME, got neither')
+    if given.debias and not given.out:
+        raise ValueError('--debias: expected --out with it: these are not the results of the run')
     workdir = pathlib.Path(given.workdir)
     c = config.load(workdir / 'config.json')
     tokenizer = tokenizers.Tokenizer.from_file(str(workdir / 'tokenizer.json'))
     step, params = checkpoint.read(workdir, given.step, replicated)
     folder = pathlib.Path(given.out) if given.out else workdir / 'results' / str(step)
-    return c, tokenizer, params, step, folder
+    return Subject(pipeline.Model(c, params, tokenizer), step, folder)
+
+
+def removal(
+    given, of: Subject, model: str, loaded: abc.Sequence[benchmarks.Benchmark]
+) -> debias.Removal:
+    """What --debias asks for: fitted on texts of a store and saved, or read from a file."""
+    c, params, tokenizer = of.model
+    path = pathlib.Path(given.debias)
+    if path.suffix == '.npz':
+        found = debias.load(path)
+        if found.about['model'] != model:
+            raise ValueError(f'{path}: expected a fit for this model, got one for another')
+        return found
+    root = given.store or c.data.root
+    if not root:
+        raise ValueError('--debias: expected --store=DIR with texts to fit it on, got none')
+    s = store.open(root)
+    told = {'store': s.manifest['seal'], 'model': model}
+    sides = [side for x in loaded for side in (x.queries, x.documents)]
+    languages = sorted({x for side in sides for x in side.languages})
+    path = of.folder / 'debias.npz'
+    if path.exists():  # of a call that was killed, or of one for other benchmarks
+        found = debias.load(path)
+        same = all(found.about.get(key) == value for key, value in told.items())
+        if same and found.about['kind'] == given.debias and {*languages} <= {*found.languages}:
+            return found
+    debias.check_store(s, c.data, tokenizer)
+    embedder = embed.make(c, sharding.make_mesh())
+    found = debias.fit(
+        given.debias, s, c.data, languages, lambda x: embedder(params, x, 'training texts')
+    )
+    found = found._replace(about=found.about | told)
+    debias.save(found, path)
+    return found
 
 
 def main(_) -> None:
     given = flags.FLAGS
-    c, tokenizer, params, step, folder = subject(given)
+    of = subject(given)
+    c = of.model.config
     names = tuple(given.benchmark or c.eval.benchmarks)
     if not names:
         raise ValueError('--benchmark: expected at least one, got none')
-    c.eval = dataclasses.replace(c.eval, benchmarks=names, root=given.data or c.eval.root)
     if given.run_file and len(names) != 1:
         raise ValueError(f'--run_file: expected one --benchmark, got {", ".join(names)}')
-    found = make(c, tokenizer, sharding.make_mesh(), given.run_depth)(params)
-    for result in found.values():
+    c.eval = dataclasses.replace(c.eval, benchmarks=names, root=given.data or c.eval.root)
+    model = embed.fingerprint(of.model)
+    loaded = read(c.eval)
+    removed = removal(given, of, model, loaded) if given.debias else None
+    keep = Keep(of.folder / 'embeddings', {'model': model, 'debias': removed and removed.about})
+    run = make(c, of.model.tokenizer, sharding.make_mesh(), loaded, given.run_depth, removed, keep)
+    for result in run(of.model.params).values():
         result.numbers['model'] = given.model or given.workdir
         if given.run_file:
             numbers = write_run(result, pathlib.Path(given.run_file))
             result.numbers['run'] = {'file': given.run_file} | numbers
-        save(result, folder, step)
-        print(table(result.numbers, step))
+        save(result, of.folder, of.step)
+        print(table(result.numbers, of.step))
+    shutil.rmtree(keep.folder)
 
 
 if __name__ == '__main__':
@@ -217,6 +299,8 @@ if __name__ == '__main__':
     flags.DEFINE_string('data', None, "folder of the benchmark's files; none: eval.root of the run")
     flags.DEFINE_string('out', None, 'where <benchmark>.json goes; none: WORKDIR/results/<step>')
     flags.DEFINE_string('step', 'latest', 'latest, best, or the number of a kept step')
+    flags.DEFINE_string('debias', None, f'{debias.KINDS}; or the debias.npz of an earlier call')
+    flags.DEFINE_string('store', None, "training texts that it is fitted on; none: the run's")
     flags.DEFINE_string('run_file', None, 'writes the pooled ranking as a TREC run, .qrels beside')
     flags.DEFINE_integer('run_depth', bias.LISTED[-1], 'documents a query in the run file')
     log.program(main)

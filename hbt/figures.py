@@ -3,11 +3,13 @@
 Hides which numbers of runs go into which kind of picture. Called by `report`.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from hbt import bias, comparison, plots, runs, tables, trends
+from hbt import bias, breakdowns, comparison, plots, runs, tables, trends
+from hbt.comparison import Measure
 from hbt.document import Figure
 
 LOGGED = (  # line of metrics.jsonl -> title
@@ -21,11 +23,13 @@ LOGGED = (  # line of metrics.jsonl -> title
 )
 
 
-def main_numbers(systems: Sequence[runs.System], benchmark: str) -> Figure:
+def main_numbers(
+    systems: Sequence[runs.System], benchmark: str, measures: Sequence[Measure]
+) -> Figure:
     """The main numbers with their intervals."""
     chosen = [comparison.Case(x, benchmark) for x in tables.of(systems, benchmark)]
     panels = []
-    for measure in comparison.MAIN:
+    for measure in measures:
         found = [comparison.interval(case, measure) for case in chosen]
         if any(found):
             panels.append((measure.name, {'': [x and plots.Point(*x) for x in found]}))
@@ -35,18 +39,25 @@ def main_numbers(systems: Sequence[runs.System], benchmark: str) -> Figure:
     return Figure(called, f'{benchmark}: main numbers with intervals', drawing, note)
 
 
-def pair_maps(systems: Sequence[runs.System], benchmark: str) -> Figure:
-    """mAP of every pair of languages, a map for every system."""
+def pair_maps(systems: Sequence[runs.System], benchmark: str, metric: str) -> Figure | None:
+    """The metric of every pair of languages, one map a system; None: all pairs are monolingual."""
     grids, names, asked = [], [], []
     for system in tables.of(systems, benchmark):
         case = comparison.Case(system, benchmark)
         asked, names = sides(case)
         tree = system.numbers(benchmark)['pairs']
-        values = {pair: row['map'] for pair, row in tree.items()}
+        values = {pair: row[metric] for pair, row in tree.items()}
         grids.append(plots.Grid(system.label, grid(values, asked, names)))
-    drawing = plots.heatmaps(grids, asked, names, 'mAP')
-    title = f'{benchmark}: mAP of every pair of languages'
+    if not _across(case):
+        return None
+    shown = comparison.short(metric)
+    drawing = plots.heatmaps(grids, asked, names, shown)
+    title = f'{benchmark}: {shown} of every pair of languages'
     return Figure(tables.name(benchmark, 'pair-maps'), title, drawing)
+
+
+def _across(case: comparison.Case) -> bool:
+    return any(x != c for x, c in comparison.pairs(case))
 
 
 def sides(case: comparison.Case) -> tuple[list[str], list[str]]:
@@ -60,10 +71,15 @@ def grid(values: dict[str, float], rows: Sequence[str], columns: Sequence[str]) 
 
 
 def differences(
-    found: Sequence[Sequence[comparison.Test]], systems: Sequence[runs.System], benchmark: str
-) -> Figure:
-    """Difference of mAP of every pair of languages to the first system."""
+    found: Sequence[Sequence[comparison.Test]],
+    systems: Sequence[runs.System],
+    benchmark: str,
+    metric: str,
+) -> Figure | None:
+    """Difference to the first system, of every pair; None where all pairs are monolingual."""
     first = tables.of(systems, benchmark)[0]
+    if not _across(comparison.Case(first, benchmark)):
+        return None
     rows, columns = sides(comparison.Case(first, benchmark))
     grids = []
     for tests in found:
@@ -73,12 +89,14 @@ def differences(
         grids.append(
             plots.Grid(f'{tests[0].second} − {tests[0].first}', grid(values, rows, columns), marked)
         )
-    drawing = plots.heatmaps(grids, rows, columns, 'difference of mAP', signed=True)
+    drawing = plots.heatmaps(
+        grids, rows, columns, f'difference of {comparison.short(metric)}', signed=True
+    )
     note = (
         'Blue: better than the first system. Framed: significant at .05 by the randomisation test, '
         'corrected by Holm for the number of pairs.'
     )
-    title = f'{benchmark}: difference of mAP to {first.label}'
+    title = f'{benchmark}: difference of {comparison.short(metric)} to {first.label}'
     return Figure(tables.name(benchmark, 'differences'), title, drawing, note)
 
 
@@ -87,9 +105,9 @@ def own_share(systems: Sequence[runs.System], benchmark: str) -> Figure | None:
     lines = {}
     for system in tables.of(systems, benchmark):
         tree = system.numbers(benchmark)['metrics'].get('multi', {})
-        at = [k for k in bias.LISTED if f'own_share@{k}' in tree]
+        at = [float(k) for k in bias.LISTED if f'own_share@{k}' in tree]
         if at:
-            lines[system.label] = plots.Line(at, [100 * tree[f'own_share@{k}'] for k in at])
+            lines[system.label] = plots.Line(at, [100 * tree[f'own_share@{k:g}'] for k in at])
     if not lines:
         return None
     documents = systems_documents(systems, benchmark)
@@ -111,12 +129,14 @@ def systems_documents(systems: Sequence[runs.System], benchmark: str) -> dict[st
     return {x: manifest['documents'].get(x, 0) for x in saved.numbers['languages']}
 
 
-def by_group(systems: Sequence[runs.System], benchmark: str, kind: str) -> Figure:
-    """Main numbers of every query language, script or class of resources."""
-    title = f'{benchmark}: by {tables.GROUPS[kind]}'
-    drawing = _grouped(systems, benchmark, kind, comparison.MAIN)
-    note = tables.SOURCES.get(kind, '')
-    return Figure(tables.name(benchmark, f'{kind}-figure'), title, drawing, note)
+def by_group(
+    systems: Sequence[runs.System], benchmark: str, kind: str, measures: Sequence[Measure]
+) -> Figure | None:
+    """Main numbers of every query language, script or class of resources; None of a single one."""
+    title = f'{benchmark}: by {breakdowns.GROUPS[kind]}'
+    drawing = _grouped(systems, benchmark, kind, measures)
+    note = breakdowns.SOURCES.get(kind, '')
+    return drawing and Figure(tables.name(benchmark, f'{kind}-figure'), title, drawing, note)
 
 
 def bias_by_language(systems: Sequence[runs.System], benchmark: str) -> Figure | None:
@@ -126,7 +146,7 @@ def bias_by_language(systems: Sequence[runs.System], benchmark: str) -> Figure |
     return drawing and Figure(tables.name(benchmark, 'bias-figure'), title, drawing)
 
 
-def _grouped(systems, benchmark: str, kind: str, chosen: Sequence[comparison.Measure]):
+def _grouped(systems, benchmark: str, kind: str, chosen: Sequence[Measure]):
     called = tables.of(systems, benchmark)
     trees = {system.label: system.numbers(benchmark)[kind] for system in called}
     rows = list(next(iter(trees.values())))
@@ -138,15 +158,15 @@ def _grouped(systems, benchmark: str, kind: str, chosen: Sequence[comparison.Mea
         }
         if any(x is not None for points in found.values() for x in points):
             panels.append((measure.name, found))
-    return plots.dots(panels, rows) if panels else None
+    return plots.dots(panels, rows) if panels and len(rows) > 1 else None
 
 
 def _point(value: float | None) -> plots.Point | None:
     return None if value is None else plots.Point(value)
 
 
-def families(systems: Sequence[runs.System], benchmark: str) -> Figure | None:
-    """Cross-lingual mAP between families of scripts; None where there is only one."""
+def families(systems: Sequence[runs.System], benchmark: str, metric: str) -> Figure | None:
+    """Cross-lingual numbers between families of scripts; None where there is only one."""
     called = tables.of(systems, benchmark)
     trees = [system.numbers(benchmark)['families'] for system in called]
     rows = sorted({pair.split('-')[0] for pair in trees[0]})
@@ -154,13 +174,14 @@ def families(systems: Sequence[runs.System], benchmark: str) -> Figure | None:
     if len(rows) < 2:
         return None
     grids = [
-        plots.Grid(system.label, grid({k: row['map'] for k, row in tree.items()}, rows, columns))
+        plots.Grid(system.label, grid({k: row[metric] for k, row in tree.items()}, rows, columns))
         for system, tree in zip(called, trees, strict=True)
     ]
     axes = ('script of the query', 'script of the document')
-    drawing = plots.heatmaps(grids, rows, columns, 'cross mAP', axes=axes)
+    shown = f'cross {comparison.short(metric)}'
+    drawing = plots.heatmaps(grids, rows, columns, shown, axes=axes)
     note = 'Families of scripts as in The Unicode Standard. Mean over the pairs of two languages.'
-    title = f'{benchmark}: cross-lingual mAP between families of scripts'
+    title = f'{benchmark}: {shown} between families of scripts'
     return Figure(tables.name(benchmark, 'families'), title, drawing, note)
 
 
@@ -178,12 +199,12 @@ def training(found: Sequence[runs.Run]) -> Figure | None:
     return Figure('training', 'Training', drawing, 'As logged in metrics.jsonl.')
 
 
-def evaluations(found: Sequence[runs.Run]) -> list[Figure]:
+def evaluations(found: Sequence[runs.Run], measures: Sequence[Measure]) -> list[Figure]:
     """Evaluations during training, for benchmarks with several of them."""
     figures = []
     for benchmark in runs.benchmarks(found):
         panels = []
-        for measure in comparison.MAIN:
+        for measure in measures:
             key = f'{benchmark}/{measure.setting}.{measure.metric}'
             lines = {run.name: _line(run, key) for run in found}
             lines = {label: line for label, line in lines.items() if len(line.x) > 1}
@@ -198,13 +219,15 @@ def evaluations(found: Sequence[runs.Run]) -> list[Figure]:
 
 def _line(run: runs.Run, name: str) -> plots.Line:
     at = [(line['step'], line[name]) for line in run.lines if name in line]
-    return plots.Line([x for x, _ in at], [y for _, y in at])
+    return plots.Line([float(x) for x, _ in at], [float(y) for _, y in at])
 
 
-def scaling(found: Sequence[runs.Run], axis: str, benchmark: str) -> Figure | None:
+def scaling(
+    found: Sequence[runs.Run], axis: str, benchmark: str, measures: Sequence[Measure]
+) -> Figure | None:
     """Main numbers against a size, with fitted power laws; None where no runs differ in it."""
     panels = []
-    for measure in comparison.MAIN:
+    for measure in measures:
         lines = {}
         for curve in trends.curves(found, axis):
             at = trends.points(curve, benchmark, measure)
@@ -215,19 +238,21 @@ def scaling(found: Sequence[runs.Run], axis: str, benchmark: str) -> Figure | No
             panels.append((plots.Axes(measure.name, trends.AXES[axis].name, log=scale), lines))
     if not panels:
         return None
-    note = 'Dashed: fitted power law of 1 − mAP, or of the rank distance.' if scale else ''
+    note = (
+        'Dashed: fitted power law of 1 less the number, or of the rank distance.' if scale else ''
+    )
     title = f'{benchmark}: against {trends.AXES[axis].name}'
     called = tables.name(benchmark, f'scaling-{axis}')
     return Figure(called, title, plots.curves(panels), note)
 
 
-def _scaled(at: Sequence[tuple], measure: comparison.Measure, axis: str) -> plots.Line:
+def _scaled(at: Sequence[tuple], measure: Measure, axis: str) -> plots.Line:
     x, y = ([point[i] for point in at] for i in (0, 1))
-    law = trends.fit(at, measure) if trends.AXES[axis].log else None
+    law = trends.law(at, measure) if trends.AXES[axis].log else None
     if law is None:
         return plots.Line(x, y)
     between = np.geomspace(min(x), max(x), 40)
-    curve = law.scale * between**law.power
+    curve = np.exp(math.log(law.scale) + law.power * np.log(between))
     curve = 1 - curve if measure.highest else curve
     return plots.Line(x, y, fit=(between.tolist(), curve.tolist()), joined=False)
 

@@ -94,7 +94,7 @@ def look_at_groups(
                 path.open('w') as out,
                 log.progress(desc=f'{reader.name} hygiene', unit=' rows') as bar,
             ):
-                for block in run.map(function, reader.blocks()):
+                for block in run.map(function, reader.blocks):
                     print(json.dumps([block.ids, block.sizes, block.flaws]), file=out)
                     hashes.append(block.hashes)
                     for table, array in zip(tables, (block.low, *block.keys), strict=True):
@@ -183,7 +183,7 @@ def look_at_texts(
     for (side, language), part in sorted(reader.texts.items()):
         function = functools.partial(judging.judge_texts, part.read, side, language, choices, index)
         with log.progress(desc=f'{reader.name} {side}.{language} hygiene', unit=' texts') as bar:
-            for size, flaws in run.map(function, part.blocks()):
+            for size, flaws in run.map(function, part.blocks):
                 for key, place, what, detail in flaws:
                     write(report, reader.name, key, place, what, side, language, detail)
                     counts[what] += 1

@@ -46,6 +46,15 @@ def script(language: str) -> str:
     return found.split('_')[1] if found else 'Zyyy'
 
 
+WRITTEN = {'Jpan': ('Hira', 'Kana', 'Hani'), 'Kore': ('Hang', 'Hani')}
+WRITTEN |= {'Hans': ('Hani',), 'Hant': ('Hani',)}
+
+
+def written(language: str) -> tuple[str, ...]:
+    """The scripts of its characters: `Jpan`, as an example, is written in three."""
+    return WRITTEN.get(script(language), (script(language),))
+
+
 def family(language: str) -> str:
     """The family of its script: European, East Asian ..."""
     return FAMILIES.get(script(language), 'other')

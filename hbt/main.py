@@ -63,7 +63,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     c = train.resolve(c, data, mesh)
     batches = sampler.Sampler(c, data, mesh.size)
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
-    evaluation = evaluate.make(c, tokenizer, mesh)
+    evaluation = evaluate.make(c, tokenizer, mesh, evaluate.read(c.eval))
     held = places.claim(c, workdir, data)
     sharding.meet('workdir')
     checkpoints = checkpoint.Checkpoints(workdir)

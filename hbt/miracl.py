@@ -7,6 +7,7 @@ pool of several languages is the multilingual setting. Called by `benchmarks`.
 
 import pathlib
 import re
+from collections.abc import Iterator
 
 from hbt import collection
 
@@ -49,10 +50,11 @@ def read(languages: list[str], roots: Roots) -> collection.Collection:
                 raise ValueError(f'{place}: expected each query once, got {key!r} again')
             queries[key] = text
         grades = {key: {} for key in queries}
-        for place, (key, _, document, grade) in collection.columns(qrels, 4, None):
+        for place, line in collection.lines(qrels):
+            key, document, grade = collection.judgement(line, place)
             if key not in queries:
                 raise ValueError(f'{place}: expected a query of {topics}, got {key!r}')
-            grades[key][document] = collection.grade(grade, place)
+            grades[key][document] = grade
         parts.append(_language(language, queries, grades, shards, (topics, qrels)))
     return _joined(parts)
 
@@ -115,23 +117,9 @@ def _corpus(roots: Roots, pattern: str) -> list[pathlib.Path]:
 
 def _language(language, queries, grades, shards, files) -> collection.Collection:
     """Ids get the language in front, since each language numbers its own."""
-    documents = [
-        (
-            f'd:{language}:{collection.field(row, "docid", str, place)}',
-            language,
-            collection.passage(
-                collection.field(row, 'title', str, place),
-                collection.field(row, 'text', str, place),
-            ),
-        )
-        for shard in shards
-        for place, row in collection.objects(shard)
-    ]
-    if not documents:
-        raise ValueError(f'{shards[0]}: expected passages of {language}, got an empty corpus')
     return collection.Collection(
         [(f'q:{language}:{key}', language, text) for key, text in queries.items()],
-        documents,
+        _passages(language, shards),
         {
             f'q:{language}:{key}': {f'd:{language}:{d}': g for d, g in found.items()}
             for key, found in grades.items()
@@ -140,10 +128,21 @@ def _language(language, queries, grades, shards, files) -> collection.Collection
     )
 
 
+def _passages(language: str, shards: list[pathlib.Path]) -> Iterator[collection.Row]:
+    found = False
+    for shard in shards:
+        for place, row in collection.objects(shard):
+            key, text = collection.document(row, place)
+            yield f'd:{language}:{key}', language, text
+            found = True
+    if not found:
+        raise ValueError(f'{shards[0]}: expected passages of {language}, got an empty corpus')
+
+
 def _joined(parts: list[collection.Collection]) -> collection.Collection:
     return collection.Collection(
         [row for part in parts for row in part.queries],
-        [row for part in parts for row in part.documents],
+        (row for part in parts for row in part.documents),
         {query: found for part in parts for query, found in part.qrels.items()},
         files=tuple(file for part in parts for file in part.files),
     )

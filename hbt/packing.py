@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 SLOT = 8  # tokens of a row for each text that it may hold
-STEPS = 4  # row counts that are compiled between a number and its double
+STEPS = 3  # row counts that are compiled between a number and its double
 
 
 class Places(typing.NamedTuple):

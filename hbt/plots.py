@@ -27,11 +27,11 @@ STYLE = {
     'grid.color': '#e4e4e4',
     'grid.linewidth': 0.6,
     'axes.axisbelow': True,
-    'svg.hashsalt': 'hbt',
     'savefig.facecolor': 'white',
 }
 GUIDE = {'color': '#777777', 'marker': '', 'linestyle': '--', 'linewidth': 1.0}
 WRITTEN = 12  # rows and columns of a heat map up to which the numbers are written into it
+SMALL = 0.1  # largest number of heat maps below which these show a third digit
 WIDE = 20  # ratio of the values of a panel of points from which its axis is logarithmic
 ACROSS = 3  # panels beside each other
 
@@ -75,7 +75,6 @@ def heatmaps(
     columns: Sequence[str],
     label: str,
     signed: bool = False,
-    digits: int = 2,
     axes: tuple[str, str] = ('query language', 'document language'),
 ) -> figure.Figure:
     """Heat maps with one colour scale; `signed`: white is 0, blue above it and red below."""
@@ -87,6 +86,7 @@ def heatmaps(
     values = np.concatenate([grid.values.ravel() for grid in grids])
     known = values[np.isfinite(values)]
     low, high = (known.min(), known.max()) if known.size else (0.0, 1.0)
+    digits = 2 if max(abs(low), abs(high)) >= SMALL else 3
     if signed:
         bound = max(abs(low), abs(high)) or 1.0
         low, high = -bound, bound

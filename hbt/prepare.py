@@ -15,6 +15,7 @@ import tokenizers
 from absl import flags
 
 from hbt import (
+    beam,
     benchmarks,
     config,
     files,
@@ -41,11 +42,13 @@ def prepare(
     processes: int = 1,
     method: str = 'forkserver',
     choices: judging.Choices | None = None,
+    pipeline: str = '',
 ) -> store.Store:
     """Reads `inputs`, tokenises them once and writes the store `out`, whole or not at all.
 
     A store that was made from the same bytes with the same settings is opened as it is, and one
     that was begun is continued. `processes` and the `method` of starting them: see `workers`.
+    `pipeline`: options of Apache Beam, in place of processes here; `processes` are its tasks.
     `choices`: what is looked for in the texts and dropped; a new tokenizer is trained on all.
     Raises ValueError for bad rows (file and line), for an existing store that was made otherwise,
     for a tokenizer that cannot be read, and for leaks that are to be refused.
@@ -71,8 +74,11 @@ def prepare(
     )
     file = str(partial / 'tokenizer.json')
     tokenise.TOKENIZER = {file: tokenizer}
-    size = sum(reader.size for reader in readers)
-    with files.writing(partial), workers.Workers(processes, size, method) as run:
+    if pipeline:
+        run = beam.Beam(pipeline, partial, processes)
+    else:
+        run = workers.Workers(processes, sum(reader.size for reader in readers), method)
+    with files.writing(partial), run:
         counts = {}
         if stated:
             counts = hygiene.survey(readers, choices, banned(choices), partial, run)
@@ -226,7 +232,7 @@ def main(_) -> None:
     names = [field.name for field in dataclasses.fields(judging.Choices)]
     choices = judging.Choices(**{name: getattr(given, name) for name in names})
     choices.leakage = tuple(choices.leakage)
-    made = prepare(data, given.out, given.input, given.processes, 'fork', choices)
+    made = prepare(data, given.out, given.input, given.processes, 'fork', choices, given.beam)
     print(table(made.manifest))
     if 'hygiene' in made.manifest:
         counts = {entry['name']: entry['hygiene'] for entry in made.manifest['datasets']}
@@ -245,6 +251,7 @@ if __name__ == '__main__':
     flags.DEFINE_integer('query_length', default.query_length, 'tokens kept of a query')
     flags.DEFINE_integer('passage_length', default.passage_length, 'tokens kept of a passage')
     flags.DEFINE_integer('processes', 0, 'processes that tokenise; 0: as many as cores')
+    flags.DEFINE_string('beam', '', 'options of Apache Beam, as --runner=..., to tokenise there')
     flags.DEFINE_enum('normalise', '', ['', 'NFC', 'NFKC'], 'Unicode form of all texts')
     drop = 'off, count, or drop'
     flags.DEFINE_string('exact', 'off', f'groups that are equal to an earlier one: {drop}')

@@ -9,63 +9,96 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from hbt import comparison, document, figures, latex, log, page, published, runs, tables, trends
+from hbt import (
+    breakdowns,
+    comparison,
+    document,
+    figures,
+    log,
+    notations,
+    published,
+    runs,
+    tables,
+    trends,
+)
+from hbt.comparison import Measure
 from hbt.document import Section
 
 FOLDERS = ('tables', 'figures')  # that a report replaces
 PAGE = 'index.html'
 
 
-def make(found: Sequence[runs.Run], inside: Sequence[str] = ()) -> list[Section]:
+def make(
+    found: Sequence[runs.Run],
+    inside: Sequence[str] = (),
+    measures: Sequence[Measure] = comparison.MAIN,
+) -> list[Section]:
     """The whole report as a tree. `inside`: benchmarks of the training domain.
 
-    Raises ValueError for an unknown one of these.
+    Raises ValueError for an unknown one of these, and for measures that no benchmark has.
     """
     systems, names = runs.systems(found), runs.benchmarks(found)
+    if not any(tables.known(systems, name, measures) for name in names):
+        shown = ', '.join(x.name for x in measures)
+        raise ValueError(f'--measure: expected numbers that a benchmark has, got {shown}')
     sections = [
         Section('Runs', '', [tables.overview(found, systems), tables.settings(found)]),
-        Section('Comparison of the runs', COMPARISON, _each(names, systems, _compared)),
-        Section('Pairs of languages', PAIRS, _each(names, systems, _pairs)),
-        Section('Language bias', BIAS, _each(names, systems, _bias)),
-        Section('Groups of languages', '', _each(names, systems, _groups)),
+        Section('Comparison of the runs', COMPARISON, _each(_compared, systems, names, measures)),
+        Section('Pairs of languages', PAIRS, _each(_pairs, systems, names, measures)),
+        Section('Language bias', BIAS, _each(_bias, systems, names, measures)),
+        Section('Languages, scripts and resources', '', _each(_groups, systems, names, measures)),
         Section(
             'Beside the paper',
             PAPER,
             [*published.overall(systems), *published.by_language(systems)],
         ),
-        Section('Training', '', _kept([figures.training(found), *figures.evaluations(found)])),
-        Section('Scaling', SCALING, _scaling(found, names)),
-        Section('Domain shift', '', _shift(systems, names, inside)),
+        Section(
+            'Training', '', _kept([figures.training(found), *figures.evaluations(found, measures)])
+        ),
+        Section('Scaling', SCALING, _scaling(found, names, measures)),
+        Section('Domain shift', '', _shift(systems, names, inside, measures)),
         Section('Origin of the numbers', '', [tables.origin(found, name) for name in names]),
     ]
     return [section for section in sections if section.parts]
 
 
-def _each(names, systems, parts) -> list:
-    return [part for name in names for part in _kept(parts(systems, name))]
+def _each(parts, systems, names, measures) -> list:
+    """The parts of every benchmark that has one of the measures."""
+    return [
+        part
+        for name in names
+        if (known := tables.known(systems, name, measures))
+        for part in _kept(parts(systems, name, known))
+    ]
 
 
 def _kept(parts) -> list:
     return [part for part in parts if part is not None]
 
 
-def _compared(systems, name: str) -> list:
-    found = [tables.overall(systems, name), figures.main_numbers(systems, name)]
-    found.append(tables.further(systems, name))
-    return found + [tables.tests(systems, name)] * (len(tables.of(systems, name)) > 1)
+def _compared(systems, name: str, measures) -> list:
+    found = [tables.overall(systems, name, measures), figures.main_numbers(systems, name, measures)]
+    found.append(tables.further(systems, name, measures))
+    several = len(tables.of(systems, name)) > 1
+    return found + [tables.tests(systems, name, measures)] * several
 
 
-def _pairs(systems, name: str) -> list:
+def _pairs(systems, name: str, measures) -> list:
+    metric = comparison.of_pairs(measures)
     first, *others = tables.of(systems, name)
-    found = [figures.pair_maps(systems, name)]
+    found = [figures.pair_maps(systems, name, metric)]
     if others:
-        tests = [comparison.by_pair(first, other, name) for other in others]
-        found += [figures.differences(tests, systems, name), tables.pair_counts(tests, name)]
-        found += [tables.pair_tests(test, name, i) for i, test in enumerate(tests, 1)]
-    return [*found, tables.pair_numbers(systems, name)]
+        tests = [comparison.by_pair(first, other, name, metric) for other in others]
+        found.append(figures.differences(tests, systems, name, metric))
+        found.append(tables.pair_counts(tests, name, metric))
+        found += [tables.pair_tests(test, name, i, metric) for i, test in enumerate(tests, 1)]
+    return [*found, tables.pair_numbers(systems, name, metric)]
 
 
-def _bias(systems, name: str) -> list:
+def _bias(systems, name: str, measures) -> list:
+    del measures
+    if not tables.known(systems, name, comparison.BIAS):
+        return []
     return [
         tables.bias(systems, name),
         figures.own_share(systems, name),
@@ -73,26 +106,29 @@ def _bias(systems, name: str) -> list:
     ]
 
 
-def _groups(systems, name: str) -> list:
-    found = []
-    for kind in tables.GROUPS:
-        found += [figures.by_group(systems, name, kind), tables.groups(systems, name, kind)]
-    return [*found, figures.families(systems, name), tables.families(systems, name)]
+def _groups(systems, name: str, measures) -> list:
+    metric, found = comparison.of_pairs(measures), []
+    for kind in breakdowns.GROUPS:
+        found.append(figures.by_group(systems, name, kind, measures))
+        found.append(breakdowns.groups(systems, name, kind, measures))
+    found += [breakdowns.gaps(systems, name, kind, measures) for kind in breakdowns.KINDS]
+    found.append(figures.families(systems, name, metric))
+    return [*found, breakdowns.scripts(systems, name, metric)]
 
 
-def _scaling(found, names) -> list:
+def _scaling(found, names, measures) -> list:
     parts = []
     for axis in trends.AXES:
-        parts += [figures.scaling(found, axis, name) for name in names]
+        parts += [figures.scaling(found, axis, name, measures) for name in names]
         if trends.AXES[axis].log:
-            parts.append(trends.fits(found, axis, names))
+            parts.append(trends.fits(found, axis, names, measures))
     return _kept(parts)
 
 
-def _shift(systems, names, inside) -> list:
+def _shift(systems, names, inside, measures) -> list:
     if not inside:
         return []
-    found = trends.shifts(systems, names, inside)
+    found = trends.shifts(systems, names, inside, measures)
     if not found:
         return []
     return [trends.shift_table(found, inside, names), figures.domain_shift(found)]
@@ -123,26 +159,29 @@ def write(folder: pathlib.Path, title: str, sections: Sequence[Section]) -> None
     for name in FOLDERS:
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / name).mkdir(parents=True)
-    text, tex = [f'# {title}'], [latex.PREAMBLE]
+    text, tex = [f'# {title}'], [notations.PREAMBLE]
     for section in sections:
         text += [f'## {section.title}', section.text]
-        tex.append(latex.section(section.title, section.text))
+        tex.append(notations.latex_section(section.title, section.text))
         for part in section.parts:
             text += [f'### {part.title}', _write(folder, part), part.note]
             is_table = isinstance(part, document.Table)
-            tex.append(rf'\input{{tables/{part.name}}}' if is_table else latex.figure(part))
+            tex.append(
+                rf'\input{{tables/{part.name}}}' if is_table else notations.latex_figure(part)
+            )
+            tex.append(r'\FloatBarrier')
         tex.append(r'\clearpage')
     (folder / 'report.md').write_text('\n\n'.join(filter(None, text)) + '\n')
-    (folder / 'report.tex').write_text('\n'.join([*tex, latex.END_DOCUMENT]))
-    (folder / PAGE).write_text(page.page(title, sections))
+    (folder / 'report.tex').write_text('\n'.join([*tex, notations.END_DOCUMENT]))
+    (folder / PAGE).write_text(notations.page(title, sections))
 
 
 def _write(folder: pathlib.Path, part: document.Table | document.Figure) -> str:
     """Writes the files of a part; returns its Markdown."""
     if isinstance(part, document.Table):
-        (folder / 'tables' / f'{part.name}.csv').write_text(document.comma_separated(part))
-        (folder / 'tables' / f'{part.name}.tex').write_text(latex.table(part))
-        return document.markdown(part)
+        (folder / 'tables' / f'{part.name}.csv').write_text(notations.comma_separated(part))
+        (folder / 'tables' / f'{part.name}.tex').write_text(notations.latex_table(part))
+        return notations.markdown(part)
     for kind in ('svg', 'pdf'):
         (folder / 'figures' / f'{part.name}.{kind}').write_bytes(document.image(part, kind))
     return f'![{part.title}](figures/{part.name}.svg)'
@@ -154,9 +193,10 @@ def main(argv: Sequence[str]) -> None:
         raise ValueError('expected RUN [RUN ...] --out=DIR, got no run')
     if not given.out:
         raise ValueError('--out: expected the folder that the report goes to, got none')
+    measures = [comparison.measure(x) for x in given.measure] or comparison.MAIN
     found = runs.load(argv[1:])
     folder = pathlib.Path(given.out)
-    write(folder, given.title, make(found, given.in_domain))
+    write(folder, given.title, make(found, given.in_domain, measures))
     print(folder / PAGE)
 
 
@@ -165,5 +205,8 @@ if __name__ == '__main__':
     flags.DEFINE_string('title', 'Multilingual retrieval', 'heading of the report')
     flags.DEFINE_multi_string(
         'in_domain', [], 'repeatable; a benchmark of the training domain, against all others'
+    )
+    flags.DEFINE_multi_string(
+        'measure', [], 'repeatable; SETTING.METRIC to compare, such as mono.mrr@10'
     )
     log.program(main)

@@ -5,6 +5,7 @@ layout of both. Written by `evaluate`, read by `report`.
 """
 
 import hashlib
+import math
 import os
 import pathlib
 import platform
@@ -17,6 +18,8 @@ import numpy as np
 
 from hbt import benchmarks, files, summary
 
+TREES = ('metrics', 'languages', 'scripts', 'resources', 'families', 'pairs')  # of numbers
+PARTS = {'benchmark': str, 'manifest': dict} | dict.fromkeys(TREES, dict)
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'tokenizers')
 
 
@@ -72,12 +75,11 @@ def load(path: pathlib.Path) -> Saved:
         if not file.is_file():
             raise ValueError(f'{file}: expected the result of an evaluation, got no such file')
     numbers = files.read_json(path, dict)
-    if not {'benchmark', 'metrics', 'manifest'} <= numbers.keys():
-        raise ValueError(f'{path}: expected the result of an evaluation, got other JSON')
+    _check_numbers(path, numbers)
     try:
         with path.with_suffix('.npz').open('rb') as file, np.load(file) as arrays:
             found = dict(arrays)
-        return Saved(
+        saved = Saved(
             path,
             numbers,
             found['queries'].tolist(),
@@ -86,8 +88,49 @@ def load(path: pathlib.Path) -> Saved:
             found['questions'],
             summary.Values(*({k: x for k, x in _part(found, side)} for side in ('own', 'pooled'))),
         )
+        _check_values(saved)
     except Exception as error:  # neither zipfile nor zlib promises anything more special
         raise files.broken(path.with_suffix('.npz'), 'values of every query', error) from error
+    return saved
+
+
+def _check_numbers(path: pathlib.Path, numbers: dict) -> None:
+    """ValueError where a part is missing, or a number is none."""
+    for name, kind in PARTS.items():
+        if not isinstance(numbers.get(name), kind):
+            raise ValueError(
+                f'{path}: expected the result of an evaluation with {name!r}, '
+                f'got {str(numbers.get(name))[:40]!r}'
+            )
+
+    def look(tree, place: str) -> None:
+        if isinstance(tree, dict):
+            for key, value in tree.items():
+                look(value, f'{place}.{key}')
+        elif type(tree) not in (int, float) or not math.isfinite(tree):
+            raise ValueError(f'{path}: {place}: expected a finite number, got {tree!r}')
+
+    for name in TREES:
+        look(numbers[name], name)
+
+
+def _check_values(saved: Saved) -> None:
+    """ValueError unless values are of all queries and have the mean that the numbers tell."""
+    n, width = len(saved.queries), len(saved.languages)
+    shapes = {'asked': (n,), 'questions': (n,)}
+    found = {name: getattr(saved, name).shape for name in shapes}
+    for side, shape in (('own', (n, width)), ('pooled', (n,))):
+        for name, values in getattr(saved.values, side).items():
+            shapes[f'{side}/{name}'], found[f'{side}/{name}'] = shape, values.shape
+    for name, shape in shapes.items():
+        if found[name] != shape:
+            raise ValueError(f'{name}: expected the shape {shape}, got {found[name]}')
+    pooled = np.asarray(saved.values.pooled['map'], float)
+    rows = [pooled[saved.asked == code] for code in range(width)]
+    means = [np.nanmean(row) for row in rows if not np.isnan(row).all()]
+    told = saved.numbers['metrics'].get('multi', {}).get('map')
+    if told is None or not means or not math.isclose(np.mean(means), told, abs_tol=1e-5):
+        raise ValueError(f'multi.map: expected {told} as in {saved.path.name}, got {means}')
 
 
 def _part(arrays: dict[str, np.ndarray], side: str):

@@ -15,18 +15,11 @@ import numpy as np
 
 from hbt import config, files, log, results, summary
 
-TREES = ('metrics', 'languages', 'scripts', 'resources', 'families', 'pairs')
 ASIDE = (  # settings that do not make another experiment
-    *('name', 'seed', 'log_every', 'ckpt_every', 'mapping', 'shard_params', 'distributed'),
-    *(
-        'eval.benchmarks',
-        'eval.root',
-        'eval.every',
-        'eval.batch_size',
-        'eval.at_start',
-        'eval.best',
-    ),
+    *('name', 'seed', 'log_every', 'ckpt_every', 'mapping', 'shard_params', 'distributed', 'eval.'),
+    *('nonfinite', 'data.verify'),
 )
+SIDES = ('query', 'passage')  # of a dataset: language -> counts
 FIXED = {1.0: 'X-X', 0.0: 'X-Y', 0.5: 'hybrid'}  # alpha -> the paper's name
 
 
@@ -45,14 +38,13 @@ class System(typing.NamedTuple):
 
     label: str
     runs: list[Run]
+    trees: dict[str, dict[str, dict]]  # of `summary.summarise`, by benchmark, as the mean of runs
 
     def saved(self, benchmark: str) -> list[results.Saved]:
         return [run.results[benchmark] for run in self.runs if benchmark in run.results]
 
     def numbers(self, benchmark: str) -> dict[str, dict]:
-        """The tree of `summary.summarise`, as the mean of the runs; empty where none has it."""
-        found = self.saved(benchmark)
-        return {name: _mean([x.numbers.get(name, {}) for x in found]) for name in TREES}
+        return self.trees[benchmark]
 
     def values(self, benchmark: str) -> summary.Values:
         """The values of every query, as the mean of the runs."""
@@ -67,15 +59,6 @@ class System(typing.NamedTuple):
                 for side in summary.Values._fields
             )
         )
-
-
-def _mean(trees: list[dict]) -> dict:
-    keys = dict.fromkeys(key for tree in trees for key in tree)
-    merged = {}
-    for key in keys:
-        found = [tree[key] for tree in trees if key in tree]
-        merged[key] = _mean(found) if isinstance(found[0], dict) else float(np.mean(found))
-    return merged
 
 
 def load(paths: Sequence[str | os.PathLike]) -> list[Run]:
@@ -151,12 +134,17 @@ def _settings(home: pathlib.Path) -> dict[str, object]:
     if not manifest.is_file():
         return settings
     datasets = files.read_json(manifest, dict).get('datasets', [])
+    if not all(isinstance(x, dict) for x in datasets):
+        raise ValueError(f'{manifest}: datasets: expected objects, got {str(datasets)[:60]}')
     for where in ('data.root', 'data.sources'):  # the files themselves say more
         del settings[where]
     text = json.dumps([[x.get('name'), x.get('sha256')] for x in datasets])
     return settings | {
         'data.content': hashlib.sha256(text.encode()).hexdigest()[:8],
         'data.groups': sum(x.get('groups', 0) for x in datasets),
+        'data.languages': tuple(
+            sorted({x for d in datasets for side in SIDES for x in d.get(side, {})})
+        ),
     }
 
 
@@ -174,9 +162,13 @@ def _told(saved: results.Saved) -> dict[str, object]:
 def _lines(home: pathlib.Path) -> list[dict]:
     path = home / 'metrics.jsonl'
     try:
-        return log.read(path)
+        found = log.read(path)
+        for line in found:
+            if not isinstance(line, dict) or type(line.get('step')) is not int:
+                raise ValueError(f'a line without a step: {str(line)[:60]}')
     except ValueError as error:
-        raise files.broken(path, 'a JSON object a line', error) from error
+        raise files.broken(path, 'a JSON object with a step a line', error) from error
+    return found
 
 
 def strategy(run: Run) -> str:
@@ -186,13 +178,19 @@ def strategy(run: Run) -> str:
         return ''
     kind = run.settings.get('sampler.kind', 'hybrid')
     points = run.settings.get('sampler.alpha_points')
+    called = f'{kind} {alpha:g}'
     if kind == 'hybrid':
-        return f'α={points}' if points else FIXED.get(alpha, f'hybrid α={alpha:g}')
-    return f'{kind} {alpha:g}'
+        called = f'α={points}' if points else FIXED.get(alpha, f'hybrid α={alpha:g}')
+    return called + ' mixed' * (run.settings.get('sampler.mono') == 'mixed')
+
+
+def languages(run: Run) -> tuple[str, ...]:
+    """What it was trained on; empty where that is not known."""
+    return run.settings.get('sampler.languages') or run.settings.get('data.languages', ())
 
 
 def key(run: Run, aside: Sequence[str] = ()) -> tuple:
-    """Equal for runs whose settings are equal, but for those aside; `encoder.` is all of these."""
+    """Equal for runs whose settings are equal, but for those aside; `eval.` is all of these."""
     aside = (*ASIDE, *aside)
     kept = {
         name: x
@@ -207,19 +205,37 @@ def key(run: Run, aside: Sequence[str] = ()) -> tuple:
 def systems(runs: Sequence[Run]) -> list[System]:
     """Runs grouped by everything but the seed, in the order given.
 
-    A group is named by its strategy if that names no other one, else by its first run.
+    A group is named by its strategy if that names no other one, else by its first run. Runs of one
+    seed are of different groups: their difference is no spread between seeds.
     """
     groups = {}
-    for run in runs:
-        seeded = key(run) if 'seed' in run.settings else run.name
-        groups.setdefault(seeded, []).append(run)
+    for i, run in enumerate(runs):
+        seeded, seed = key(run), run.settings.get('seed')
+        again = sum(key(x) == seeded and x.settings.get('seed') == seed for x in runs[:i])
+        apart = (seeded, again) if 'seed' in run.settings else run.name
+        groups.setdefault(apart, []).append(run)
     called = [strategy(group[0]) for group in groups.values()]
     unique = all(called) and len(set(called)) == len(called) and len(called) > 1
     found = []
     for name, group in zip(called, groups.values(), strict=True):
         label = name if unique else group[0].name
-        found.append(System(label if len(group) == 1 else f'{label} ×{len(group)}', group))
+        trees = {x: _tree(group, x) for x in benchmarks(group)}
+        found.append(System(label if len(group) == 1 else f'{label} ×{len(group)}', group, trees))
     return found
+
+
+def _tree(group: Sequence[Run], benchmark: str) -> dict[str, dict]:
+    numbers = [run.results[benchmark].numbers for run in group if benchmark in run.results]
+    return {name: _mean([x[name] for x in numbers]) for name in results.TREES}
+
+
+def _mean(trees: list[dict]) -> dict:
+    keys = dict.fromkeys(key for tree in trees for key in tree)
+    merged = {}
+    for key in keys:
+        found = [tree[key] for tree in trees if key in tree]
+        merged[key] = _mean(found) if isinstance(found[0], dict) else float(np.mean(found))
+    return merged
 
 
 def differing(runs: Sequence[Run]) -> list[str]:

@@ -53,8 +53,9 @@ def bootstrap(
         count = min(size, RESAMPLES - start)
         weights = generator.multinomial(n, np.full(n, 1 / n), count).astype(float)
         totals = weights @ counts
-        with np.errstate(invalid='ignore'):
-            means.append(np.nanmean(np.where(totals > 0, weights @ sums / totals, np.nan), axis=1))
+        drawn = (totals > 0).sum(axis=1)  # columns; without any, a draw has no mean
+        parts = (weights @ sums / np.maximum(totals, 1)).sum(axis=1)
+        means.append(parts[drawn > 0] / drawn[drawn > 0])
     low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float((sums.sum(0) / counts.sum(0)).mean()), float(low), float(high))
 

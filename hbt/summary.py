@@ -61,19 +61,19 @@ def values(asked: Asked, own: metrics.Ranks, pooled: metrics.Ranks) -> Values:
 
 
 def _score(own, pooled, codes, grades, asked, count: int) -> Values:
-    def scores(ranks):
+    def scores(corpus):
+        """In the corpus of one language; in the union where `corpus` is none: compiled once."""
+        ranks = jax.numpy.where(codes == corpus, own, 0)
+        ranks = jax.numpy.where(corpus < count, ranks, pooled)
         return {
             name: score(ranks, grades=grades) if name in metrics.GRADED else score(ranks)
             for name, score in metrics.SCORES.items()
         }
 
-    def alone(language):
-        return scores(jax.numpy.where(codes == language, own, 0))
-
-    each = jax.vmap(alone, out_axes=1)(jax.numpy.arange(count, dtype=codes.dtype))
+    every = jax.vmap(scores, out_axes=1)(jax.numpy.arange(count + 1, dtype=codes.dtype))
     return Values(
-        each,
-        scores(pooled)
+        {name: x[:, :count] for name, x in every.items()},
+        {name: x[:, count] for name, x in every.items()}
         | {
             'rank_distance': bias.rank_distance(pooled),
             f'peer@{bias.DEPTH}': bias.peer(pooled, codes, count),

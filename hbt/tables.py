@@ -6,7 +6,8 @@ Hides which numbers of an evaluation go where. Called by `report`.
 import statistics as plain
 from collections.abc import Sequence
 
-from hbt import comparison, document, languages, results, runs, statistics
+from hbt import comparison, document, results, runs, statistics
+from hbt.comparison import Measure
 from hbt.document import Column, Table, Value
 
 
@@ -52,9 +53,9 @@ def _setting(run: runs.Run, setting: str) -> str:
     return ', '.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def overall(systems: Sequence[runs.System], benchmark: str) -> Table:
+def overall(systems: Sequence[runs.System], benchmark: str, measures: Sequence[Measure]) -> Table:
     """The main numbers: intervals over questions, spread over seeds."""
-    chosen = _known(systems, benchmark, comparison.MAIN)
+    chosen = known(systems, benchmark, measures)
     rows = []
     for system in of(systems, benchmark):
         case, cells = comparison.Case(system, benchmark), []
@@ -70,9 +71,9 @@ def overall(systems: Sequence[runs.System], benchmark: str) -> Table:
     return _ranked(name(benchmark, 'overall'), f'{benchmark}: main numbers', chosen, rows, note)
 
 
-def further(systems: Sequence[runs.System], benchmark: str) -> Table:
-    """More metrics, without intervals."""
-    chosen = _known(systems, benchmark, comparison.MORE)
+def further(systems: Sequence[runs.System], benchmark: str, measures: Sequence[Measure]) -> Table:
+    """More metrics, without intervals; `measures` are those that there are elsewhere."""
+    chosen = known(systems, benchmark, [x for x in FURTHER if x not in measures])
     rows = [
         [system.label, *(comparison.Case(system, benchmark).mean(x) for x in chosen)]
         for system in of(systems, benchmark)
@@ -80,9 +81,19 @@ def further(systems: Sequence[runs.System], benchmark: str) -> Table:
     return _ranked(name(benchmark, 'further'), f'{benchmark}: further metrics', chosen, rows)
 
 
+FURTHER = tuple(
+    comparison.measure(text)
+    for text in (
+        *('mono.map', 'mono.recall@1', 'mono.recall@5', 'mono.mrr@10', 'mono.ndcg@10'),
+        *('mono.recall@100', 'cross.map', 'cross.recall@1', 'cross.recall@5', 'cross.ndcg@10'),
+        *('multi.map', 'multi.recall@5', 'multi.recall@10', 'multi.ndcg@10'),
+    )
+)
+
+
 def bias(systems: Sequence[runs.System], benchmark: str) -> Table:
     """Every measure of language bias."""
-    chosen = _known(systems, benchmark, comparison.BIAS)
+    chosen = known(systems, benchmark, comparison.BIAS)
     rows = [
         [system.label, *(comparison.Case(system, benchmark).mean(x) for x in chosen)]
         for system in of(systems, benchmark)
@@ -96,7 +107,9 @@ def bias(systems: Sequence[runs.System], benchmark: str) -> Table:
     return _ranked(name(benchmark, 'bias'), f'{benchmark}: language bias', chosen, rows, note)
 
 
-def _known(systems, benchmark: str, measures) -> list[comparison.Measure]:
+def known(
+    systems: Sequence[runs.System], benchmark: str, measures: Sequence[Measure]
+) -> list[Measure]:
     """Measures that the benchmark has."""
     cases = [comparison.Case(system, benchmark) for system in of(systems, benchmark)]
     return [x for x in measures if any(case.mean(x) is not None for case in cases)]
@@ -116,22 +129,22 @@ def _ranked(called: str, title: str, chosen, rows, note: str = '') -> Table:
     )
 
 
-def each(system: runs.System, benchmark: str, measure: comparison.Measure) -> list[float]:
+def each(system: runs.System, benchmark: str, measure: Measure) -> list[float]:
     """A number of every run of a system."""
     trees = [saved.numbers['metrics'] for saved in system.saved(benchmark)]
     found = [tree.get(measure.setting, {}).get(measure.metric) for tree in trees]
     return [x for x in found if x is not None]
 
 
-def tests(systems: Sequence[runs.System], benchmark: str) -> Table:
+def tests(systems: Sequence[runs.System], benchmark: str, measures: Sequence[Measure]) -> Table:
     """Every two systems on the main numbers."""
     rows = []
-    for test in comparison.overall(systems, benchmark):
-        form = 'signed distance' if test.what == 'rank distance' else 'signed'
-        mean = document.shown(test.difference.mean, form)
-        rows.append([f'{test.second} − {test.first}', test.what, mean, *_chances(test)])
+    for test in comparison.overall(systems, benchmark, measures):
+        rows.append(
+            [f'{test.second} − {test.first}', test.what, test.difference.mean, *_chances(test)]
+        )
     columns = [Column(x) for x in ('systems', 'number')]
-    columns += [Column('difference', 'right'), *CHANCES]
+    columns += [Column('difference', 'signed number'), *CHANCES]
     strong = frozenset((i, 2) for i, row in enumerate(rows) if _significant(row[5]))
     note = (
         'Paired tests over questions: randomisation (10,000 flips) and t, two-sided. Holm and '
@@ -151,7 +164,7 @@ CHANCES = [
 ]
 
 
-def _chances(test: comparison.Test) -> list[float]:
+def _chances(test: comparison.Test) -> list[int | float]:
     found = test.difference
     return [found.queries, found.randomisation, test.holm, test.hochberg, found.t]
 
@@ -160,18 +173,22 @@ def _significant(p: float) -> bool:
     return p < comparison.LEVEL
 
 
-def pair_tests(found: Sequence[comparison.Test], benchmark: str, index: int) -> Table:
+def pair_tests(found: Sequence[comparison.Test], benchmark: str, index: int, metric: str) -> Table:
     """Two systems on every ordered pair of languages."""
     rows = [[test.what, test.difference.mean, *_chances(test)] for test in found]
     strong = frozenset((i, 1) for i, test in enumerate(found) if _significant(test.holm))
-    columns = [Column('pair'), Column('difference of mAP', 'signed'), *CHANCES]
+    columns = [
+        Column('pair'),
+        Column(f'difference of {comparison.short(metric)}', 'signed'),
+        *CHANCES,
+    ]
     columns[2] = Column('queries', 'count')
     title = f'{benchmark}: {found[0].second} − {found[0].first}, every pair of languages'
     note = f'Corrected for {len(found)} pairs. Bold: Holm below .05.'
     return Table(name(benchmark, f'pair-tests-{index}'), title, columns, rows, note, strong)
 
 
-def pair_counts(found: Sequence[Sequence[comparison.Test]], benchmark: str) -> Table:
+def pair_counts(found: Sequence[Sequence[comparison.Test]], benchmark: str, metric: str) -> Table:
     """On how many pairs of languages a system is better and worse than the first."""
     rows = []
     for tests_ in found:
@@ -186,7 +203,8 @@ def pair_counts(found: Sequence[Sequence[comparison.Test]], benchmark: str) -> T
     for how in ('Holm', 'Benjamini-Hochberg'):
         columns += [Column(x, 'count', how) for x in ('better', 'worse')]
     columns.append(Column('mean difference', 'signed'))
-    title = f'{benchmark}: pairs of languages with a significant difference of mAP'
+    shown = comparison.short(metric)
+    title = f'{benchmark}: pairs of languages with a significant difference of {shown}'
     note = 'At .05, by the randomisation test, corrected for the number of all pairs.'
     return Table(name(benchmark, 'pair-counts'), title, columns, rows, note)
 
@@ -204,89 +222,18 @@ def _counts(found: Sequence[comparison.Test]) -> list[int | float]:
     return [*cells, plain.fmean(x.difference.mean for x in found)]
 
 
-def pair_numbers(systems: Sequence[runs.System], benchmark: str) -> Table:
-    """mAP, recall@1 and recall@10 of every ordered pair of languages."""
+def pair_numbers(systems: Sequence[runs.System], benchmark: str, metric: str) -> Table:
+    """The metric, recall@1 and recall@10 of every ordered pair of languages."""
     chosen = of(systems, benchmark)
     trees = [system.numbers(benchmark)['pairs'] for system in chosen]
-    metrics = (('map', 'mAP'), ('recall@1', 'R@1'), ('recall@10', 'R@10'))
+    metrics = dict.fromkeys((metric, 'recall@1', 'recall@10'))
     rows = [
-        [pair, int(row['queries'])] + [tree[pair].get(m) for m, _ in metrics for tree in trees]
+        [pair, int(row['queries'])] + [tree[pair].get(m) for m in metrics for tree in trees]
         for pair, row in trees[0].items()
     ]
     columns = [Column('pair'), Column('queries', 'count')]
-    columns += [Column(x.label, 'score', short) for _, short in metrics for x in chosen]
+    columns += [Column(x.label, 'score', comparison.short(m)) for m in metrics for x in chosen]
     return Table(name(benchmark, 'pairs'), f'{benchmark}: every pair of languages', columns, rows)
-
-
-GROUPS = {  # part of the tree -> words for it
-    'languages': 'query language',
-    'scripts': 'script of the query language',
-    'resources': 'resource level of the query language',
-}
-
-
-def groups(systems: Sequence[runs.System], benchmark: str, kind: str) -> Table:
-    """Main numbers of every query language, script, or class of resources."""
-    chosen = of(systems, benchmark)
-    trees = [system.numbers(benchmark) for system in chosen]
-    measures = _known(systems, benchmark, comparison.MAIN)
-    names = trees[0]['languages']
-    kinds = {'languages': str, 'scripts': languages.script, 'resources': languages.resources}
-    rows = []
-    for group in trees[0][kind]:
-        members = [x for x in names if kinds[kind](x) == group]
-        head = [group] if kind == 'languages' else [group, ' '.join(members)]
-        cells = [
-            tree[kind][group].get(x.setting, {}).get(x.metric) for x in measures for tree in trees
-        ]
-        rows.append(head + cells)
-    columns = [Column(kind.removesuffix('s'))] + [Column('languages')] * (kind != 'languages')
-    first = len(columns)
-    columns += [Column(s.label, x.form, x.name) for x in measures for s in chosen]
-    note = SOURCES.get(kind, '')
-    table = Table(name(benchmark, kind), f'{benchmark}: by {GROUPS[kind]}', columns, rows, note)
-    return document.best(
-        table,
-        [
-            ([(i, first + j * len(chosen) + k) for k in range(len(chosen))], x.highest)
-            for i in range(len(rows))
-            for j, x in enumerate(measures)
-        ],
-    )
-
-
-SOURCES = {
-    'scripts': 'Most likely script of a language, by the Unicode CLDR (ISO 15924 codes).',
-    'resources': 'Classes of Joshi et al. (ACL 2020): 5 has the most resources, 0 none.',
-}
-
-
-def families(systems: Sequence[runs.System], benchmark: str) -> Table:
-    """Cross-lingual numbers of pairs within one script, and of pairs across two."""
-    rows = []
-    for system in of(systems, benchmark):
-        tree = system.numbers(benchmark)['pairs']
-        found = comparison.pairs(comparison.Case(system, benchmark))
-        cross = [(x, c) for x, c in found if x != c]
-        same = [languages.script(x) == languages.script(c) for x, c in cross]
-        sides = [
-            [
-                tree[f'{x}-{c}']['map']
-                for (x, c), is_same in zip(cross, same, strict=True)
-                if is_same == k
-            ]
-            for k in (True, False)
-        ]
-        within, across = (plain.fmean(side) if side else None for side in sides)
-        both = within is not None and across is not None
-        drop = within - across if both else None
-        rows.append([system.label, len(sides[0]), within, len(sides[1]), across, drop])
-    columns = [Column('system')]
-    for heading in ('same script', 'different scripts'):
-        columns += [Column('pairs', 'count', heading), Column('cross mAP', 'score', heading)]
-    columns.append(Column('difference', 'signed'))
-    title = f'{benchmark}: pairs of one script and of two'
-    return Table(name(benchmark, 'script-pairs'), title, columns, rows, SOURCES['scripts'])
 
 
 def origin(found: Sequence[runs.Run], benchmark: str) -> Table:

@@ -10,7 +10,11 @@ import statistics as plain
 import typing
 from collections.abc import Sequence
 
+import numpy as np
+from scipy import stats
+
 from hbt import comparison, config, document, encoder, runs
+from hbt.comparison import Measure
 from hbt.document import Column, Table
 
 
@@ -30,22 +34,40 @@ class Curve(typing.NamedTuple):
     runs: list[runs.Run]
 
 
+class Fit(typing.NamedTuple):
+    """y = scale * x ** power, by least squares of the logarithms."""
+
+    scale: float
+    power: float
+    error: float  # standard error of the power; nan for two points
+    fitted: float  # R squared; nan for two points
+
+
 class Shift(typing.NamedTuple):
     """A system's mean over the benchmarks of the domain, and over the others."""
 
     system: str
-    measure: comparison.Measure
+    measure: Measure
     inside: float
     outside: float
 
 
 AXES = {
-    'data': Axis('training groups', ('data.groups', 'data.content', 'data.root', 'data.sources')),
+    'data': Axis(
+        'training groups',
+        ('data.groups', 'data.content', 'data.languages', 'data.root', 'data.sources'),
+    ),
     'batch': Axis('batch size', ('batch_size',)),
-    'model': Axis('parameters', ('encoder.',)),
+    'model': Axis(
+        'parameters', tuple(f'encoder.{x}' for x in ('init', 'dim', 'layers', 'heads', 'hidden'))
+    ),
     'steps': Axis('training steps', ('steps', 'evaluated step')),
     'alpha': Axis('alpha', ('sampler.alpha',), log=False),
 }
+
+
+NARROW = 1.1  # ratio of sizes
+STEEP = 20.0
 
 
 def size(run: runs.Run, axis: str) -> float | None:
@@ -89,7 +111,7 @@ def curves(found: Sequence[runs.Run], axis: str) -> list[Curve]:
     ]
 
 
-def points(curve: Curve, benchmark: str, measure: comparison.Measure) -> list[tuple]:
+def points(curve: Curve, benchmark: str, measure: Measure) -> list[tuple]:
     """(size, number) of the runs that have the number."""
     found = []
     for x, run in zip(curve.sizes, curve.runs, strict=True):
@@ -100,31 +122,49 @@ def points(curve: Curve, benchmark: str, measure: comparison.Measure) -> list[tu
     return found
 
 
-def fit(found: Sequence[tuple], measure: comparison.Measure) -> comparison.Fit | None:
+def law(found: Sequence[tuple], measure: Measure) -> Fit | None:
     """Power law of what is left to gain: 1 less the number, or the rank distance itself."""
     x = [point[0] for point in found]
-    return comparison.fit(x, [gap(point[1], measure) for point in found]) if found else None
+    return fit(x, [gap(point[1], measure) for point in found]) if found else None
 
 
-def gap(value: float, measure: comparison.Measure) -> float:
+def fit(x: Sequence[float], y: Sequence[float]) -> Fit | None:
+    """The power law through points.
+
+    None where y is 0, x spans less than NARROW, or the power is beyond all sense (STEEP).
+    """
+    if min(x) <= 0 or max(x) < NARROW * min(x) or min(y) <= 0:
+        return None
+    line = stats.linregress(np.log(x), np.log(y))
+    if abs(line.slope) > STEEP:
+        return None
+    enough = len(x) > 2
+    return Fit(
+        math.exp(line.intercept),
+        float(line.slope),
+        float(line.stderr) if enough else math.nan,
+        float(line.rvalue**2) if enough else math.nan,
+    )
+
+
+def gap(value: float, measure: Measure) -> float:
     return 1 - value if measure.highest else value
 
 
-def fits(found: Sequence[runs.Run], axis: str, names: Sequence[str]) -> Table | None:
+def fits(
+    found: Sequence[runs.Run], axis: str, names: Sequence[str], measures: Sequence[Measure]
+) -> Table | None:
     """Every curve's fitted power law; None where no runs differ in this size alone."""
     rows = []
     for curve in curves(found, axis):
         for benchmark in names:
-            for measure in comparison.MAIN:
+            for measure in measures:
                 at = points(curve, benchmark, measure)
-                law = fit(at, measure)
-                if law is not None:
+                found_law = law(at, measure)
+                if found_law is not None:
                     what = f'1 − {measure.name}' if measure.highest else measure.name
-                    factor = 2**law.power
-                    rows.append(
-                        [curve.label, benchmark, what, len(at), law.scale, law.power, law.error]
-                        + [law.fitted, factor]
-                    )
+                    head = [curve.label, benchmark, what, len(at)]
+                    rows.append([*head, *found_law, 2**found_law.power])
     if not rows:
         return None
     columns = [Column(x) for x in ('runs', 'benchmark', 'y')] + [Column('points', 'count')]
@@ -139,9 +179,12 @@ def fits(found: Sequence[runs.Run], axis: str, names: Sequence[str]) -> Table | 
 
 
 def shifts(
-    systems: Sequence[runs.System], names: Sequence[str], inside: Sequence[str]
+    systems: Sequence[runs.System],
+    names: Sequence[str],
+    inside: Sequence[str],
+    measures: Sequence[Measure],
 ) -> list[Shift]:
-    """Means over benchmarks of mAP in each setting, in and out of the training domain.
+    """Means over benchmarks of each measure, in and out of the training domain.
 
     ValueError for an unknown benchmark, and where nothing is left outside.
     """
@@ -157,7 +200,7 @@ def shifts(
     for system in systems:
         if not all(system.saved(name) for name in names):
             continue
-        for measure in comparison.MAIN[:3]:
+        for measure in (x for x in measures if x.form == 'score'):  # distances depend on the pool
             cases = {x: comparison.Case(system, x).mean(measure) for x in names}
             sides = [[cases[x] for x in some if cases[x] is not None] for some in (inside, outside)]
             if all(sides):
@@ -183,12 +226,12 @@ def shift_table(found: Sequence[Shift], inside: Sequence[str], names: Sequence[s
     outside = [x for x in names if x not in inside]
     note = (
         f'In domain: {", ".join(inside)}. Out of domain: {", ".join(outside)}. Means over '
-        'benchmarks; systems without one of them are left out.'
+        'benchmarks that have the number; systems without one of them are left out.'
     )
     return document.best(
         Table('domain-shift', 'Drop out of the training domain', columns, rows, note),
         [
             ([(i, 5) for i, x in enumerate(found) if x.measure == measure], True)
-            for measure in comparison.MAIN[:3]
+            for measure in dict.fromkeys(x.measure for x in found)
         ],
     )

@@ -15,10 +15,8 @@ import regex
 import tokenizers
 from absl import flags
 
-from hbt import embed, log, pipeline, vocabulary
+from hbt import embed, languages, log, pipeline, vocabulary
 
-SCRIPTS = {'Jpan': ('Hira', 'Kana', 'Hani'), 'Kore': ('Hang', 'Hani')}
-SCRIPTS |= {'Hans': ('Hani',), 'Hant': ('Hani',)}
 BATCH = 10_000  # lines tokenised at a time
 
 
@@ -74,7 +72,7 @@ def scripts_of(language: str) -> tuple[str, ...]:
     if script is None:
         likely = babel.core.get_global('likely_subtags').get(code.split('_')[0], '')
         script = likely.split('_')[1]
-    return SCRIPTS.get(script, (script,))
+    return languages.WRITTEN.get(script, (script,))
 
 
 def main(_) -> None:

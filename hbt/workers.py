@@ -5,6 +5,7 @@ Hides how processes are started and what waits where. Called by `prepare`.
 
 import collections
 import concurrent.futures
+import itertools
 import multiprocessing
 import os
 from collections import abc
@@ -31,8 +32,12 @@ class Workers:
             self.pool = concurrent.futures.ProcessPoolExecutor(self.count, context, tokenise.start)
             self.pool.submit(int).result()  # starts all of them, before any thread is there
 
-    def map(self, function: abc.Callable, blocks: abc.Iterator) -> abc.Iterator:
-        """`function(block)` for every block, in order; the first error is raised in its turn."""
+    def map(self, function: abc.Callable, blocks: abc.Callable, first: int = 0) -> abc.Iterator:
+        """`function(block)` for each of `blocks()` after the `first`, in order.
+
+        The first error is raised in its turn.
+        """
+        blocks = itertools.islice(blocks(), first, None)
         if self.pool is None:
             yield from map(function, blocks)
             return

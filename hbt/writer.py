@@ -4,7 +4,6 @@ Hides the files of a dataset while they grow. Called by `prepare`; `store` reads
 """
 
 import functools
-import itertools
 import pathlib
 
 import numpy as np
@@ -28,10 +27,9 @@ def rows(folder: pathlib.Path, source: source_rows.Source, run, file: str, setti
             'done': False,
         }
         if not state['done']:
-            blocks = itertools.islice(source.blocks(), state['blocks'], None)
             bar = log.progress(desc=source.name, unit=' rows', initial=state['groups'])
             with bar as progress:
-                for block in run.map(function, blocks):
+                for block in run.map(function, source.blocks, state['blocks']):
                     add_groups(files, state, block)
                     progress.update(block.groups)
             finish_rows(files, state, source)
@@ -157,9 +155,8 @@ LINKS = {'query': 'links.query', 'passage': 'links.passage', 'negatives': 'links
 def read_links(files: columns.Columns, state: dict, source, run) -> None:
     """Hashed keys of all links; then the keys of each side, in order, number the texts."""
     function = functools.partial(tokenise.links, source.links.read)
-    blocks = itertools.islice(source.links.blocks(), state['blocks'], None)
     with log.progress(desc=f'{source.name} links', unit=' rows', initial=state['groups']) as bar:
-        for block in run.map(function, blocks):
+        for block in run.map(function, source.links.blocks, state['blocks']):
             for name in LINKS:
                 files.append(LINKS[name], getattr(block, name))
             files.append('negatives..counts', block.count.astype(np.int32))
@@ -198,9 +195,8 @@ def read_texts(files, state: dict, source, run, key: tuple[str, str], file: str,
         file=file,
         setting=setting,
     )
-    blocks = itertools.islice(part.blocks(), state['blocks'], None)
     with log.progress(desc=f'{source.name} {stem}', unit=' texts') as progress:
-        for block in run.map(function, blocks):
+        for block in run.map(function, part.blocks, state['blocks']):
             (tokens,) = block.tokens.values()
             refuse_repeats(files, state, stem, tokens.rows, block.places, total, setting.dtype)
             add_tokens(files, state, stem, tokens, tokens.rows, total)

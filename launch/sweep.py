@@ -184,6 +184,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument('--dry_run', action='store_true', help='print the commands and end')
     args, rest = parser.parse_known_args(argv)
     file, _, arg = args.config.partition(':')
+    sys.path.insert(0, os.getcwd())  # as `python -m` does: configs import each other
     folder = pathlib.Path(args.out or f'runs/sweep/{pathlib.Path(file).stem}')
     try:
         return sweep(args, folder, expand(file, arg, args.workdir or str(folder), rest))

@@ -31,7 +31,7 @@ def formula(q, k, v, texts):
 def test_attention_stays_within_a_text():
     with jax.enable_x64(True):
         parts = arrays(length=24, width=8, dtype=np.float64)
-        np.testing.assert_allclose(attention.plain(*parts, None), formula(*parts), atol=1e-12)
+        np.testing.assert_allclose(attention.plain(*parts), formula(*parts), atol=1e-12)
 
 
 def test_the_splash_kernel_of_a_tpu_is_the_formula_in_value_and_gradient():
@@ -41,7 +41,7 @@ def test_the_splash_kernel_of_a_tpu_is_the_formula_in_value_and_gradient():
 
     def value_and_slopes(kernel, **options):
         def total(*qkv):
-            return (kernel(*qkv, texts, None, **options) * weight).sum()
+            return (kernel(*qkv, texts, **options) * weight).sum()
 
         return jax.value_and_grad(total, (0, 1, 2))(*qkv)
 
@@ -66,8 +66,35 @@ def test_the_kernel_follows_from_backend_type_and_shape(backend, dtype, shape, k
     assert attention.choose(backend, jnp.dtype(dtype), shape) == kernel
 
 
+def plainest(q, k, v, texts, kept, rate):
+    """The formula in one line each, differentiated by JAX."""
+    scores = jnp.einsum('blhe,bmhe->bhlm', q, k) / np.sqrt(q.shape[-1])
+    together = texts[:, None, :, None] == texts[:, None, None, :]
+    weights = jax.nn.softmax(jnp.where(together, scores, -jnp.inf), axis=-1)
+    return jnp.einsum('bhlm,bmhe->blhe', jnp.where(kept, weights / (1 - rate), 0), v)
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+def test_the_gradient_of_the_formula_is_that_of_plain_operations(rate):
+    with jax.enable_x64(True):
+        *qkv, texts = arrays(length=24, width=8, dtype=np.float64)
+        rng = np.random.default_rng(1)
+        kept = jnp.asarray(rng.random((2, 2, 24, 24)) >= rate)
+        weight = jnp.asarray(rng.normal(size=qkv[0].shape))
+
+        def slopes(function):
+            def total(*qkv):
+                return (function(*qkv, texts, kept, rate) * weight).sum()
+
+            return jax.value_and_grad(total, (0, 1, 2))(*qkv)
+
+        found, expected = slopes(attention.plain), slopes(plainest)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+
+
 def test_dropout_of_the_weights_is_applied_by_the_formula(monkeypatch):
     parts = arrays(length=24, width=8)
     monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
-    nothing = attention.attend(*parts, drop=jnp.zeros_like)
-    np.testing.assert_array_equal(nothing, 0)
+    kept = jnp.zeros((2, 2, 24, 24), bool)
+    np.testing.assert_array_equal(attention.attend(*parts, kept, 0.5), 0)

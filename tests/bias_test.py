@@ -3,8 +3,10 @@ import math
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from hbt import bias, metrics
 
@@ -40,6 +42,14 @@ def test_peer_is_that_of_its_authors_on_a_hundred_random_cases():
     assert seen == 100
 
 
+@pytest.mark.parametrize('x', [0.0, 1e-3, 0.5, 20.0, 3000.0])
+def test_the_tail_of_chi_squared_is_that_of_scipy(x):
+    freedom = np.arange(1.0, 60.0)[:, None]
+    with jax.enable_x64(True):
+        found = bias._chi_squared(jnp.full(freedom.shape, x), jnp.asarray(freedom), 60)
+    np.testing.assert_allclose(found, scipy.stats.chi2.sf(x, freedom), atol=1e-14, rtol=0)
+
+
 def test_peer_of_equal_ranks_is_fair_and_of_nothing_relevant_unknown():
     # Of two, the one beyond the first 3 gets rank (2 * 2 + 1 + 1) / 2 = 3: equal to the other's.
     found = bias.peer(np.array([[3, 9], [0, 0]]), np.array([[0, 1], [0, 0]]), 2, 3)
@@ -49,6 +59,23 @@ def test_peer_of_equal_ranks_is_fair_and_of_nothing_relevant_unknown():
 def test_rank_distance_is_from_the_first_to_the_last_relevant_document():
     found = bias.rank_distance(np.array([[4, 1, 0], [3, 0, 0], [0, 0, 0], [3, NEVER, 0]]))
     np.testing.assert_array_equal(found, [3, 0, math.nan, math.nan])
+
+
+def slow_distance(ranks):
+    """Rank distance in plain Python."""
+    known = sorted(rank for rank in ranks if rank > 0)
+    return float(known[-1] - known[0]) if known and known[-1] < NEVER else math.nan
+
+
+def test_rank_distance_is_that_of_plain_python():
+    chance = np.random.default_rng(0)
+    ranks = np.stack([chance.permutation(13014)[:11] + 1 for _ in range(300)])
+    ranks[chance.random(ranks.shape) < 0.3] = 0
+    ranks[:3] = 0
+    ranks[chance.random(ranks.shape) < 0.02] = NEVER
+    found = np.asarray(bias.rank_distance(ranks))
+    np.testing.assert_array_equal(found, [slow_distance(row) for row in ranks.tolist()])
+    assert np.isnan(found).any() and np.isfinite(found).sum() > 200
 
 
 def slow_preference(ranks, languages, asked):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hbt import comparison, runs, statistics
+from hbt import comparison, runs, statistics, tables
 from tests import made
 
 
@@ -16,7 +16,7 @@ def systems(tmp_path_factory):
 
 def test_the_columns_of_a_setting_have_the_mean_of_the_evaluation(systems):
     case = comparison.Case(systems[0], 'xquad_r')
-    for measure in (*comparison.MAIN, *comparison.MORE, *comparison.BIAS):
+    for measure in (*comparison.MAIN, *tables.FURTHER, *comparison.BIAS):
         values = case.columns(measure.setting, measure.metric)
         assert values.shape[1] == {'mono': 3, 'cross': 6, 'multi': 3}[measure.setting]
         assert np.nanmean(values, axis=0).mean() == pytest.approx(case.mean(measure), rel=1e-5)
@@ -72,11 +72,14 @@ def test_a_system_does_not_differ_from_itself(systems):
     assert all(x.difference.mean == 0 and x.holm == 1 for x in tests)
 
 
-def test_a_power_law_is_recovered():
-    x = [1.0, 2.0, 4.0, 8.0]
-    found = comparison.fit(x, [3 * value**-0.5 for value in x])
-    np.testing.assert_allclose(found[:2], [3, -0.5], rtol=1e-9)
-    assert found.fitted == pytest.approx(1) and found.error < 1e-9
-    assert np.isnan(comparison.fit([1.0, 2.0], [1.0, 3.0]).error)
-    assert comparison.fit([2.0, 2.0], [1.0, 3.0]) is None
-    assert comparison.fit([1.0, 2.0], [0.0, 3.0]) is None
+def test_a_measure_is_read_with_its_name_and_an_unknown_one_is_refused_with_those_known():
+    assert comparison.measure('cross.recall@5')[:3] == ('cross', 'recall@5', 'cross R@5')
+    assert comparison.measure('mono.map@10').name == 'mono mAP@10'
+    assert comparison.measure('multi.rank_distance') == comparison.MAIN[-1]
+    with pytest.raises(ValueError, match=r"--measure: expected one of .*mono.mrr@10.*got 'mrr'"):
+        comparison.measure('mrr')
+
+
+def test_the_metric_of_pairs_is_the_first_that_pairs_have():
+    named = [comparison.measure(x) for x in ('multi.map', 'cross.mrr@10', 'mono.map@10')]
+    assert comparison.of_pairs(named) == 'mrr@10' and comparison.of_pairs(named[:1]) == 'map'

@@ -5,7 +5,7 @@ import io
 import pytest
 from matplotlib import figure
 
-from hbt import document, latex, page
+from hbt import document, notations
 
 TABLE = document.Table(
     'some-table',
@@ -26,7 +26,7 @@ TABLE = document.Table(
 
 
 def test_markdown_has_a_row_for_every_row_and_escapes_pipes():
-    lines = document.markdown(TABLE).split('\n')
+    lines = notations.markdown(TABLE).split('\n')
     assert lines[0] == '| system | mono mAP | multi distance | multi p |'
     assert lines[1] == '| --- | ---: | ---: | ---: |'
     assert lines[2] == '| a\\|b_<x> | 0.1235 ± 0.0100 [0.1000, 0.2000] | 1,234.6 | < .001 |'
@@ -34,7 +34,7 @@ def test_markdown_has_a_row_for_every_row_and_escapes_pipes():
 
 
 def test_csv_keeps_all_digits_and_gives_bounds_columns_of_their_own():
-    rows = list(csv.reader(io.StringIO(document.comma_separated(TABLE))))
+    rows = list(csv.reader(io.StringIO(notations.comma_separated(TABLE))))
     head = 'system,mono mAP,mono mAP low,mono mAP high,mono mAP spread,multi distance,multi p'
     assert rows[0] == head.split(',')
     assert rows[1] == ['a|b_<x>', '0.123456', '0.1', '0.2', '0.01', '1234.56', '0.0001']
@@ -42,7 +42,7 @@ def test_csv_keeps_all_digits_and_gives_bounds_columns_of_their_own():
 
 
 def test_latex_escapes_and_has_as_many_cells_as_columns_in_every_line():
-    text = latex.table(TABLE)
+    text = notations.latex_table(TABLE)
     assert r'\caption{Scores of 50 \% \& more. A note.}' in text
     assert r'a|b\_$<$x$>$ & 0.1235 $\pm$ 0.0100 [0.1000, 0.2000] & 1,234.6 & $<$ .001 \\' in text
     assert r'$\alpha$ & \textbf{0.5000 [0.4000, 0.6000]} &  &  \\' in text
@@ -84,7 +84,7 @@ def read(text: str) -> Tags:
 def test_the_page_nests_escapes_and_needs_no_other_file():
     drawing = figure.Figure(figsize=(1, 1))
     parts = [TABLE, document.Figure('some-figure', 'A <figure>', drawing)]
-    tags = read(page.page('All & everything', [document.Section('One', 'Words.', parts)]))
+    tags = read(notations.page('All & everything', [document.Section('One', 'Words.', parts)]))
     assert 'a|b_<x>' in tags.said and 'A <figure>' in tags.said
     inside = ('data:image/svg+xml;base64,', '#')
     assert all(target.startswith(inside) for target in tags.targets)
@@ -93,7 +93,7 @@ def test_the_page_nests_escapes_and_needs_no_other_file():
 
 def test_long_tables_are_folded_on_the_page():
     long = TABLE._replace(rows=TABLE.rows * 20, strong=frozenset())
-    text = page.page('', [document.Section('One', '', [TABLE, long])])
+    text = notations.page('', [document.Section('One', '', [TABLE, long])])
     assert text.count('<details>') == 1 and '<summary>40 rows</summary>' in text
 
 

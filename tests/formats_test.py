@@ -2,13 +2,14 @@
 
 import gzip
 import json
+import tracemalloc
 
 import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 
-from hbt import benchmarks, evaluate
+from hbt import benchmarks, collection, evaluate, results
 
 
 def write(path, text):
@@ -54,7 +55,7 @@ def test_miracl_is_read_as_the_hub_lays_it_out(tmp_path):
     miracl(tmp_path)
     benchmark = benchmarks.load('miracl:sw', tmp_path)
     assert answers(benchmark) == {'q:sw:12': ['d:sw:7#0'], 'q:sw:9': ['d:sw:8#0']}
-    assert benchmark.documents.texts == ['T8#0 text 8#0', 'T7#1 text 7#1', 'T7#0 text 7#0']
+    assert [*benchmark.documents.texts] == ['T8#0 text 8#0', 'T7#1 text 7#1', 'T7#0 text 7#0']
     assert [path.name for path in benchmark.files][2:] == ['docs-2.jsonl.gz', 'docs-10.jsonl.gz']
     assert set(score(benchmark).numbers['metrics']) == {'mono', 'multi'}
 
@@ -63,9 +64,9 @@ def test_several_languages_of_miracl_are_one_pool_and_each_is_asked_in_its_own(t
     miracl(tmp_path, 'sw')
     miracl(tmp_path, 'yo')
     benchmark = benchmarks.load('miracl', tmp_path)
-    assert benchmark == benchmarks.load('miracl:sw+yo', tmp_path)._replace(
-        name='miracl', relevant=benchmark.relevant
-    )
+    named = benchmarks.load('miracl:sw+yo', tmp_path)
+    assert results.content(benchmark) == results.content(named)
+    assert benchmark.documents.ids == named.documents.ids
     numbers = score(benchmark).numbers
     assert set(numbers['metrics']) == {'mono', 'multi'}
     assert set(numbers['pairs']) == {'sw-sw', 'yo-yo'}
@@ -77,7 +78,10 @@ def test_several_languages_of_miracl_are_one_pool_and_each_is_asked_in_its_own(t
     [
         (lambda r: miracl(r, qrels='5#5\t1'), "the relevant 'd:sw:5#5' of 'q:sw:12', which is not"),
         (lambda r: miracl(r, qrels='7#0\tx'), "dev.tsv:1: expected a whole number .* got 'x'"),
-        (lambda r: write(r / 'miracl-corpus-v1.0-sw/docs-2.jsonl.gz', '{}\n'), "field 'docid'"),
+        (
+            lambda r: write(r / 'miracl-corpus-v1.0-sw/docs-2.jsonl.gz', '{}\n'),
+            'docs-2.jsonl.gz:1: expected docid, title and text',
+        ),
         (lambda r: write(r / 'miracl-corpus-v1.0-sw/docs-3.jsonl.gz', '{\n'), 'gz:1: expected a J'),
         (lambda r: (r / 'miracl-corpus-v1.0-sw/docs-2.jsonl.gz').write_bytes(b'\x1f\x8b'), 'gzip'),
         (lambda r: write(r / 'x/topics.miracl-v1.0-sw-dev.tsv', ''), 'expected one file topics'),
@@ -202,7 +206,7 @@ def test_a_beir_folder_is_read_with_its_grades_and_without_the_query_itself(tmp_
     assert answers(benchmark) == {'q:q1': ['d:b', 'd:a'], 'q:q2': ['d:a']}
     assert benchmark.grades.tolist() == [[2, 1], [1, 0]]
     assert benchmark.excluded.tolist() == [[0], [-1]] and benchmark.documents.ids[0] == 'd:q1'
-    assert benchmark.documents.texts == ['the query itself', 'two', 'A one']
+    assert [*benchmark.documents.texts] == ['the query itself', 'two', 'A one']
     assert score(benchmark).numbers['pairs']['und-und']['queries'] == 2
 
 
@@ -296,3 +300,26 @@ def test_ids_and_texts_are_checked(tmp_path):
         )
         with pytest.raises(ValueError, match=message):
             benchmarks.load('beir:', tmp_path)
+
+
+def test_texts_of_a_corpus_are_on_disk_and_come_in_any_order():
+    texts = ['b\n', 'a', 'ü語', '\x00\r', 'last']
+    spool = collection.Spool(iter(texts))
+    assert [*spool] == texts and spool[-1] == 'last' and spool[1:3] == ['a', 'ü語']
+    spool.arrange(np.array([3, 0]))
+    assert len(spool) == 2 and [*spool] == ['\x00\r', 'b\n']
+
+
+def test_a_corpus_takes_little_memory_however_long_its_texts(tmp_path):
+    word = 'wort ' * 2000
+    rows = [{'docid': f'{i}#0', 'title': '', 'text': word} for i in range(2000)]  # 20 MB
+    write(tmp_path / 'topics.miracl-v1.0-sw-dev.tsv', '1\tnani\n')
+    write(tmp_path / 'qrels.miracl-v1.0-sw-dev.tsv', '1 Q0 7#0 1\n')
+    write(tmp_path / 'miracl-corpus-v1.0-sw/docs-0.jsonl.gz', lines(*rows))
+    del rows
+    tracemalloc.start()
+    benchmark = benchmarks.load('miracl:sw', tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert benchmark.documents.texts[-1] == word and len(benchmark.documents.texts) == 2000
+    assert peak < 4e6

@@ -6,24 +6,30 @@ import pathlib
 import hbt
 
 LAYERS = (
+    {'rows'},
     {
         *('config', 'sharding', 'metrics', 'log', 'cldr', 'files', 'pickles', 'requests', 'spikes'),
         *('nn', 'attention', 'packing', 'languages', 'collection', 'statistics'),
-        *('draws', 'rows', 'identity', 'document', 'plots', 'paper'),
+        *('draws', 'identity', 'document', 'plots', 'paper'),
     },
     {
         *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
-        *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'processes', 'latex', 'page'),
+        *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'engines'),
+        *('processes', 'notations'),
     },
-    {'batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search', 'summary'},
-    {'telemetry', 'sampler', 'workers', 'writer', 'pipeline', 'benchmarks', 'judging'},
-    {'hygiene', 'train', 'embed', 'results', 'shares'},
+    {
+        *('batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search'),
+        *('summary', 'debias'),
+    },
+    {'telemetry', 'sampler', 'workers', 'beam', 'writer', 'pipeline', 'benchmarks', 'judging'},
+    {'hygiene', 'train', 'embed', 'results', 'shares', 'translate'},
     {'prepare'},
     {'evaluate', 'export', 'trim', 'places', 'runs'},
-    {'dry_run', 'replay'},
+    {'dry_run', 'replay', 'mine'},
     {'main', 'comparison', 'published'},
     {'tables', 'trends'},
+    {'breakdowns'},
     {'figures'},
     {'report'},
 )

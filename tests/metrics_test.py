@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hbt import metrics, trec
+from hbt import config, metrics, trec
 
 # Two relevant documents at 1 and 4, in any order; one at 3; none; one that is not ranked.
 RANKS = np.array([[4, 1], [3, 0], [0, 0], [metrics.UNFOUND, 0]], np.int32)
@@ -146,3 +146,7 @@ def test_every_metric_is_that_of_trec_eval_and_of_ir_measures(case):
                 assert abs(np.nan_to_num(value) - theirs[query][name]) < 1e-9, name
             if answerable:  # ir_measures gives a query that the run lacks 0
                 assert abs(value - others[other, query]) < 1e-6, other
+
+
+def test_every_metric_may_choose_the_best_parameters():
+    assert tuple(metrics.SCORES) == config.METRICS

@@ -40,8 +40,8 @@ def test_a_row_holds_no_more_texts_than_it_has_slots():
 
 def test_row_counts_are_few_and_near():
     counts = [packing.rounded(n) for n in range(1, 4097)]
-    assert len(set(counts)) <= 8 + 9 * 4
-    assert all(n <= m <= 1.25 * n for n, m in enumerate(counts, 1) if n >= 4)
+    assert len(set(counts)) <= 6 + 10 * packing.STEPS
+    assert all(n <= m <= (1 + 1 / packing.STEPS) * n for n, m in enumerate(counts, 1))
     assert counts == sorted(counts) and packing.rounded(0) == 1
 
 

@@ -261,7 +261,7 @@ def test_many_processes_make_the_same_store_as_one(tmp_path, monkeypatch):
 def test_a_process_that_dies_is_named(tmp_path):
     with workers.Workers(2, 0, 'forkserver') as run:
         with pytest.raises(ValueError, match='process that tokenises was killed, .* to continue'):
-            list(run.map(os._exit, iter([1])))
+            list(run.map(os._exit, lambda: iter([1])))
 
 
 def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):

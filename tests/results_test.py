@@ -81,3 +81,58 @@ def test_a_benchmark_without_anything_relevant_is_refused():
         benchmarks.assemble('x', collection.Collection(*rows, {'q:2': {'d:1': 1}}))
     with pytest.raises(ValueError, match='x: documents: expected at least one, got none'):
         benchmarks.assemble('x', collection.Collection(rows[0], [], {'q:1': {}}))
+
+
+def edited(path, change):
+    numbers = json.loads(path.read_text())
+    change(numbers)
+    path.write_text(json.dumps(numbers))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda x: x.pop('manifest'), "evaluation with 'manifest', got 'None'"),
+        (lambda x: x.update(metrics=[1]), "evaluation with 'metrics', got .*1"),
+        (
+            lambda x: x['metrics']['mono'].update(map=float('nan')),
+            'metrics.mono.map: expected a finite number, got nan',
+        ),
+        (lambda x: x['pairs']['de-en'].update(map='1'), "pairs.de-en.map: .* number, got '1'"),
+        (lambda x: x['metrics']['multi'].update(map=0.123), 'expected 0.123 as in set-a-b.json'),
+    ],
+)
+def test_numbers_that_are_none_are_refused_with_file_and_place(tmp_path, change, message):
+    saved(tmp_path)
+    edited(tmp_path / 'set-a-b.json', change)
+    with pytest.raises(ValueError, match=f'set-a-b.(json|npz): .*{message}'):
+        results.load(tmp_path / 'set-a-b.json')
+
+
+@pytest.mark.parametrize('ending', ['json', 'npz'])
+@pytest.mark.parametrize('kept', [0, 0.5])
+def test_a_half_written_result_is_refused_by_the_name_of_its_file(tmp_path, ending, kept):
+    saved(tmp_path)
+    path = tmp_path / f'set-a-b.{ending}'
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    with pytest.raises(
+        ValueError, match=f'set-a-b.{ending}: expected .* got {path.stat().st_size}'
+    ):
+        results.load(tmp_path / 'set-a-b.json')
+    path.unlink()
+    with pytest.raises(ValueError, match=f'set-a-b.{ending}: expected the result .* no such file'):
+        results.load(tmp_path / 'set-a-b.json')
+
+
+def test_values_of_other_queries_than_the_numbers_are_refused(tmp_path):
+    saved(tmp_path)
+    path = tmp_path / 'set-a-b.npz'
+    arrays = dict(np.load(path))
+    for name, values, message in (
+        ('pooled/map', arrays['pooled/map'] * 0.5, 'multi.map: expected'),
+        ('asked', arrays['asked'][:1], r'asked: expected the shape \(2,\), got \(1,\)'),
+        ('own/map', arrays['own/map'][:, :1], r'own/map: expected the shape \(2, 2\)'),
+    ):
+        np.savez(path, **arrays | {name: values})
+        with pytest.raises(ValueError, match=f'set-a-b.npz: .*{message}'):
+            results.load(tmp_path / 'set-a-b.json')

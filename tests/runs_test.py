@@ -39,6 +39,12 @@ def test_the_numbers_of_a_system_are_the_means_of_its_runs(folder):
     assert values[3] == sum(x.values.pooled['rank_distance'][3] for x in each) / 2
 
 
+def test_runs_of_one_seed_are_no_seeds_of_one_system(folder, tmp_path):
+    copy = shutil.copytree(folder / 'xx0', tmp_path / 'copy')
+    found = runs.load([folder / 'xx0', copy, folder / 'xx1'])
+    assert [[run.name for run in x.runs] for x in runs.systems(found)] == [['xx0', 'xx1'], ['copy']]
+
+
 def test_one_sampling_does_not_name_two_systems(folder, tmp_path):
     made.run(tmp_path / 'large', [made.benchmark(names=('de', 'en', 'zh'))], batch_size=32)
     found = runs.load([folder / 'hybrid0', tmp_path / 'large'])
@@ -102,7 +108,9 @@ def test_what_is_no_run_is_named(folder, tmp_path):
         runs.load([tmp_path])
     copy = shutil.copytree(folder / 'xx0', tmp_path / 'xx0')
     (copy / 'metrics.jsonl').write_text('{"step": 1}\nnonsense\n')
-    with pytest.raises(ValueError, match='metrics.jsonl: expected a JSON object a line'):
+    with pytest.raises(
+        ValueError, match='metrics.jsonl: expected a JSON object with a step a line'
+    ):
         runs.load([copy])
     shutil.rmtree(copy / 'results')
     with pytest.raises(ValueError, match='xx0/results/STEP: expected what hbt.evaluate writes'):

@@ -315,11 +315,11 @@ def test_what_is_wrong_in_judgments_is_named(tmp_path):
     for text, message in (
         ('0\tQ0\t7#9\t1\n', "train.tsv:1: expected the id of a passage .* got 'sw/7#9'"),
         ('0\tQ0\t7#0\n', r'train.tsv:1: expected 4 columns \(query, Q0, document, relevance\)'),
-        ('0\tQ0\t7#0\tyes\n', "train.tsv:1: relevance: expected a whole number, got 'yes'"),
+        ('0\tQ0\t7#0\tyes\n', "train.tsv:1: expected a whole number as grade, got 'yes'"),
     ):
         with pytest.raises(ValueError, match=message):
             prepare.prepare(DATA, tmp_path / 's', [trec_files(tmp_path, **{qrels: text})])
-    with pytest.raises(ValueError, match='docs-0.jsonl.gz:1: expected docid and text'):
+    with pytest.raises(ValueError, match='docs-0.jsonl.gz:1: expected docid, title and text'):
         prepare.prepare(DATA, tmp_path / 's', [trec_files(tmp_path, 'name')])
 
 

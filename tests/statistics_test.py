@@ -94,3 +94,9 @@ def test_the_parts_of_a_macro_average_have_its_mean():
     parts = statistics.macro(values, np.array([0, 1, 1]))
     assert parts.tolist() == [0.5, 7.5]  # columns have means 2 and 6, the last has none
     assert parts.mean() == 4
+
+
+def test_draws_without_any_value_do_not_count():
+    """Of three questions one has a value: 8 of 27 draws miss it, all others have its mean."""
+    values = np.array([[0.25], [np.nan], [np.nan]])
+    assert statistics.bootstrap(values, np.arange(3)) == (0.25, 0.25, 0.25)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from hbt import batches, config, encoder, losses, optim, sharding, store, train
+from hbt import batches, config, dry_run, encoder, losses, optim, sharding, store, train
 
 
 def experiment(mapping='shard_map', dropout=0.0, dtype='float32', chunk=0, layers=1, **changes):
@@ -197,6 +197,24 @@ def test_the_step_reduces_gradients_once(kind, chunk, gathers, permutes):
     assert found['all-reduce'] == 1, found
     assert (found['all-gather'] > 0) == (found['reduce-scatter'] > 0) == bool(gathers), found
     assert (found['collective-permute'] > 0) == bool(permutes), found
+
+
+@pytest.mark.parametrize('chunk', [0, 24])
+def test_split_parameters_are_gathered_and_their_gradients_scattered_once_a_layer(chunk):
+    c, mesh = experiment(layers=2, chunk=chunk, shard_params=True), devices(8)
+    text = dry_run.compile_step(c, mesh, random_batch(8)).as_text()
+    found = collections.Counter(dry_run.COLLECTIVE.findall(text))
+    kernels = 2 * sum(path.endswith('kernel') for path in encoder.splits(c.encoder, 8))
+    passes = 2 if chunk else 1  # with caching, forward is computed again
+    assert found['reduce-scatter'] == kernels + 1, found  # with that of the loss
+    assert passes * kernels < found['all-gather'] <= (1 + passes) * kernels + 5, found
+    assert found['all-to-all'] == passes + 1, found  # the columns of the token table, and back
+    assert found['all-reduce'] == 1, found  # of what is not split, with the norm of what is
+    reduced = re.findall(r'= (.*) all-reduce(?:-start)?\(', text)[0]
+    for path, axis in encoder.splits(c.encoder, 8).items():
+        shape = list(encoder.shapes(c.encoder)[path])
+        for held in (shape, [n // 8 if i == axis else n for i, n in enumerate(shape)]):
+            assert f'[{",".join(map(str, held))}]' not in reduced, path
 
 
 def test_gradient_caching_costs_one_more_forward_pass_and_saves_memory(monkeypatch):

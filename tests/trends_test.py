@@ -44,7 +44,7 @@ def test_the_size_of_a_model_is_the_number_of_its_parameters(found):
 
 
 def test_fits_are_of_what_is_left_to_gain(found):
-    table = trends.fits(found, 'data', ['inside'])
+    table = trends.fits(found, 'data', ['inside'], comparison.MAIN)
     row = next(x for x in table.rows if x[2] == '1 − cross mAP')
     (curve,) = trends.curves(found, 'data')
     at = trends.points(curve, 'inside', CROSS)
@@ -53,23 +53,35 @@ def test_fits_are_of_what_is_left_to_gain(found):
     assert row[:4] == ['hybrid', 'inside', '1 − cross mAP', 4]
     np.testing.assert_allclose(row[4:6], [np.exp(constant), power])
     assert row[8] == pytest.approx(2**power) and power < 0
-    assert trends.fits(found, 'model', ['inside']) is None
+    assert trends.fits(found, 'model', ['inside'], comparison.MAIN) is None
 
 
 def test_the_drop_is_between_the_means_in_and_out_of_the_domain(found):
     systems = runs.systems(found)
-    shifts = trends.shifts(systems, ['inside', 'outside'], ['inside'])
+    shifts = trends.shifts(systems, ['inside', 'outside'], ['inside'], comparison.MAIN)
     first = next(x for x in shifts if x.measure == CROSS)
     for name, value in (('inside', first.inside), ('outside', first.outside)):
         assert value == comparison.Case(systems[0], name).mean(CROSS)
     table = trends.shift_table(shifts, ['inside'], ['inside', 'outside'])
-    assert len(table.rows) == 3 * len(systems)
+    assert len(table.rows) == 4 * len(systems)
     assert table.rows[0][4] == pytest.approx(shifts[0].outside - shifts[0].inside)
 
 
 def test_a_domain_that_cannot_be_is_refused(found):
     systems, names = runs.systems(found), ['inside', 'outside']
     with pytest.raises(ValueError, match="--in_domain: expected one of inside, outside, got 'x'"):
-        trends.shifts(systems, names, ['x'])
+        trends.shifts(systems, names, ['x'], comparison.MAIN)
     with pytest.raises(ValueError, match='--in_domain: expected a benchmark to be left, got all'):
-        trends.shifts(systems, names, names)
+        trends.shifts(systems, names, names, comparison.MAIN)
+
+
+def test_a_power_law_is_recovered():
+    x = [1.0, 2.0, 4.0, 8.0]
+    found = trends.fit(x, [3 * value**-0.5 for value in x])
+    np.testing.assert_allclose(found[:2], [3, -0.5], rtol=1e-9)
+    assert found.fitted == pytest.approx(1) and found.error < 1e-9
+    assert np.isnan(trends.fit([1.0, 2.0], [1.0, 3.0]).error)
+    assert trends.fit([2.0, 2.0], [1.0, 3.0]) is None
+    assert trends.fit([1.0, 2.0], [0.0, 3.0]) is None
+    assert trends.fit([1.0, 1.01], [1.0, 3.0]) is None
+    assert trends.fit([1.0, 2.0], [1e-12, 1.0]) is None

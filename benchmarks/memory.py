@@ -1,0 +1,100 @@
+"""Memory as the compiler plans it: of the losses by batch size, and of a step of XLM-R XL.
+
+python -m benchmarks.memory --part=losses     8 devices, from 1,024 to 32,768 rows
+python -m benchmarks.memory --part=xl         16 devices, weights and moments split over them
+
+Programs are compiled and not run; neither weights nor batches are made. Prints tables.
+"""
+
+import argparse
+import functools
+import os
+from unittest import mock
+
+DEVICES = {'losses': 8, 'xl': 16}
+WIDTH = 768  # of an embedding
+XL = dict(dim=2560, layers=36, heads=32, hidden=10240, vocab_size=250_880, norm='pre')
+MIB, GIB = 2**20, 2**30
+
+
+def loss_bytes(kind: str, rows: int, chunk: int) -> int:
+    """Temporary bytes a device of a loss and its gradient, over the rows of all devices."""
+    import jax
+    import jax.numpy as jnp
+
+    from hbt import config, losses, sharding
+
+    mesh = sharding.make_mesh()
+    c = config.Loss(kind=kind, chunk=chunk)
+
+    def local(vectors, ids):
+        def mean(vectors):
+            queries, documents = vectors
+            scale = sharding.varying(jnp.float32(3))
+            seen = losses.infonce(queries, documents, ids, ids[:, None], scale, c, sharding.AXIS)
+            return seen.loss.mean()
+
+        return jax.grad(mean)(vectors)
+
+    split = sharding.split(mesh)
+    of = functools.partial(jax.ShapeDtypeStruct, sharding=split)
+    vectors = of((rows, WIDTH), jnp.float32), of((rows, 1, WIDTH), jnp.float32)
+    mapped = jax.shard_map(local, mesh=mesh, in_specs=split.spec, out_specs=split.spec)
+    compiled = jax.jit(mapped).lower(vectors, of((rows,), jnp.int32)).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+def by_loss(sizes=(1024, 2048, 4096, 8192, 16384, 32768), chunk: int = 1024) -> None:
+    kinds = ('gathered', 'chunked', 'ring')
+    print(f'MiB a device, forward and backward, {DEVICES["losses"]} devices, {WIDTH} dimensions,')
+    print(f'loss.chunk={chunk}; the embeddings themselves are not counted\n')
+    print('| rows |', ' | '.join(kinds), '|')
+    print('|---|---|---|---|')
+    for rows in sizes:
+        found = [loss_bytes(kind, rows, chunk) / MIB for kind in kinds]
+        print(f'| {rows:,} |', ' | '.join(f'{x:,.1f}' for x in found), '|', flush=True)
+
+
+def step_bytes(shard: bool, pairs: int, length: int = 128, **sizes):
+    """What the compiler plans for a step of so many pairs a device, of `length` tokens each."""
+    import jax
+    import numpy as np
+
+    from hbt import batches, config, dry_run, encoder, packing, sharding
+
+    mesh = sharding.make_mesh()
+    c = config.Config(batch_size=pairs * mesh.size, shard_params=shard)
+    c.encoder = config.Encoder(**XL | sizes, dtype='bfloat16', remat='layer')
+    rows = np.zeros((pairs * mesh.size, length), np.int32)
+    ids = np.zeros((1, len(rows)), np.int32)
+    places = np.zeros((1, len(rows), 2), np.int32)
+    batch = batches.Batch(encoder.Rows(rows, rows), places, ids, ids, ids[:, :, None])
+    assert packing.slots(length) > 1, 'a row holds the query and the passage'
+    # As where the model would be trained, not as on a CPU: layers in a loop.
+    with mock.patch.object(jax, 'default_backend', lambda: 'tpu'):
+        compiled = dry_run.compile_step(c, mesh, batch)
+    return compiled.memory_analysis(), dry_run.parameters(c)
+
+
+def by_step() -> None:
+    print(f'GiB a device, XLM-R XL, {DEVICES["xl"]} devices, bfloat16, encoder.remat=layer')
+    print('(as the compiler of the CPU plans it, which sums products in float32)\n')
+    print('| pairs a device | shard_params | parameters | weights, moments | step | in all |')
+    print('|---|---|---|---|---|---|')
+    for shard, pairs in ((False, 4), (True, 4), (True, 16)):
+        memory, count = step_bytes(shard, pairs)
+        state, step = memory.argument_size_in_bytes, memory.temp_size_in_bytes
+        total = state + step + memory.output_size_in_bytes - memory.alias_size_in_bytes
+        sizes = ' | '.join(f'{x / GIB:.2f}' for x in (state, step, total))
+        print(f'| {pairs} | {shard} | {count:,} | {sizes} |', flush=True)
+
+
+PARTS = {'losses': by_loss, 'xl': by_step}
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--part', choices=PARTS, default='losses')
+    part = parser.parse_args().part
+    os.environ['JAX_PLATFORMS'] = 'cpu'
+    os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={DEVICES[part]}'
+    PARTS[part]()

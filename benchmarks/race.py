@@ -1,0 +1,65 @@
+"""Measures several ways to do the same work, turn by turn, each in its own process.
+
+Hides processes and medians. A turn of one runs while the others wait, so what else the machine
+does falls on all. Called by the programs of this folder.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import typing
+from collections import abc
+
+
+class Result(typing.NamedTuple):
+    """Of one entrant: seconds of each turn, and what else it tells of itself."""
+
+    seconds: list[float]
+    facts: dict
+
+    def times(self, other: 'Result') -> float:
+        """How many times faster than another: the median over the turns, which are alike."""
+        pairs = zip(other.seconds, self.seconds, strict=True)
+        return statistics.median(theirs / ours for theirs, ours in pairs)
+
+
+def serve(make: abc.Callable[[str], tuple[abc.Callable[[], float], dict]], name: str) -> None:
+    """In the process of an entrant: `make(name)` gives (turn, facts), `turn()` its seconds."""
+    answers = os.fdopen(os.dup(1), 'w')
+    os.dup2(2, 1)  # what libraries print goes to stderr
+    turn, facts = make(name)
+    for line in ('ready', *sys.stdin):
+        answer = facts if line == 'ready' else {'seconds': turn()}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def run(module: str, names: abc.Sequence[str], turns: int, more: abc.Sequence[str]) -> dict:
+    """{name: Result} of `python -m module --entrant=name`, which calls `serve`."""
+    processes = {}
+    for name in names:
+        print(f'{name}: getting ready', file=sys.stderr, flush=True)
+        command = [sys.executable, '-m', module, f'--entrant={name}', *more]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        processes[name] = process, Result([], ask(process, name))
+    for _ in range(turns):
+        for name, (process, result) in processes.items():
+            process.stdin.write('go\n')
+            process.stdin.flush()
+            result.seconds.append(ask(process, name)['seconds'])
+            print('.', end='', file=sys.stderr, flush=True)
+    for process, _ in processes.values():
+        process.stdin.close()
+        process.wait()
+    print(file=sys.stderr)
+    return {name: result for name, (_, result) in processes.items()}
+
+
+def ask(process, name: str) -> dict:
+    line = process.stdout.readline()
+    if not line:
+        raise RuntimeError(f'{name}: ended without an answer')
+    return json.loads(line)

@@ -1,0 +1,163 @@
+"""Pairs per second of a training step: hbt and its peers, turn by turn.
+
+python -m benchmarks.train_step --data=pairs.jsonl.gz --tokenizer=DIRECTORY --shape=small
+python -m benchmarks.train_step --store=STORE --shape=small --cached=8 --batch=128
+python -m benchmarks.train_step --store=STORE --part=sampler
+python -m benchmarks.train_step --store=STORE --shape=base --batch=1024 --device=gpu
+
+Every entrant gets the same batches and does the whole step: forward, backward, clipping, AdamW,
+dropout of 0.1. hbt draws and packs its batches within the clock; the peers' are tokenised before.
+On a GPU the model FLOPs utilisation is told as well.
+"""
+
+import functools
+import os
+import pathlib
+import statistics
+import sys
+import tempfile
+import time
+
+from absl import app, flags
+
+from benchmarks import race, work
+from hbt import config, prepare, telemetry
+
+PEER = 'sentence-transformers'
+PLAIN = {  # name -> turn of a task
+    'hbt float32': functools.partial(work.hbt, dtype='float32'),
+    'hbt bfloat16': functools.partial(work.hbt, dtype='bfloat16'),
+    f'{PEER} float32': functools.partial(work.peer, dtype='float32'),
+    f'{PEER} float32 compiled': functools.partial(work.peer, dtype='float32', compiled=True),
+    f'{PEER} bfloat16': functools.partial(work.peer, dtype='bfloat16'),
+    f'{PEER} bfloat16 compiled': functools.partial(work.peer, dtype='bfloat16', compiled=True),
+}
+CACHED = {name: make for name, make in PLAIN.items() if 'compiled' not in name} | {
+    f'GradCache {dtype}': functools.partial(work.peer, dtype=dtype, kind='grad_cache')
+    for dtype in ('float32', 'bfloat16')
+}
+
+
+def entrants() -> dict:
+    """Those of the run that the flags describe."""
+    given = flags.FLAGS
+    known = CACHED if given.cached else PLAIN
+    known = {name: make for name, make in known.items() if given.dtype in name}
+    for name in given.only:
+        if name not in known:
+            sys.exit(f'error: --only: expected some of {", ".join(known)}, got {name!r}')
+    return {name: known[name] for name in given.only or known}
+
+
+def task(root: pathlib.Path) -> work.Task:
+    given = flags.FLAGS
+    return work.task(given.shape, root, given.batch, given.device)
+
+
+def make(name: str) -> work.Turn:
+    given = flags.FLAGS
+    if not given.cached:
+        return entrants()[name](task(pathlib.Path(given.store)))
+    # As many tokens at a time as the peers' mini-batch of texts may hold.
+    mine = task(pathlib.Path(given.store))
+    texts = given.cached * mine.config.data.passage_length if name.startswith('hbt') else 0
+    return entrants()[name](mine, chunk=texts or given.cached)
+
+
+def check_device(device: str) -> float | None:
+    """FLOP/s of the GPU that was asked for; ends the program where there is none."""
+    if device == 'cpu':
+        return None
+    import jax
+
+    kinds = {x.device_kind for x in jax.devices() if x.platform == 'gpu'}
+    if not kinds:
+        found = jax.devices()[0].platform
+        sys.exit(f'error: --device=gpu: expected a GPU that JAX can use, got {found} only')
+    peak = telemetry.peak(min(kinds))
+    if peak is None:
+        sys.exit(f'error: --device=gpu: expected a GPU of known speed, got {min(kinds)}')
+    return peak
+
+
+def step(root: pathlib.Path) -> None:
+    """Races the entrants and prints a table."""
+    given = flags.FLAGS
+    peak = check_device(given.device)
+    mine, names = task(root), list(entrants())
+    more = [f'--{x}={getattr(given, x)}' for x in ('shape', 'batch', 'device', 'dtype', 'cached')]
+    module = 'benchmarks.train_step'
+    results = race.run(module, names, given.turns, [f'--store={root}', *more])
+    pairs, each = mine.config.batch_size * mine.steps, work.flops(mine)
+    peers = [x for name, x in results.items() if not name.startswith('hbt')]
+    best = min(peers, key=lambda x: sum(x.seconds), default=None)
+    print(f'{given.shape}, {mine.config.batch_size} pairs a step, {given.turns} turns\n')
+    print('| | pairs/s (slowest, fastest turn) | against the fastest peer | real tokens | MFU |')
+    print('|---|---|---|---|---|')
+    for name, x in results.items():
+        rates = [pairs / seconds for seconds in x.seconds]
+        ratio = f'{x.times(best):.2f} x' if best else ''
+        done = sum(each[i % len(each)] for i in range(given.turns * mine.steps))
+        mfu = f'{done / sum(x.seconds) / peak:.1%}' if peak else ''
+        print(
+            f'| {name} | {statistics.median(rates):.1f} ({min(rates):.1f}, {max(rates):.1f}) '
+            f'| {ratio} | {x.facts["real tokens"]} | {mfu} |'
+        )
+
+
+def sampler(root: pathlib.Path) -> None:
+    """Prints how fast rows are planned and batches assembled, and their share of a step."""
+    mine = work.task('base', root, flags.FLAGS.batch)
+    s, b = mine.sampler, mine.config.batch_size
+    s.plans(0)
+    blocks = 20
+    start = time.perf_counter()
+    for number in range(1, 1 + blocks):
+        s.plan_block(number)
+    rate = blocks * s.together * b / (time.perf_counter() - start)
+    s.batch(0)
+    start = time.perf_counter()
+    for number in range(200):
+        s.batch(number)
+    each = (time.perf_counter() - start) / 200
+    print(f'{rate:,.0f} rows/s planned; {1e3 * each:.2f} ms a batch of {b} pairs, with its plan')
+    turn, _ = work.hbt(mine, flags.FLAGS.dtype or 'bfloat16')
+    taken = statistics.median(turn() for _ in range(flags.FLAGS.turns)) / mine.steps
+    print(f'{each / taken:.2%} of a step of XLM-R base, which takes {taken:.2f} s')
+
+
+PARTS = {'step': step, 'sampler': sampler}
+
+
+def main(_) -> None:
+    given = flags.FLAGS
+    if given.device == 'cpu':
+        os.environ['JAX_PLATFORMS'] = 'cpu'
+    os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # the entrants share the memory
+    check_device(given.device)
+    if given.entrant:
+        race.serve(make, given.entrant)
+        return
+    if not given.store and not (given.data and given.tokenizer):
+        sys.exit('error: expected --store, or --data and --tokenizer, got neither')
+    with tempfile.TemporaryDirectory() as folder:
+        root = pathlib.Path(given.store or f'{folder}/store')
+        if not given.store:
+            prepare.prepare(config.Data(tokenizer=given.tokenizer), root, [given.data])
+        PARTS[given.part](root)
+
+
+if __name__ == '__main__':
+    flags.DEFINE_string('data', '', 'file of parallel rows')
+    flags.DEFINE_string('tokenizer', '', 'as for hbt.prepare')
+    flags.DEFINE_string('store', '', 'a store that is there already, instead of data and tokenizer')
+    flags.DEFINE_enum('part', 'step', list(PARTS), 'what is measured')
+    flags.DEFINE_enum('shape', 'small', list(work.SHAPES), 'of the encoder')
+    flags.DEFINE_integer('batch', 0, 'pairs of a batch; 0: as the shape has it')
+    flags.DEFINE_enum('device', 'cpu', ['cpu', 'gpu'], 'where')
+    flags.DEFINE_enum('dtype', '', ['', 'float32', 'bfloat16'], 'the entrants of this type only')
+    flags.DEFINE_integer('turns', 7, 'timed turns of each entrant', lower_bound=1)
+    flags.DEFINE_integer('cached', 0, 'texts of a mini-batch, with gradient caching; 0: without')
+    flags.DEFINE_list('only', [], 'names of entrants; none: all')
+    flags.DEFINE_string('entrant', '', 'of this process; for the program itself')
+    app.run(main)
