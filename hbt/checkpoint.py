@@ -37,6 +37,7 @@ class Checkpoints:
                     set_aside(folder, step, error)
         self.newest = open_folder(workdir / 'ckpt', KEEP)
         self.best = open_folder(workdir / 'best', 1)
+        self.writing = None
 
     def restore(self, shapes, before: int | None = None) -> tuple[typing.Any, dict] | None:
         """(state, notes) of the newest sound checkpoint; None if none was ever saved.
@@ -63,7 +64,14 @@ class Checkpoints:
 
     def save(self, step: int, state, notes: dict) -> None:
         """Writes a state in the background, and with it notes, which JSON can hold."""
-        self.newest.save_async(step, state, custom_metadata=beside(state, notes))
+        self.wait()
+        self.writing = self.newest.save_async(step, state, custom_metadata=beside(state, notes))
+
+    def wait(self) -> None:
+        """For what is still being written; orbax keeps a thread for what is not waited for."""
+        if self.writing is not None:
+            writing, self.writing = self.writing, None
+            writing.result()
 
     def save_best(self, step: int, params, score: float) -> None:
         """Keeps the parameters if no earlier step scored higher."""
@@ -73,9 +81,9 @@ class Checkpoints:
             self.best.save(step, params, metrics={'score': score}, custom_metadata=told)
 
     def close(self) -> None:
-        """Waits for what is still being written."""
         self.newest.close()
         self.best.close()
+        self.wait()
 
 
 def open_folder(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:

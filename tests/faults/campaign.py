@@ -4,7 +4,7 @@
 
 A trial is survived if the same command then ends with what it gives undisturbed, and refused if it
 ends with an error of hbt's own that names a file; else something is lost, or unclear. Children are
-forked before JAX starts anything, which saves them the imports.
+forked before JAX starts anything, which saves them the imports; programs are compiled once.
 """
 
 import argparse
@@ -24,7 +24,21 @@ import traceback
 import typing
 from collections import abc
 
-from hbt import config, embed, export, log, main, pipeline, prepare, requests
+import jax
+
+from hbt import (
+    cldr,
+    config,
+    embed,
+    evaluate,
+    export,
+    log,
+    main,
+    pipeline,
+    prepare,
+    requests,
+    sharding,
+)
 from tests import tiny
 
 TEXTS = 400
@@ -41,7 +55,12 @@ class Job(typing.NamedTuple):
 def settings(folder: pathlib.Path) -> config.Config:
     c = tiny.get_config()
     data = dataclasses.replace(c.data, root=str(folder / 'store'))
-    evaluation = config.Eval(benchmarks=('cldr',), batch_size=512, every=6)
+    # Of the training data, as any evaluation will do.
+    evaluation = config.Eval(('jsonl:held.jsonl',), str(folder), every=6, batch_size=64)
+    with (folder / 'held.jsonl').open('w') as file:
+        for group in cldr.groups('test', 6):
+            row = {key: group[key] for key in ('id', 'query', 'passage')}
+            file.write(json.dumps(row) + '\n')
     return dataclasses.replace(c, steps=10, ckpt_every=2, data=data, eval=evaluation)
 
 
@@ -67,6 +86,19 @@ def run_embed(folder):
         embed.write(embed.start(model, 64, 'float32'), folder / 'texts', folder / 'out.npy', {})
 
 
+def run_evaluate(folder):
+    model = pipeline.read(str(folder / 'model'))
+    c = dataclasses.replace(model.config, eval=settings(folder).eval)
+    mesh = sharding.make_mesh()
+    params = jax.device_put(model.params, sharding.replicated(mesh))
+    for result in evaluate.make(c, model.tokenizer, mesh)(params).values():
+        evaluate.save(result, folder / 'results', 0)
+
+
+def of_results(folder):
+    return digest(*(folder / f'results/jsonl-held.jsonl.{x}' for x in ('json', 'npz')))
+
+
 def digest(*files: pathlib.Path) -> str:
     found = hashlib.sha256()
     for file in files:
@@ -89,7 +121,11 @@ def of_parameters(folder):
 def of_run(folder):
     """The parameters, and every number logged but those of time."""
     lines = [
-        {k: v for k, v in line.items() if k == 'step' or k.startswith(('loss', 'cldr', 'accuracy'))}
+        {
+            k: v
+            for k, v in line.items()
+            if k == 'step' or k.startswith(('loss', 'jsonl', 'accuracy'))
+        }
         for line in log.read(folder / 'run/metrics.jsonl')
     ]
     best = sorted(x.name for x in (folder / 'run/best').iterdir() if x.name.isdigit())
@@ -102,6 +138,7 @@ JOBS = {
     'main': Job(run_main, of_run, ('store',)),
     'export': Job(run_export, lambda x: digest(x / 'model/model.safetensors'), ('store', 'run')),
     'embed': Job(run_embed, lambda x: digest(x / 'out.npy'), ('model',)),
+    'evaluate': Job(run_evaluate, of_results, ('model',)),
 }
 
 
@@ -191,7 +228,8 @@ def corrupt(reference: pathlib.Path, expected: str, folder: pathlib.Path, dice) 
     job = JOBS['main']
     begin(job, reference, folder)
     shutil.copytree(reference / 'half', folder / 'run')
-    files = sorted(x for x in folder.rglob('*') if x.is_file() and 'tensorboard' not in x.parts)
+    part = folder / dice.choice(('run', 'store'))  # of which the store has more files by far
+    files = sorted(x for x in part.rglob('*') if x.is_file() and 'tensorboard' not in x.parts)
     file = dice.choice(files)
     how = damage(file, dice)
     status = finish(child(job.run, folder))
@@ -228,30 +266,63 @@ def references(folder: pathlib.Path) -> dict[str, tuple[str, float]]:
     folder.mkdir()
     found = {}
     for name, job in JOBS.items():
-        start = time.monotonic()
-        status = finish(child(job.run, folder))
-        assert status == 0, (name, tail(folder))
-        found[name] = digest_of(job, folder), time.monotonic() - start
+        for place in (folder, folder / 'again'):  # the second time it is compiled already
+            if place != folder:
+                begin(job, folder, place)
+            start = time.monotonic()
+            status = finish(child(job.run, place))
+            assert status == 0, (name, tail(place))
+            seconds = time.monotonic() - start
+        found[name] = digest_of(job, folder), seconds
+        assert digest_of(job, folder / 'again') == found[name][0], f'{name} is not deterministic'
+        shutil.rmtree(folder / 'again')
         if name == 'prepare':
             assert finish(child(half, folder)) == requests.RESTART, tail(folder)
     return found
 
 
-def campaign(kills: int, corruptions: int, seed: int, folder: pathlib.Path) -> collections.Counter:
+def campaign(kills: int, corruptions: int, seed: int, folder: pathlib.Path, processes: int = 2):
     """Outcome -> trials, of so many kills and corruptions; prints those that are not survived."""
-    dice, table, done, trial = random.Random(seed), collections.Counter(), 0, 0
+    jax.config.update('jax_compilation_cache_dir', str(folder / 'compiled'))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
     known = references(folder / 'reference')
-    while done < kills:
+
+    def part(number: int) -> abc.Callable[[pathlib.Path], None]:
+        shares = [(n + number) // processes for n in (kills, corruptions)]
+        return lambda place: (place / 'counts').write_text(
+            json.dumps(trials(*shares, f'{seed} {number}', place, folder / 'reference', known))
+        )
+
+    parts = []
+    for number in range(processes):
+        place = folder / f'part{number}'
+        place.mkdir()
+        parts.append((child(part(number), place), place))
+    table = collections.Counter()
+    for process, place in parts:
+        status = finish(process)
+        print((place / 'output').read_text(), end='')
+        assert status == 0, place
+        table.update(json.loads((place / 'counts').read_text()))
+    return table
+
+
+def trials(
+    kills: int, corruptions: int, seed: str, folder, reference, known: dict
+) -> collections.Counter:
+    """The trials of one process."""
+    dice, table, trial = random.Random(seed), collections.Counter(kills=0), 0
+    while table['kills'] < kills:
         trial += 1
         name, place = list(JOBS)[trial % len(JOBS)], folder / f'kill{trial}'
-        outcome, note, count = kill(name, folder / 'reference', *known[name], place, dice)
-        done += count
+        outcome, note, count = kill(name, reference, *known[name], place, dice)
         table['kills'] += count
         table[f'{name} killed: {outcome}'] += 1
         report(table, f'{name} (trial {trial})', outcome, note, place)
     for trial in range(corruptions):
         place = folder / f'corrupt{trial}'
-        outcome, note = corrupt(folder / 'reference', known['main'][0][:64], place, dice)
+        outcome, note = corrupt(reference, known['main'][0][:64], place, dice)
         table['corruptions'] += 1
         table[f'corrupted: {outcome}'] += 1
         report(table, f'corruption {trial}', outcome, note, place)
@@ -267,11 +338,14 @@ def report(table, what: str, outcome: str, note: str, place: pathlib.Path) -> No
 
 
 if __name__ == '__main__':
+    os.environ['XLA_FLAGS'] = '--xla_backend_optimization_level=0'
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--kills', type=int, default=200)
     parser.add_argument('--corruptions', type=int, default=100)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--processes', type=int, default=2)
     given = parser.parse_args()
-    place = pathlib.Path(tempfile.mkdtemp(prefix='faults-'))
+    place, start = pathlib.Path(tempfile.mkdtemp(prefix='faults-')), time.monotonic()
     for line, count in sorted(campaign(**vars(given), folder=place).items()):
         print(f'{line:32}{count:6}')
+    print(f'{"seconds":32}{time.monotonic() - start:6.0f}')
