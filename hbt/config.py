@@ -232,6 +232,11 @@ BOUNDS = {  # setting -> (smallest, largest) value allowed
 }
 
 
+def root(config: Config) -> pathlib.Path:
+    """The store of an experiment."""
+    return pathlib.Path(config.data.root or f'stores/{config.name}')
+
+
 def fields(config, prefix: str = '') -> abc.Iterator[tuple[str, object]]:
     """Yields (dotted name, value) of every setting."""
     for field in dataclasses.fields(config):

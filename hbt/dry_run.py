@@ -16,7 +16,6 @@ from hbt import (
     config,
     log,
     packing,
-    places,
     sampler,
     sharding,
     shares,
@@ -38,7 +37,7 @@ def rehearse(c: config.Config) -> None:
     """
     mesh = sharding.make_mesh()
     sharding.check_divides('batch_size', c.batch_size, mesh)
-    data = store.open(places.root_of(c))
+    data = store.open(config.root(c))
     c = train.resolve(c, data, mesh)
     batches = sampler.Sampler(c, data, mesh.size)
     log.say(shares.table(shares.of(batches, c.steps, 0)))

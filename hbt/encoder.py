@@ -104,11 +104,15 @@ def encode(
 ) -> Float[Array, 'b e']:
     """Embeddings of texts in float32, or in float64 if `c.dtype` is; of length 1 if `c.normalise`.
 
-    `tokens` are padded with `c.pad_id`, on either side. `seeds` are those of the dropout of each
-    text, None: no dropout.
+    `tokens` are padded with `c.pad_id`, on either side; BERT counts the positions of padding in
+    front, as in transformers. `seeds` are those of the dropout of each text, None: no dropout.
     """
     rows = Rows(tokens, (tokens != c.pad_id).astype(jnp.int32))
-    return encode_rows(params, rows, 1, c, None if seeds is None else seeds[:, None])[:, 0]
+    seeds = None if seeds is None else seeds[:, None]
+    place = None
+    if c.family == 'bert':
+        place = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
+    return encode_rows(params, rows, 1, c, seeds, place=place)[:, 0]
 
 
 def encode_rows(
@@ -118,20 +122,20 @@ def encode_rows(
     c: config.Encoder,
     seeds: UInt32[Array, 'r s'] | None = None,
     split: abc.Mapping[str, str] = types.MappingProxyType({}),
+    place: Int[Array, 'r w'] | None = None,
 ) -> Float[Array, 'r s e']:
     """Embeddings of texts 1 ... `slots` of each row; of no meaning where a row has fewer.
 
     A text's embedding, dropout included, does not depend on the row or the place where it stands.
-    `split` gives the mesh axis of those parameters that are split over devices as `splits` tells.
+    `place` is that of each token in its text, None: counted from the text's first token. `split`
+    gives the mesh axis of those parameters that are split over devices as `splits` tells.
     """
     dtype = jnp.dtype(c.dtype)
     rows = Rows(*map(jnp.asarray, rows))
     index = jnp.arange(rows.texts.shape[1], dtype=jnp.int32)[None]
     previous = jnp.pad(rows.texts[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-    begins = rows.texts != previous
-    if c.family == 'bert':  # which counts padding in front of a text as well
-        begins &= previous != 0
-    place = index - jax.lax.cummax(jnp.where(begins, index, 0), axis=1)  # r w
+    if place is None:
+        place = index - jax.lax.cummax(jnp.where(rows.texts != previous, index, 0), axis=1)  # r w
     of_token = None
     if seeds is not None:
         mine = jnp.take_along_axis(seeds, jnp.maximum(rows.texts - 1, 0), axis=1)

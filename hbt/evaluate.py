@@ -223,8 +223,6 @@ def subject(given) -> Subject:
         return Subject(model, 0, pathlib.Path(given.out))
     if not given.workdir:
         raise ValueError('expected --workdir=DIR of a run, or --model=NAME, got neither')
-    if given.debias and not given.out:
-        raise ValueError('--debias: expected --out with it: these are not the results of the run')
     workdir = pathlib.Path(given.workdir)
     c = config.load(workdir / 'config.json')
     tokenizer = tokenizers.Tokenizer.from_file(str(workdir / 'tokenizer.json'))
@@ -244,10 +242,9 @@ def removal(
         if found.about['model'] != model:
             raise ValueError(f'{path}: expected a fit for this model, got one for another')
         return found
-    root = given.store or c.data.root
-    if not root:
+    if given.model and not given.store:
         raise ValueError('--debias: expected --store=DIR with texts to fit it on, got none')
-    s = store.open(root)
+    s = store.open(given.store or config.root(c))
     told = {'store': s.manifest['seal'], 'model': model}
     sides = [side for x in loaded for side in (x.queries, x.documents)]
     languages = sorted({x for side in sides for x in side.languages})
@@ -269,6 +266,8 @@ def removal(
 
 def main(_) -> None:
     given = flags.FLAGS
+    if given.debias and not given.out:
+        raise ValueError('--debias: expected --out with it: these are not the results of the run')
     of = subject(given)
     c = of.model.config
     names = tuple(given.benchmark or c.eval.benchmarks)

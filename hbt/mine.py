@@ -23,7 +23,6 @@ from hbt import (
     evaluate,
     files,
     log,
-    pipeline,
     sampler,
     search,
     sharding,
@@ -293,8 +292,9 @@ def table(manifest: dict) -> str:
 
 def main(_) -> None:
     given = flags.FLAGS
-    c, tokenizer, params, step, out = evaluate.subject(given)
-    s = store.open(given.store or c.data.root)
+    of = evaluate.subject(given)
+    c, params, tokenizer = of.model
+    s = store.open(given.store or config.root(c))
     ours = vocabulary.read(s.path / 'tokenizer.json').get_vocab()
     differ = sorted(ours.items() ^ tokenizer.get_vocab().items(), key=lambda item: item[1])
     if differ:
@@ -304,9 +304,9 @@ def main(_) -> None:
         )
     c.eval.batch_size = given.batch_size
     setting = Setting(given.count, given.depth, given.margin)
-    name = given.model or f'{given.workdir} at step {step}'
-    name += f', {embed.fingerprint(pipeline.Model(c, params, tokenizer))}'
-    print(table(mine(c, params, s, out, setting, name).manifest))
+    name = given.model or f'{given.workdir} at step {of.step}'
+    name += f', {embed.fingerprint(of.model)}'
+    print(table(mine(c, params, s, of.folder, setting, name).manifest))
 
 
 if __name__ == '__main__':

@@ -11,13 +11,9 @@ import shutil
 from hbt import config, files, log, prepare, sharding, store
 
 
-def root_of(c: config.Config) -> pathlib.Path:
-    return pathlib.Path(c.data.root or f'stores/{c.name}')
-
-
 def open_store(c: config.Config) -> store.Store:
     """The store of the config, made from its sources first if it is not there yet."""
-    root = root_of(c)
+    root = config.root(c)
     if not log.first():  # the first process makes the store, the others wait for it
         sharding.meet('store')
         return store.open(root)

@@ -8,7 +8,7 @@ import pathlib
 
 import jax
 
-from hbt import checkpoint, config, log, places, sampler, sharding, store, train
+from hbt import checkpoint, config, log, sampler, sharding, store, train
 
 
 def replay(c: config.Config, workdir: pathlib.Path, number: int) -> None:
@@ -17,7 +17,7 @@ def replay(c: config.Config, workdir: pathlib.Path, number: int) -> None:
     Nothing is written. Raises ValueError if no checkpoint is old enough.
     """
     mesh = sharding.make_mesh()
-    data = store.open(places.root_of(c))
+    data = store.open(config.root(c))
     c = train.resolve(c, data, mesh)
     batches = sampler.Sampler(c, data, mesh.size)
     with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:

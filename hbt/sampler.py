@@ -240,7 +240,7 @@ def show(s: Sampler, step: int) -> abc.Iterator[str]:
 
 def main(_) -> None:
     c = config.check(flags.FLAGS.config)
-    s = Sampler(c, store.open(c.data.root or f'stores/{c.name}'))
+    s = Sampler(c, store.open(config.root(c)))
     for line in show(s, flags.FLAGS.step):
         print(line)
 

@@ -112,7 +112,7 @@ def draw(found: list[Share], path: pathlib.Path) -> None:
 
 def main(_) -> None:
     c = config.check(flags.FLAGS.config)
-    s = sampler.Sampler(c, store.open(c.data.root or f'stores/{c.name}'))
+    s = sampler.Sampler(c, store.open(config.root(c)))
     found = of(s, c.steps, flags.FLAGS.drawn)
     print(table(found))
     if flags.FLAGS.out:

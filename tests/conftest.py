@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import tempfile
 
 import pytest
 
@@ -12,6 +14,11 @@ os.environ['XLA_FLAGS'] = (
     '--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 '
     '--xla_llvm_disable_expensive_passes=true'
 )
+# What one test, process or worker has compiled, the others need not.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='hbt-compiled-')
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
 import jax  # noqa: E402  (after the environment)
 import jaxtyping  # noqa: E402
@@ -29,3 +36,8 @@ def shared_data() -> pathlib.Path:
     if not folder.is_dir():
         pytest.skip(f'no real data at {folder}; set HBT_DATA to a folder with xquad-r/ and others')
     return folder
+
+
+def pytest_unconfigure(config):
+    if not hasattr(config, 'workerinput'):
+        shutil.rmtree(os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)

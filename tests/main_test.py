@@ -52,6 +52,7 @@ def train(stored, workdir, **changes):
     main.train_config(config.check(c), workdir)
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_ends_bit_equal_to_one_that_was_not(stored, tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
@@ -123,6 +124,7 @@ def test_two_processes_are_not_at_work_in_one_directory(stored, tmp_path):
     assert f'expected to be alone in {tmp_path}, got process {process.pid} on' in second.stderr
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_evaluated_again_with_the_same_numbers(stored, tmp_path, monkeypatch):
     c = config.Eval(benchmarks=('cldr',), at_start=True, every=6, batch_size=64)
     train(stored, tmp_path, eval=c, steps=6)

@@ -186,7 +186,8 @@ def test_negatives_are_refreshed_between_stages_by_the_same_command(stored, tmp_
         out = tmp_path / name
         command = [sys.executable, '-m', 'hbt.mine', f'--workdir={tmp_path}/run', f'--out={out}']
         environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
-        subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert not done.returncode, done.stderr
         return store.open(out)
 
     train(2, stored.path)

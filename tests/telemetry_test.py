@@ -174,6 +174,7 @@ def run(stored, workdir):
     main.train_config(config.check(c), workdir)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_between_two_lines_logs_what_an_unbroken_one_does(
     stored, tmp_path, monkeypatch
 ):
