@@ -172,6 +172,7 @@ def test_a_language_that_was_searched_before_a_kill_is_not_searched_again(
     assert len(calls) == 5 and killed.manifest == whole.manifest
 
 
+@pytest.mark.slow
 def test_negatives_are_refreshed_between_stages_by_the_same_command(stored, tmp_path):
     def train(steps, root):
         c = config.tiny(
