@@ -21,7 +21,7 @@ from hbt import requests
 
 LOST = 30  # seconds after which a process that is silent counts as lost
 HEARD = 5  # seconds that a process which failed stays, for the others to hear why
-FOREVER = 10**10  # ms
+EAR = 1000  # ms between two looks at whether all is done
 KEY = 'hbt/failed'
 OURS = ('RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT', 'UNIMPLEMENTED')  # would come again
 
@@ -36,7 +36,9 @@ def together(work: abc.Callable[[], None]) -> None:
     set_handler.argtypes, set_handler.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
     set_handler(signal.SIGABRT, ctypes.cast(ABORTED, ctypes.c_void_p))
     connect()
-    threading.Thread(target=listen, daemon=True).start()
+    done = threading.Event()
+    listener = threading.Thread(target=listen, args=(done,), daemon=True)
+    listener.start()
     try:
         work()
     except jax.errors.JaxRuntimeError as error:
@@ -51,6 +53,10 @@ def together(work: abc.Callable[[], None]) -> None:
     except Exception as error:
         traceback.print_exc()
         fail(f'{type(error).__name__}: {one_line(error)}', 1)
+    finally:  # Python ends in its own way: neither the thread nor the handler outlives it
+        done.set()
+        listener.join()
+        set_handler(signal.SIGABRT, None)
 
 
 def connect() -> None:
@@ -70,13 +76,19 @@ def connect() -> None:
     jax.distributed.initialize(address, int(count), int(number), heartbeat_timeout_seconds=LOST)
 
 
-def listen() -> None:
-    """Ends this process when another one tells that it failed."""
-    client = distributed.global_state.client
-    with contextlib.suppress(jax.errors.JaxRuntimeError):  # then a process is lost, or all is done
-        number, told, status = json.loads(client.blocking_key_value_get(KEY, FOREVER))
+def listen(done: threading.Event) -> None:
+    """Ends this process when another one tells that it failed, until `done`."""
+    while not done.is_set():
+        try:
+            note = distributed.global_state.client.blocking_key_value_get(KEY, EAR)
+        except jax.errors.JaxRuntimeError as error:
+            if 'DEADLINE_EXCEEDED' in str(error):
+                continue
+            return  # a process is lost, of which JAX tells
+        number, told, status = json.loads(note)
         if number != jax.process_index():
             leave(f'process {number} failed: {told}', status)
+        return
 
 
 def fail(told: str, status: int) -> None:

@@ -91,7 +91,9 @@ def run_evaluate(folder):
     c = dataclasses.replace(model.config, eval=settings(folder).eval)
     mesh = sharding.make_mesh()
     params = jax.device_put(model.params, sharding.replicated(mesh))
-    for result in evaluate.make(c, model.tokenizer, mesh)(params).values():
+    loaded = evaluate.read(c.eval)
+    keep = evaluate.Keep(folder / 'embeddings', {'model': embed.fingerprint(model)})
+    for result in evaluate.make(c, model.tokenizer, mesh, loaded, keep=keep)(params).values():
         evaluate.save(result, folder / 'results', 0)
 
 
