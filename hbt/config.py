@@ -5,9 +5,6 @@ command-line overrides are applied to it afterwards, so programs call `check` on
 """
 
 import dataclasses
-import difflib
-import json
-import os
 import pathlib
 import types
 from collections import abc
@@ -319,64 +316,6 @@ def split_tuples(config) -> None:
             setattr(config, field.name, tuple(x for item in value for x in item.split(',') if x))
 
 
-def check_flags(argv: abc.Sequence[str]) -> None:
-    """ValueError for a `--config.name=` on the command line that is no setting."""
-    known = [name for name, _ in fields(Config())]
-    for arg in argv:
-        name = arg.lstrip('-').split('=')[0]
-        if name.startswith('config.') and name.removeprefix('config.') not in known:
-            close = difflib.get_close_matches(name.removeprefix('config.'), known, 1, 0)[0]
-            raise ValueError(f'--{name}: expected a setting such as --config.{close}, got {arg!r}')
-
-
-def changes(old: Config, new: Config) -> dict[str, tuple]:
-    """Setting -> (old value, new value) where they differ."""
-    before = dict(fields(old))
-    return {k: (before[k], v) for k, v in fields(new) if before[k] != v}
-
-
-def save(config: Config, path: pathlib.Path) -> None:
-    """Writes every setting as JSON, whole or not at all."""
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(dataclasses.asdict(config), indent=1))
-    os.replace(partial, path)
-
-
-def load(path: pathlib.Path) -> Config:
-    """Reads what `save` wrote. ValueError names the file and the setting that does not fit."""
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f'{path}: expected the config of a run, got {error}') from None
-    config = Config()
-    try:
-        fill(config, values, '')
-        return check(config)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
-
-
-def fill(config, values, prefix: str) -> None:
-    """Sets what JSON tells of a part; settings that it does not name keep their defaults."""
-    if not isinstance(values, dict):
-        raise ValueError(f'{prefix or "config"}: expected settings, got {values!r}')
-    for name, value in values.items():
-        if name not in {field.name for field in dataclasses.fields(config)}:
-            raise ValueError(f'{prefix}{name}: expected a setting, got an unknown one')
-        old = getattr(config, name)
-        if dataclasses.is_dataclass(old):
-            fill(old, value, f'{prefix}{name}.')
-            continue
-        if type(old) is float and type(value) is int and abs(value) < 2**53:
-            value = float(value)
-        if type(old) is tuple and type(value) is list and {type(x) for x in value} <= {str}:
-            value = tuple(value)
-        if type(value) is not type(old):
-            kind = type(old).__name__
-            raise ValueError(f'{prefix}{name}: expected one of type {kind}, got {value!r}')
-        setattr(config, name, value)
-
-
 def parse(arg: str | None, **defaults):
     """Reads `key=value,key=value` behind the colon of `--config=file.py:...`.
 
@@ -398,19 +337,3 @@ def parse(arg: str | None, **defaults):
     shown = [f'_{k}{v:g}' if isinstance(v, float) else f'_{k}{v}' for k, v in values.items()]
     changed = [text for text, k in zip(shown, values, strict=True) if values[k] != defaults[k]]
     return types.SimpleNamespace(**values, suffix=''.join(changed))
-
-
-def tiny(**changes) -> Config:
-    """The smallest useful experiment: two layers, 32 dimensions, a few steps. For tests."""
-    encoder = Encoder(dim=32, layers=2, heads=4, hidden=64, positions=130, dropout=0.1)
-    config = Config(
-        name='tiny',
-        steps=6,
-        batch_size=16,
-        log_every=1,
-        ckpt_every=2,
-        data=Data(query_length=32, passage_length=64),
-        encoder=encoder,
-        optim=Optim(lr=1e-3, warmup=2),
-    )
-    return dataclasses.replace(config, **changes)

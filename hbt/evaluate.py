@@ -23,6 +23,7 @@ from hbt import (
     embed,
     log,
     metrics,
+    options,
     pipeline,
     results,
     search,
@@ -224,7 +225,7 @@ def subject(given) -> Subject:
     if not given.workdir:
         raise ValueError('expected --workdir=DIR of a run, or --model=NAME, got neither')
     workdir = pathlib.Path(given.workdir)
-    c = config.load(workdir / 'config.json')
+    c = options.load(workdir / 'config.json')
     tokenizer = tokenizers.Tokenizer.from_file(str(workdir / 'tokenizer.json'))
     step, params = checkpoint.read(workdir, given.step, replicated)
     folder = pathlib.Path(given.out) if given.out else workdir / 'results' / str(step)

@@ -12,7 +12,7 @@ from collections import abc
 import jax
 from absl import flags
 
-from hbt import checkpoint, config, log, pipeline, sharding, vocabulary
+from hbt import checkpoint, config, log, options, pipeline, sharding, vocabulary
 
 PACKAGES = ('hbt', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'tokenizers')
 TAGS = ('sentence-transformers', 'sentence-similarity', 'feature-extraction', 'dual-encoder', 'hbt')
@@ -25,7 +25,7 @@ def export(workdir: pathlib.Path, which: str, out: pathlib.Path, license: str = 
     Returns the step. Raises ValueError for a folder that is no run, a step that is not kept, and
     an `out` that exists.
     """
-    c = config.load(workdir / 'config.json')
+    c = options.load(workdir / 'config.json')
     place = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
     step, params = checkpoint.read(workdir, which, place)
     tokenizer = vocabulary.read(workdir / 'tokenizer.json')
@@ -150,7 +150,7 @@ def evaluation(numbers: dict) -> str:
 
 def settings(c: config.Config) -> str:
     """Every setting that is not as by default, with its meaning."""
-    changed = config.changes(config.Config(), c)
+    changed = options.changes(config.Config(), c)
     docs = dict(described(config.Config))
     lines = ['| setting | value | meaning |', '|---|---|---|']
     lines += [row((f'`{name}`', f'`{new!r}`', docs[name])) for name, (_, new) in changed.items()]

@@ -36,6 +36,7 @@ from hbt import (
 )
 
 AHEAD = 2  # batches assembled while a step runs
+NOTED = 100  # steps that are not finite whose rows are written down
 
 
 class Run(typing.NamedTuple):
@@ -133,18 +134,22 @@ def loop(run: Run, state: train.State, sums: dict, asked: requests.Requests) -> 
 
 
 def check_finite(run: Run, steps: list[tuple[int, jax.Array]]) -> None:
-    """Writes down the rows of steps that were skipped; ValueError where the run is to stop."""
+    """Writes down the rows of steps that were skipped; ValueError where the run is to stop.
+
+    Those of the first NOTED such steps: a run that goes on for ever must not fill the disk.
+    """
     numbers, skipped = zip(*steps, strict=True)
     for done, bad in zip(numbers, jax.device_get(skipped), strict=True):
         if not bad:
             continue
-        if log.first():
-            lines = sampler.show(run.batches, done - 1)
-            (run.workdir / f'nonfinite-{done}.txt').write_text('\n'.join(lines) + '\n')
         told = (
             f'{run.workdir}: step {done}: the loss or its gradient is not finite, and the step was '
-            f'skipped; its rows are in nonfinite-{done}.txt'
+            'skipped'
         )
+        if log.first() and len(list(run.workdir.glob('nonfinite-*.txt'))) < NOTED:
+            lines = sampler.show(run.batches, done - 1)
+            (run.workdir / f'nonfinite-{done}.txt').write_text('\n'.join(lines) + '\n')
+            told += f'; its rows are in nonfinite-{done}.txt'
         if run.config.nonfinite == 'stop':
             raise ValueError(
                 f'{told}. --replay={done} computes it again; --config.nonfinite=skip goes on'
@@ -213,4 +218,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('replay', 0, 'prints this step of a run, computed again')
     flags.DEFINE_bool('dry_run', False, 'print what the run will take, and end')
     flags.mark_flags_as_required(['config'])
-    log.program(main, config.check_flags)
+    log.program(main, options.check_flags)

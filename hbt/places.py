@@ -8,7 +8,7 @@ import contextlib
 import pathlib
 import shutil
 
-from hbt import config, files, log, prepare, sharding, store
+from hbt import config, files, log, options, prepare, sharding, store
 
 
 def open_store(c: config.Config) -> store.Store:
@@ -44,7 +44,7 @@ def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> context
     """
     path = workdir / 'config.json'
     if path.exists():
-        changed = config.changes(config.load(path), c)
+        changed = options.changes(settings.load(path), c)
         for name, (old, new) in changed.items():
             if not name.startswith(FREE):
                 raise ValueError(
@@ -58,7 +58,7 @@ def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> context
         held.enter_context(files.lock(workdir / 'lock'))
         shutil.copyfile(data.path / 'tokenizer.json', workdir / 'tokenizer.json')
         shutil.copyfile(data.path / 'manifest.json', workdir / 'data.json')
-        config.save(c, path)
+        options.save(c, path)
     return held
 
 

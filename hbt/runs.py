@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hbt import config, files, log, results, summary
+from hbt import config, files, log, options, results, summary
 
 ASIDE = (  # settings that do not make another experiment
     *('name', 'seed', 'log_every', 'ckpt_every', 'mapping', 'shard_params', 'distributed', 'eval.'),
@@ -129,7 +129,7 @@ def _read(path: pathlib.Path, name: str) -> Run:
 
 def _settings(home: pathlib.Path) -> dict[str, object]:
     """Every setting of a run, and how large its data are."""
-    settings = dict(config.fields(config.load(home / 'config.json')))
+    settings = dict(config.fields(options.load(home / 'config.json')))
     manifest = home / 'data.json'
     if not manifest.is_file():
         return settings

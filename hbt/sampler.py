@@ -249,4 +249,4 @@ if __name__ == '__main__':
     config_flags.DEFINE_config_file('config', None, 'file of the experiment')
     flags.DEFINE_integer('step', 0, 'whose batch is printed', lower_bound=0)
     flags.mark_flags_as_required(['config'])
-    log.program(main, config.check_flags)
+    log.program(main, options.check_flags)

@@ -124,4 +124,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('drawn', 0, 'steps of which the drawn rows are counted, too')
     flags.DEFINE_string('out', None, 'folder for shares.tsv and shares.png')
     flags.mark_flags_as_required(['config'])
-    log.program(main, config.check_flags)
+    log.program(main, options.check_flags)

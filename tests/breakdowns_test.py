@@ -2,7 +2,7 @@ import statistics
 
 import pytest
 
-from hbt import breakdowns, comparison, config, languages, runs
+from hbt import breakdowns, comparison, languages, options, runs
 from tests import made
 
 NAMES = ('ar', 'el', 'en', 'hi', 'ja', 'ru', 'sw', 'th')
@@ -15,9 +15,9 @@ def systems(tmp_path_factory):
     root = tmp_path_factory.mktemp('runs')
     case = made.benchmark(names=NAMES, questions=8)
     made.run(root / 'known', [case], noise=1.0)
-    c = config.load(root / 'known' / 'config.json')
+    c = options.load(root / 'known' / 'config.json')
     c.sampler.languages = ('en', 'el', 'zh')
-    config.save(c, root / 'known' / 'config.json')
+    options.save(c, root / 'known' / 'config.json')
     made.result(root / 'model', case, noise=1.0, seed=1)
     return runs.systems(runs.load([root / 'known', root / 'model']))
 

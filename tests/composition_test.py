@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hbt import config, prepare, sampler, shares
+from tests import tiny
 
 STEPS, ROWS = 10_000, 8
 SIDES = ('query', 'passage')
@@ -34,7 +35,7 @@ def stored(tmp_path_factory):
 
 
 def make(stored, batch_size=ROWS, **changes):
-    c = config.tiny(batch_size=batch_size, sampler=config.Sampler(**changes))
+    c = tiny.make(batch_size=batch_size, sampler=config.Sampler(**changes))
     return sampler.Sampler(config.check(c), stored)
 
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from hbt import config
+from hbt import config, options
+from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -40,7 +41,7 @@ def test_every_config_in_configs_passes_its_check():
     ],
 )
 def test_a_setting_that_cannot_be_is_named(name, value, message):
-    c = config.tiny()
+    c = tiny.make()
     *parents, field = name.split('.')
     holder = c
     for parent in parents:
@@ -61,28 +62,28 @@ def test_the_argument_of_a_config_file_is_typed_and_checked():
 
 
 def test_a_mistyped_setting_is_refused_with_the_nearest_one():
-    config.check_flags(['main', '--config=f.py', '--config.sampler.alpha=0'])
+    options.check_flags(['main', '--config=f.py', '--config.sampler.alpha=0'])
     with pytest.raises(ValueError, match='sampler.alfa.*such as --config.sampler.alpha'):
-        config.check_flags(['main', '--config.sampler.alfa=0'])
+        options.check_flags(['main', '--config.sampler.alfa=0'])
 
 
 def test_words_of_a_tuple_may_be_typed_with_commas():
-    c = config.tiny(sampler=config.Sampler(languages=('en,de',)))
+    c = tiny.make(sampler=config.Sampler(languages=('en,de',)))
     assert config.check(c).sampler.languages == ('en', 'de')
 
 
 def test_a_saved_config_is_read_back_equal(tmp_path):
-    c = config.tiny(sampler=config.Sampler(alpha=0.25, languages=('en', 'de')))
-    config.save(c, tmp_path / 'config.json')
-    assert config.load(tmp_path / 'config.json') == c
+    c = tiny.make(sampler=config.Sampler(alpha=0.25, languages=('en', 'de')))
+    options.save(c, tmp_path / 'config.json')
+    assert options.load(tmp_path / 'config.json') == c
     (tmp_path / 'config.json').write_text('{"stepz": 3}')
     with pytest.raises(ValueError, match='config.json: stepz'):
-        config.load(tmp_path / 'config.json')
+        options.load(tmp_path / 'config.json')
 
 
 def test_changes_name_the_settings_that_differ():
-    old, new = config.tiny(), config.tiny(optim=config.Optim(lr=1.0, warmup=2))
-    assert config.changes(old, new) == {'optim.lr': (1e-3, 1.0)}
+    old, new = tiny.make(), tiny.make(optim=config.Optim(lr=1.0, warmup=2))
+    assert options.changes(old, new) == {'optim.lr': (1e-3, 1.0)}
 
 
 def program(*args, module='hbt.main'):
@@ -101,3 +102,8 @@ def test_a_program_ends_a_users_error_in_one_line():
         done = program(*args)
         assert done.returncode == 2
         assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
+
+
+def test_the_reference_of_the_settings_is_that_of_the_config():
+    written = (ROOT / 'docs/settings.md').read_text()
+    assert written == options.reference(), 'python -m hbt.options > docs/settings.md'

@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 
 from hbt import config, embed, encoder, pipeline, sharding
+from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 LABSE = str(ROOT / 'tests/fixtures/labse')
@@ -35,7 +36,7 @@ def test_a_text_too_long_is_cut_and_keeps_its_end():
 
 
 def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
-    c = config.tiny(eval=config.Eval(batch_size=16))
+    c = tiny.make(eval=config.Eval(batch_size=16))
     c.encoder = dataclasses.replace(c.encoder, vocab_size=44)
     params = encoder.init(c.encoder, jax.random.key(0))
     rng = np.random.default_rng(0)

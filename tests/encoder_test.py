@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from hbt import config, encoder, nn
+from tests import tiny
 
 FAMILIES = ('xlmr', 'bert')
 
 
 def settings(family='xlmr', **changes):
-    base = dataclasses.replace(config.tiny().encoder, family=family, vocab_size=60, pad_id=1)
+    base = dataclasses.replace(tiny.make().encoder, family=family, vocab_size=60, pad_id=1)
     return dataclasses.replace(base, **changes)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tokenizers
 
-from hbt import checkpoint, config, embed, export, main, prepare, sharding
+from hbt import checkpoint, config, embed, export, main, options, prepare, sharding
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def run(tmp_path_factory):
 
 def from_run(run, texts, prefix):
     """Embeddings by the run's own checkpoint."""
-    c, mesh = config.load(run / 'run/config.json'), sharding.make_mesh()
+    c, mesh = options.load(run / 'run/config.json'), sharding.make_mesh()
     tokenizer = tokenizers.Tokenizer.from_file(str(run / 'run/tokenizer.json'))
     _, params = checkpoint.read(run / 'run', 'latest', sharding.replicated(mesh))
     table = embed.tokenise(tokenizer, texts, prefix, c.data.passage_length)

@@ -16,7 +16,7 @@ LAYERS = (
         *('store', 'weights', 'encoder', 'losses', 'optim', 'checkpoint'),
         *('bias', 'trec', 'lareqa', 'miracl', 'mtop', 'beir', 'counting'),
         *('columns', 'records', 'corpora', 'leakage', 'duplicates', 'engines'),
-        *('processes', 'notations'),
+        *('processes', 'notations', 'options'),
     },
     {
         *('batches', 'pools', 'sources', 'tokenise', 'hf', 'hub', 'vocabulary', 'search'),

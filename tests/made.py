@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from hbt import benchmarks, collection, config, evaluate, log, results
+from hbt import benchmarks, collection, config, evaluate, log, options, results
+from tests import tiny
 
 ELEVEN = 'ar de el en es hi ru th tr vi zh'.split()
 
@@ -41,9 +42,9 @@ def result(folder, case, noise=0.5, seed=0, step=6):
 def run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **changes):
     """A run's directory: settings, size of the data, log, and results of its last step."""
     folder.mkdir(parents=True)
-    c = config.tiny(seed=seed, sampler=config.Sampler(alpha=alpha), **changes)
+    c = tiny.make(seed=seed, sampler=config.Sampler(alpha=alpha), **changes)
     c.encoder.vocab_size = 800
-    config.save(c, folder / 'config.json')
+    options.save(c, folder / 'config.json')
     datasets = [{'name': 'made', 'sha256': f'{groups}', 'groups': groups}]
     (folder / 'data.json').write_text(json.dumps({'datasets': datasets}))
     lines = log.Metrics(folder, -1)

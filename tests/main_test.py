@@ -15,7 +15,18 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
-from hbt import checkpoint, config, evaluate, log, main, metrics, pipeline, prepare, replay
+from hbt import (
+    checkpoint,
+    config,
+    evaluate,
+    log,
+    main,
+    metrics,
+    options,
+    pipeline,
+    prepare,
+    replay,
+)
 from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -172,7 +183,7 @@ def check_run_file(folder, result):
 
 def test_a_run_directory_holds_what_a_run_was(stored, tmp_path):
     train(stored, tmp_path, steps=3)
-    assert config.load(tmp_path / 'config.json').encoder.vocab_size == 800
+    assert options.load(tmp_path / 'config.json').encoder.vocab_size == 800
     assert (tmp_path / 'tokenizer.json').read_bytes() == (stored / 'tokenizer.json').read_bytes()
     assert list((tmp_path / 'tensorboard').iterdir())
     assert list(losses_by_step(tmp_path)) == [1, 2, 3]
@@ -207,10 +218,10 @@ def test_what_does_not_fit_is_named_before_a_run_begins(stored, tmp_path):
         assert not (tmp_path / 'run').exists()
 
     refuses('batch_size: expected a multiple of the 8 devices, such as 16, got 12', batch_size=12)
-    small = config.tiny().encoder
+    small = tiny.make().encoder
     small.vocab_size = 500
     refuses('encoder: vocab_size: expected at least 800', encoder=small)
-    short = config.tiny().encoder
+    short = tiny.make().encoder
     short.positions = 20
     refuses('encoder: positions: expected at least 34', encoder=short)
     refuses('benchmark: expected one of', eval=config.Eval(benchmarks=('squad',)))
@@ -220,7 +231,7 @@ def test_what_does_not_fit_is_named_before_a_run_begins(stored, tmp_path):
 def test_weights_of_another_tokenizer_are_refused(stored, tmp_path):
     folder = tmp_path / 'checkpoint'
     shutil.copytree(ROOT / 'tests/fixtures/xlmr', folder)
-    c = config.tiny().encoder
+    c = tiny.make().encoder
     c.init = str(folder)
     with pytest.raises(ValueError, match='vocab_size: expected at least 800 .* got'):
         train(stored, tmp_path / 'run', encoder=c)
@@ -261,7 +272,7 @@ def test_training_starts_from_pretrained_weights(tmp_path, kind):
     c.optim = config.Optim(lr=0.0, warmup=0, weight_decay=0.0)
     main.train_config(c, tmp_path / 'run')
     _, params = checkpoint.read(tmp_path / 'run', 'latest', ONE)
-    resolved = config.load(tmp_path / 'run/config.json').encoder
+    resolved = options.load(tmp_path / 'run/config.json').encoder
     assert (resolved.pooling, resolved.head) == (('mean', 0) if is_bare else ('cls', 24))
     loaded = pipeline.load(folder, resolved)
     for a, b in zip(leaves(params), leaves(loaded), strict=True):
@@ -292,18 +303,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_its_rows_are_kept(not_finit
     assert rows.startswith('step 0: ') and rows.count('  ? ') == 8
 
 
-def test_a_loss_that_is_not_finite_is_skipped_where_that_is_asked(not_finite, tmp_path):
+def test_a_loss_that_is_not_finite_is_skipped_where_that_is_asked(
+    not_finite, tmp_path, monkeypatch
+):
     not_finite.nonfinite = 'skip'
+    monkeypatch.setattr(main, 'NOTED', 2)
     main.train_config(not_finite, tmp_path / 'run')
     lines = log.read(tmp_path / 'run/metrics.jsonl')
     assert [line['skipped'] for line in lines] == [1, 1, 1]
+    noted = sorted(x.name for x in (tmp_path / 'run').glob('nonfinite-*'))
+    assert noted == ['nonfinite-1.txt', 'nonfinite-2.txt']
     assert checkpoint.read(tmp_path / 'run', 'latest', ONE)[0] == 3
 
 
 def test_a_step_is_computed_again_as_it_was(stored, tmp_path, capsys):
     train(stored, tmp_path, steps=9)
     wanted = {line['step']: line for line in log.read(tmp_path / 'metrics.jsonl')}[8]
-    c = config.load(tmp_path / 'config.json')
+    c = options.load(tmp_path / 'config.json')
     capsys.readouterr()
     replay.replay(c, tmp_path, 8)
     printed = capsys.readouterr().out

@@ -23,6 +23,7 @@ from hbt import (
     store,
     vocabulary,
 )
+from tests import tiny
 
 ROOT = pathlib.Path(__file__).parents[1]
 DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
@@ -57,7 +58,7 @@ def stored(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def model(stored):
-    c = config.tiny(data=DATA)
+    c = tiny.make(data=DATA)
     c.encoder.vocab_size = stored.manifest['tokenizer']['vocab_size']
     c.encoder.init_std = 0.3  # texts are far apart
     return c, encoder.init(c.encoder, jax.random.key(0))
@@ -145,7 +146,7 @@ def test_the_mined_store_is_the_store_but_for_its_negatives(stored, model, tmp_p
     assert {p.name for p in made.path.iterdir()} == {p.name for p in stored.path.iterdir()}
     again = mine.mine(*model, made, tmp_path / 'again', SETTING)
     assert texts_of(again) == texts_of(made)
-    c = config.tiny(data=DATA, batch_size=8, sampler=config.Sampler(negatives=2))
+    c = tiny.make(data=DATA, batch_size=8, sampler=config.Sampler(negatives=2))
     drawn = sampler.Sampler(config.check(c), made)
     assert sum((drawn.batch(step)[1].document_ids[:, :, 1:] >= 0).sum() for step in range(9)) > 20
 
@@ -175,7 +176,7 @@ def test_a_language_that_was_searched_before_a_kill_is_not_searched_again(
 @pytest.mark.slow
 def test_negatives_are_refreshed_between_stages_by_the_same_command(stored, tmp_path):
     def train(steps, root):
-        c = config.tiny(
+        c = tiny.make(
             steps=steps,
             batch_size=8,
             data=config.Data(root=str(root), query_length=16, passage_length=24),
@@ -212,7 +213,7 @@ def test_what_cannot_be_mined_is_named(stored, model, tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             mine.mine(c, params, stored, tmp_path / 'no', setting)
-    other = config.tiny(data=config.Data(query_prefix='query: '))
+    other = tiny.make(data=config.Data(query_prefix='query: '))
     with pytest.raises(ValueError, match="data.query_prefix: expected 'Query: ', .* got 'query: '"):
         mine.mine(other, params, stored, tmp_path / 'no', SETTING)
     with pytest.raises(ValueError, match='expected nothing there yet'):

@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 from hbt import config, embed, encoder, pipeline, vocabulary
+from tests import tiny
 
 FIXTURES = pathlib.Path(__file__).parent / 'fixtures'
 LABSE = FIXTURES / 'labse'
@@ -70,7 +71,7 @@ def test_a_written_directory_is_read_as_it_was(tmp_path):
 )
 def test_every_kind_of_encoder_is_written_and_read(tmp_path, changes):
     tokenizer = pipeline.read(str(LABSE)).tokenizer
-    c = dataclasses.replace(config.tiny().encoder, vocab_size=56, pad_id=0, **changes)
+    c = dataclasses.replace(tiny.make().encoder, vocab_size=56, pad_id=0, **changes)
     whole = config.Config(data=config.Data('', (), '', 'q ', 'p ', 20, 20), encoder=c)
     params = jax.device_get(encoder.init(c, jax.random.key(0)))
     pipeline.write(tmp_path / 'x', pipeline.Model(whole, params, tokenizer), '')

@@ -128,14 +128,14 @@ def place(tmp_path_factory):
 def small(c: config.Config, place) -> config.Config:
     """The same experiment in two steps, on small data, with a small model of the same family."""
     mbert, large = 'mbert' in c.data.root, 'large' in c.encoder.init
-    sizes = config.tiny().encoder
+    sizes = tiny.make().encoder
     sizes.layers = 2 + large
     sizes.family = 'bert' if mbert else 'xlmr'
     sizes.types = 2 if mbert else 1
     store = pathlib.Path(c.data.root).name
     c.data.root = str(place / (store if 'every' in store else 'hybrid'))
     c.data = dataclasses.replace(tiny.get_config().data, root=c.data.root, sources=())
-    c.encoder, c.optim = sizes, config.tiny().optim
+    c.encoder, c.optim = sizes, tiny.make().optim
     c.eval.root = str(place / 'data')
     c.batch_size = 8 * max(1, c.batch_size // 100)
     c.steps = 4 if c.steps == 50_000 else 2

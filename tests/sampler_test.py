@@ -7,6 +7,7 @@ import pytest
 import tokenizers
 
 from hbt import batches, config, draws, losses, packing, prepare, sampler
+from tests import tiny
 
 
 def write(path, rows):
@@ -36,7 +37,7 @@ def stored(tmp_path_factory):
 
 
 def make(stored, alpha=0.5, batch_size=32, devices=1, **changes):
-    c = config.tiny(batch_size=batch_size, sampler=config.Sampler(alpha=alpha, **changes))
+    c = tiny.make(batch_size=batch_size, sampler=config.Sampler(alpha=alpha, **changes))
     return sampler.Sampler(c, stored, devices)
 
 
@@ -183,7 +184,7 @@ def test_a_batch_holds_the_texts_of_its_plan(stored):
 
 
 def test_a_text_that_is_too_long_is_cut_and_keeps_its_end(stored):
-    c = config.tiny(
+    c = tiny.make(
         batch_size=32, data=config.Data(query_length=6, passage_length=10), sampler=config.Sampler()
     )
     short, whole = sampler.Sampler(c, stored), make(stored)
@@ -238,10 +239,10 @@ def test_what_cannot_be_drawn_is_named(stored):
         make(stored, languages=('xx',))
     with pytest.raises(ValueError, match='asks for cross batches, but no row .* in en can'):
         make(stored, languages=('en',))
-    c = config.tiny(data=config.Data(query_length=33, passage_length=64))
+    c = tiny.make(data=config.Data(query_length=33, passage_length=64))
     with pytest.raises(ValueError, match='data.query_length: expected 32, .* got 33'):
         sampler.Sampler(c, stored)
-    c = config.tiny(data=config.Data(query_length=8, passage_length=64, query_prefix='q: '))
+    c = tiny.make(data=config.Data(query_length=8, passage_length=64, query_prefix='q: '))
     with pytest.raises(ValueError, match="data.query_prefix: expected 'Query: '"):
         sampler.Sampler(c, stored)
 

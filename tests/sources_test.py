@@ -8,6 +8,7 @@ import pytest
 import tokenizers
 
 from hbt import config, prepare, rows, sampler, sources
+from tests import tiny
 
 DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
 
@@ -120,7 +121,7 @@ def test_marco_texts_are_kept_once_and_triples_as_integers(tmp_path):
 
 def test_negatives_of_a_collection_are_in_the_batch(tmp_path):
     opened = prepare.prepare(DATA, tmp_path / 's', [marco_files(tmp_path)])
-    c = config.tiny(batch_size=4, sampler=config.Sampler(alpha=0.5, negatives=1))
+    c = tiny.make(batch_size=4, sampler=config.Sampler(alpha=0.5, negatives=1))
     c.data = DATA
     s = sampler.Sampler(c, opened)
     shown = [line for step in range(12) for line in sampler.show(s, step)]

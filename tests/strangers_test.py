@@ -8,14 +8,15 @@ import shutil
 import typing
 from collections import abc
 
+import hypothesis
 import pytest
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hbt import (
     benchmarks,
     config,
     log,
+    options,
     pipeline,
     prepare,
     results,
@@ -122,7 +123,7 @@ def a_result(folder):
 
 
 def a_run(folder):
-    config.save(tiny.get_config(), folder / 'config.json')
+    options.save(tiny.get_config(), folder / 'config.json')
 
 
 def a_log(folder):
@@ -166,7 +167,7 @@ CASES = {
     'beir': Case(formats.beir, benchmark('beir:'), '**/*', ('beir',)),
     'lareqa': Case(lareqa, benchmark('xquad_r'), '**/*', ('xquad_r',)),
     'held out': Case(groups, benchmark('jsonl:rows.jsonl')),
-    'a config': Case(a_run, lambda x, _: config.load(x / 'config.json')),
+    'a config': Case(a_run, lambda x, _: options.load(x / 'config.json')),
     'a log': Case(a_log, lambda x, _: log.read(x / 'metrics.jsonl')),
     'a result': Case(a_result, lambda x, _: results.load(next(x.glob('*.json'))), '*', (), 80),
     'a store': Case(a_store, lambda x, _: store.open(x), 'manifest.json'),
@@ -264,10 +265,12 @@ def test_hostile_files_are_read_or_refused_by_name(name, tmp_path_factory):
     case.read(folder, written)  # is read while it is whole
     files = sorted(x for x in folder.glob(case.files) if x.is_file())
 
-    @settings(
-        max_examples=case.examples, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    @hypothesis.settings(
+        max_examples=case.examples,
+        deadline=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
     )
-    @given(st.sampled_from(files), st.randoms(use_true_random=False))
+    @hypothesis.given(st.sampled_from(files), st.randoms(use_true_random=False))
     def one(file, dice):
         whole = file.read_bytes()
         file.write_bytes(damage(whole, dice))
@@ -281,8 +284,8 @@ def test_hostile_files_are_read_or_refused_by_name(name, tmp_path_factory):
     one()
 
 
-@given(st.sampled_from([x for x, _ in config.fields(config.Config())]), st.text())
-@settings(max_examples=100, deadline=None)
+@hypothesis.given(st.sampled_from([x for x, _ in config.fields(config.Config())]), st.text())
+@hypothesis.settings(max_examples=100, deadline=None)
 def test_settings_of_any_text_are_taken_or_refused_by_name(name, text):
     c = config.Config()
     *path, last = name.split('.')
@@ -298,15 +301,15 @@ def test_settings_of_any_text_are_taken_or_refused_by_name(name, text):
         assert str(error).startswith(path[0] if path else name), error
 
 
-@given(st.text())
-@settings(deadline=None)
+@hypothesis.given(st.text())
+@hypothesis.settings(deadline=None)
 def test_arguments_of_configs_are_taken_or_refused(text):
     try:
         config.parse(text, alpha=0.5, kind='hybrid', seed=0, small=False)
     except ValueError as error:
         assert str(error).startswith('--config argument')
     try:
-        config.check_flags([f'--config.{text}=1'])
+        options.check_flags([f'--config.{text}=1'])
     except ValueError as error:
         assert 'expected a setting such as --config.' in str(error)
 

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from hbt import config
+from hbt import options
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / 'launch'))
@@ -18,11 +18,11 @@ sys.path.insert(0, str(ROOT / 'launch'))
 import sweep  # noqa: E402
 
 CONFIG = """
-from hbt import config
+from tests import tiny
 
 
 def get_config(arg=None):
-    return config.tiny()
+    return tiny.make()
 
 
 def sweep():
@@ -59,7 +59,7 @@ def test_rows_are_the_commands_of_the_sweep_in_order(place):
 def test_the_sweeps_of_the_configs_expand():
     rows = sweep.expand(str(ROOT / 'configs' / 'scratch_small.py'), '', 'w', [])
     assert len(rows) == 15 and rows[3].name == 'alpha0.25_seed0'
-    config.check_flags(rows[3].args[2:])
+    options.check_flags(rows[3].args[2:])
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def steps(meter):
 
 
 def test_a_line_has_the_means_of_its_steps_and_of_kinds_and_pairs():
-    meter = telemetry.Meter(config.tiny(batch_size=2), LANGUAGES, 4)
+    meter = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4)
     list(steps(meter))
     line = meter.line()
     expected = {'loss': 3, 'lr': 0.5, 'loss/mono': 2, 'loss/cross': 4, 'accuracy/mono': 0.5}
@@ -74,7 +74,7 @@ def test_a_line_has_the_means_of_its_steps_and_of_kinds_and_pairs():
 
 
 def test_a_skipped_step_is_counted_and_in_no_mean():
-    meter = telemetry.Meter(config.tiny(batch_size=2), LANGUAGES, 4)
+    meter = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4)
     made = values([[np.nan, 1]], 100, skipped=1.0)
     meter.add([plan('mono', [1, 1], [1, 1])], batch(8, 16), made)
     assert telemetry.brief(meter.line())['loss'] == 'nan'
@@ -85,13 +85,13 @@ def test_a_skipped_step_is_counted_and_in_no_mean():
 
 
 def test_sums_that_are_saved_go_on_as_if_nothing_had_been():
-    whole = telemetry.Meter(config.tiny(batch_size=2), LANGUAGES, 4)
+    whole = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4)
     list(steps(whole))
-    first = telemetry.Meter(config.tiny(batch_size=2), LANGUAGES, 4)
+    first = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4)
     walk = steps(first)
     next(walk)
     saved = json.loads(json.dumps(first.saved()))
-    second = telemetry.Meter(config.tiny(batch_size=2), LANGUAGES, 4, saved)
+    second = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4, saved)
     second.add([plan('cross', [1, 0], [2, 1])], batch(4, 16), values([[2, 6]], 60))
     timed = ('pairs_per_second', 'tokens_per_second', 'input_wait', 'mfu')
     a, b = ({k: x for k, x in m.line().items() if k not in timed} for m in (whole, second))
@@ -100,7 +100,7 @@ def test_sums_that_are_saved_go_on_as_if_nothing_had_been():
 
 def test_waiting_for_input_and_compiling_are_seen():
     began = time.monotonic()
-    with telemetry.Meter(config.tiny(batch_size=2), LANGUAGES, 4) as meter:
+    with telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4) as meter:
         list(steps(meter))
 
         def slow():
@@ -137,7 +137,7 @@ def test_the_peak_is_that_of_the_chip(kind, expected):
 
 
 def test_model_flops_are_those_of_the_compiled_products():
-    c = config.tiny(batch_size=16)
+    c = tiny.make(batch_size=16)
     sizes = {'dim': 256, 'hidden': 1024, 'dropout': 0.0, 'attention_dropout': 0.0}
     for name, value in (sizes | {'vocab_size': 50}).items():
         setattr(c.encoder, name, value)

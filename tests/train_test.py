@@ -10,10 +10,11 @@ import optax
 import pytest
 
 from hbt import batches, config, dry_run, encoder, losses, optim, sharding, store, train
+from tests import tiny
 
 
 def experiment(mapping='shard_map', dropout=0.0, dtype='float32', chunk=0, layers=1, **changes):
-    c = config.tiny(mapping=mapping, **changes)
+    c = tiny.make(mapping=mapping, **changes)
     c.encoder = dataclasses.replace(
         c.encoder,
         layers=layers,

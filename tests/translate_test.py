@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from hbt import config, log, main, prepare, sources, translate
+from tests import tiny
 
 # A program that translates: German words, and what each test needs to go wrong.
 PROGRAM = """
@@ -216,7 +217,7 @@ def test_real_pairs_translated_by_real_engines_are_trained_on(shared_data, tmp_p
     )
     opened = prepare.prepare(data, data.root, [str(tmp_path / 'out.jsonl.gz')])
     assert opened.languages == ('en', 'es', 'pt')
-    c = config.tiny(batch_size=8, steps=4, data=data)
+    c = tiny.make(batch_size=8, steps=4, data=data)
     main.train_config(config.check(c), tmp_path / 'run')
     losses = [line['loss'] for line in log.read(tmp_path / 'run/metrics.jsonl') if 'loss' in line]
     assert len(losses) == 4 and all(0 < x < 20 for x in losses)

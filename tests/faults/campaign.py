@@ -34,10 +34,14 @@ from hbt import (
     export,
     log,
     main,
+    mine,
     pipeline,
     prepare,
     requests,
     sharding,
+    sources,
+    store,
+    translate,
 )
 from tests import tiny
 
@@ -97,6 +101,24 @@ def run_evaluate(folder):
         evaluate.save(result, folder / 'results', 0)
 
 
+def run_translate(folder):
+    """By a program that turns every letter to the next."""
+    out, engine = folder / 'parallel.jsonl.gz', ('command:tr a-z b-za',)
+    if not out.exists():
+        (reader,) = sources.open_all(['cldr:60'])
+        setting = translate.Setting('en', ('fr', 'nl'), engine, 8, 3.0, translate.FILTERS)
+        translate.translate(reader, out, setting)
+
+
+def run_mine(folder):
+    if not (folder / 'mined').exists():
+        model = pipeline.read(str(folder / 'model'))
+        setting = mine.Setting(count=2, depth=10, margin=0.0)
+        mine.mine(
+            model.config, model.params, store.open(folder / 'store'), folder / 'mined', setting
+        )
+
+
 def of_results(folder):
     return digest(*(folder / f'results/jsonl-held.jsonl.{x}' for x in ('json', 'npz')))
 
@@ -108,8 +130,8 @@ def digest(*files: pathlib.Path) -> str:
     return found.hexdigest()
 
 
-def of_store(folder):
-    files = sorted(x for x in (folder / 'store').rglob('*') if x.is_file())
+def of_store(folder, name='store'):
+    files = sorted(x for x in (folder / name).rglob('*') if x.is_file())
     return digest(*(x for x in files if x.name != 'manifest.json'))
 
 
@@ -141,6 +163,8 @@ JOBS = {
     'export': Job(run_export, lambda x: digest(x / 'model/model.safetensors'), ('store', 'run')),
     'embed': Job(run_embed, lambda x: digest(x / 'out.npy'), ('model',)),
     'evaluate': Job(run_evaluate, of_results, ('model',)),
+    'translate': Job(run_translate, lambda x: digest(x / 'parallel.jsonl.gz')),
+    'mine': Job(run_mine, lambda x: of_store(x, 'mined'), ('store', 'model')),
 }
 
 
