@@ -12,6 +12,8 @@ The paper's training sets were translated in house and are not published. The so
 JSONL files in the format of `hbt.prepare`; name your own with --config.data.sources=a.jsonl.gz,...
 What the paper leaves open is a setting here: the size of XLM-R (base), pooling (mean),
 temperature (0.05), lengths (64, 256), schedule (1,000 steps of warm-up, linear to zero), steps.
+
+python launch/sweep.py configs/hybrid_xlmr.py                           all three, three seeds each
 """
 
 from hbt import config
@@ -48,3 +50,10 @@ def get_config(arg=None):
         optim=config.Optim(lr=3e-5, weight_decay=1e-2, warmup=1000),
         eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root='data/lareqa', every=5000),
     )
+
+
+def sweep():
+    """X-X, X-Y and hybrid, with three seeds each."""
+    for alpha in (1.0, 0.0, 0.5):
+        for seed in range(3):
+            yield {'sampler.alpha': alpha, 'seed': seed}

@@ -24,7 +24,4 @@ def get_config(arg=None):
     return c
 
 
-def sweep():
-    for alpha in (1.0, 0.0, 0.5):
-        for seed in range(3):
-            yield {'sampler.alpha': alpha, 'seed': seed}
+sweep = hybrid_xlmr.sweep  # X-X, X-Y and hybrid, with three seeds each

@@ -1,0 +1,49 @@
+"""Ways to compose batches, compared on real data by an encoder that two CPU cores can train.
+
+S='--config.data.root=stores/strategies --config.eval.root=data'
+python -m hbt.main --config=configs/strategies.py:start=true $S --workdir=runs/start
+python -m hbt.export --workdir=runs/start --out=models/start
+python launch/sweep.py configs/strategies.py $S
+python -m hbt.report runs/sweep/strategies/*/ --out=reports/strategies
+
+No pretrained encoder can be trained on two cores in reasonable time, so each run starts from one
+that has seen translation pairs alone, from random weights (the first two commands). From there X-X,
+hybrid with three alphas, X-Y and multitask see as many rows each: a step of multitask has two
+batches, so each is half as large.
+"""
+
+from hbt import config
+
+ROWS = 128
+PAIRS = ('flores', 'lo_ui', 'tatoeba')  # datasets of translation pairs
+QUESTIONS = ('lohelp', 'native_qa')
+
+
+def get_config(arg=None):
+    args = config.parse(arg, start=False)
+    c = config.Config(
+        name='strategies' + args.suffix,
+        steps=800,
+        batch_size=ROWS,
+        log_every=50,
+        ckpt_every=400,
+        data=config.Data(root='stores/strategies', query_length=32, passage_length=64),
+        encoder=config.Encoder(init='models/start', dtype='bfloat16'),
+        optim=config.Optim(lr=5e-4, warmup=50),
+        eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root='data'),
+    )
+    if args.start:
+        c.steps, c.batch_size, c.loss.symmetric = 3000, 2 * ROWS, True
+        c.sampler.alpha, c.optim = 0.0, config.Optim(lr=2e-3, warmup=100)
+        c.sampler.dataset_weights = ','.join(f'{name}:0' for name in QUESTIONS)
+        c.encoder = config.Encoder(dim=256, layers=2, heads=4, hidden=1024, dtype='bfloat16')
+        c.encoder.dropout = c.encoder.attention_dropout = 0.0
+    return c
+
+
+def sweep():
+    """Five mixtures and multitask, with three seeds each."""
+    for seed in range(3):
+        for alpha in (1.0, 0.75, 0.5, 0.25, 0.0):
+            yield {'sampler.kind': 'hybrid', 'sampler.alpha': alpha, 'seed': seed}
+        yield {'sampler.kind': 'multitask', 'batch_size': ROWS // 2, 'seed': seed}
