@@ -62,5 +62,5 @@ def run(module: str, names: abc.Sequence[str], turns: int, more: abc.Sequence[st
 def ask(process, name: str) -> dict:
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f'{name}: ended without an answer')
+        raise RuntimeError(f'{name}: expected an answer, got the exit code {process.wait()}')
     return json.loads(line)
