@@ -14,9 +14,9 @@ batches, so each is half as large.
 
 from hbt import config
 
+LANGUAGES = ('ar', 'de', 'el', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'vi', 'zh')  # of XQuAD-R
+QUESTIONS = ('lohelp', 'native_qa')  # the other datasets are translation pairs
 ROWS = 128
-PAIRS = ('flores', 'lo_ui', 'tatoeba')  # datasets of translation pairs
-QUESTIONS = ('lohelp', 'native_qa')
 
 
 def get_config(arg=None):
@@ -28,16 +28,18 @@ def get_config(arg=None):
         log_every=50,
         ckpt_every=400,
         data=config.Data(root='stores/strategies', query_length=32, passage_length=64),
+        sampler=config.Sampler(languages=LANGUAGES),
         encoder=config.Encoder(init='models/start', dtype='bfloat16'),
         optim=config.Optim(lr=5e-4, warmup=50),
         eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root='data'),
     )
     if args.start:
         c.steps, c.batch_size, c.loss.symmetric = 3000, 2 * ROWS, True
-        c.sampler.alpha, c.optim = 0.0, config.Optim(lr=2e-3, warmup=100)
+        c.sampler.alpha, c.sampler.dataset_power = 0.0, 0.0
         c.sampler.dataset_weights = ','.join(f'{name}:0' for name in QUESTIONS)
         c.encoder = config.Encoder(dim=256, layers=2, heads=4, hidden=1024, dtype='bfloat16')
         c.encoder.dropout = c.encoder.attention_dropout = 0.0
+        c.optim = config.Optim(lr=2e-3, warmup=100)
     return c
 
 

@@ -56,8 +56,8 @@ def compiled(mesh, layout: Layout, collect: bool, count: bool) -> abc.Callable:
             return _block(*rows, documents, codes, first, collect, count)
 
         def cut(x):
-            rows = min(layout.rows, len(x))
-            return x.reshape(len(x) // rows, rows, x.shape[1])
+            pieces = -(-len(x) // layout.rows)
+            return x.reshape(pieces, len(x) // pieces, x.shape[1])
 
         done = jax.lax.map(some, jax.tree.map(cut, (state, queries)))
         return jax.tree.map(lambda x, like: x.reshape(like.shape), done, state)

@@ -131,9 +131,9 @@ def _groups(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[Int[np.ndarr
 
 def _place(queries, relevant, corpus, excluded, layout: counting.Layout, mesh) -> counting.Queries:
     """The group on the devices. Padding asks for nothing and excludes nothing."""
-    step = layout.rows * mesh.size
-    size = -(-len(queries) // step) * step if len(queries) > step else len(queries)
-    size = -(-size // mesh.size) * mesh.size
+    mine = -(-len(queries) // mesh.size)
+    pieces = -(-mine // layout.rows)
+    size = -(-mine // pieces) * pieces * mesh.size
     languages = np.where(relevant >= 0, corpus[relevant], -2) if relevant.size else relevant
 
     def put(x, fill, dtype):
@@ -198,11 +198,10 @@ def _stream(
         def read(index, start=start):
             rows = index[0]
             first, last = start + (rows.start or 0), start + (rows.stop or layout.block)
-            part = np.full((last - first, dim), np.nan, np.float32)  # NaN is above nothing
             real = _rows(documents, first, min(last, n))
             _check_finite('documents', real, first, n)
-            part[: len(real)] = real
-            return part
+            padding = ((0, last - first - len(real)), (0, 0))  # NaN is above nothing
+            return np.pad(real, padding, constant_values=np.nan) if padding[0][1] else real
 
         block = jax.make_array_from_callback((layout.block, dim), place, read)
         codes = np.full(layout.block, -1, np.int32)

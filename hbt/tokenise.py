@@ -4,6 +4,7 @@ Hides the tokenizer and its speed: one thread of the library in every process is
 its threads in one, and the rest of the work runs beside it. Called by `prepare`.
 """
 
+import array
 import hashlib
 import os
 import typing
@@ -169,7 +170,10 @@ def encode(found: list[str], side: str, file: str, setting: Setting) -> Tokens:
     for i in cut:
         ids[i] = store.cut(ids[i], limit, setting.end)
     lengths = np.minimum(full, limit)
-    flat = np.fromiter((x for text in ids for x in text), setting.dtype, lengths.sum())
+    flat = array.array(np.dtype(setting.dtype).char)
+    for text in ids:
+        flat.fromlist(text)  # four times as fast as by an iterator
+    flat = np.frombuffer(flat, setting.dtype)
     return Tokens(np.zeros(0, int), lengths, text_hashes(found), flat, len(found), len(cut))
 
 
