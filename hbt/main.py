@@ -22,6 +22,7 @@ from hbt import (
     evaluate,
     files,
     log,
+    options,
     places,
     processes,
     replay,

@@ -44,7 +44,7 @@ def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> context
     """
     path = workdir / 'config.json'
     if path.exists():
-        changed = options.changes(settings.load(path), c)
+        changed = options.changes(options.load(path), c)
         for name, (old, new) in changed.items():
             if not name.startswith(FREE):
                 raise ValueError(

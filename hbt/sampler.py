@@ -16,7 +16,7 @@ from absl import flags
 from jaxtyping import Float, Int
 from ml_collections import config_flags
 
-from hbt import batches, config, draws, log, pools, store
+from hbt import batches, config, draws, log, options, pools, store
 
 ROWS = 32768  # rows planned at a time
 KINDS = ('mono', 'cross')

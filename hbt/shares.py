@@ -13,7 +13,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from hbt import config, log, sampler, store
+from hbt import config, log, options, sampler, store
 
 
 class Share(typing.NamedTuple):

@@ -204,7 +204,7 @@ def open_dataset(path, manifest, entry, base) -> Dataset:
     )
 
 
-def lengths(table: Table, texts: Int[np.ndarray, 'n'], limit: int) -> Int[np.ndarray, 'n']:
+def lengths(table: Table, texts: Int[np.ndarray, ' n'], limit: int) -> Int[np.ndarray, ' n']:
     """Tokens of each text when it is cut to `limit`."""
     return np.minimum(table.lengths[texts], limit)
 
@@ -228,7 +228,7 @@ def bucket(length: int) -> int:
 
 
 def gather(
-    table: Table, texts: Int[np.ndarray, 'n'], width: int, pad: int, end: int | None
+    table: Table, texts: Int[np.ndarray, ' n'], width: int, pad: int, end: int | None
 ) -> Int[np.ndarray, 'n width']:
     """Tokens of each text, padded on the right; one that is too long is cut and keeps its end."""
     starts, full = table.starts[texts], table.lengths[texts]
@@ -242,8 +242,8 @@ def gather(
 
 
 def stream(
-    table: Table, texts: Int[np.ndarray, 'n'], lengths: Int[np.ndarray, 'n'], end: int | None
-) -> tuple[Int[np.ndarray, 'm'], Int[np.ndarray, 'm']]:
+    table: Table, texts: Int[np.ndarray, ' n'], lengths: Int[np.ndarray, ' n'], end: int | None
+) -> tuple[Int[np.ndarray, ' m'], Int[np.ndarray, ' m']]:
     """The first `lengths` tokens of each text, one after another: (place in its text, token).
 
     A text that is longer keeps its end token.
