@@ -9,6 +9,7 @@ anything else by more than one in a thousand steps.
 """
 
 import argparse
+import ctypes
 import dataclasses
 import gc
 import os
@@ -24,8 +25,10 @@ import numpy as np
 from hbt import config, log, main, telemetry
 from tests import tiny
 
-WARM = 0.2  # of the steps
-EVERY = 200  # steps between checkpoints, and looks
+WARM = 0.5  # of the steps: caches of the sampler fill for thousands of steps
+EVERY = 500  # steps between checkpoints, as by default, and looks
+LIBC = ctypes.CDLL(None)
+M_MMAP_THRESHOLD = -3  # of mallopt
 COUNTED = ('files', 'threads', 'programs')
 
 
@@ -54,6 +57,7 @@ class Watch:
         if step % EVERY != EVERY - 10 or 'loss' not in values:
             return
         gc.collect()
+        LIBC.malloc_trim(0)
         pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
         memory = pages * os.sysconf('SC_PAGE_SIZE') / 1024
         files = len(os.listdir('/proc/self/fd'))
@@ -73,12 +77,14 @@ def growth(seen: list[tuple]) -> dict[str, float]:
 
 def soak(steps: int, folder: pathlib.Path) -> int:
     """The exit status."""
+    # What is freed goes back to the system, so that only what is held is seen.
+    LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 16)
     watch, start = Watch(), time.monotonic()
     log.Metrics.write = lambda metrics, step, values: watch.look(metrics, step, values)
     main.train_config(config.check(settings(folder, steps)), folder / 'run')
     grows, (_, *first), (_, *last) = (
         growth(watch.seen),
-        watch.seen[len(watch.seen) // 5],
+        watch.seen[int(WARM * len(watch.seen))],
         watch.seen[-1],
     )
     kept = sorted(x.name for x in (folder / 'run/ckpt').iterdir() if x.name.isdigit())
