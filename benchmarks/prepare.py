@@ -9,7 +9,6 @@ tokenises.
 import itertools
 import os
 import pathlib
-import shutil
 import statistics
 import tempfile
 import time
@@ -28,15 +27,12 @@ def program():
     """Seconds of making a store of the data, in as many processes as there are cores."""
     given = flags.FLAGS
     data = config.Data(tokenizer=given.tokenizer)
-    root = pathlib.Path(tempfile.mkdtemp(prefix='prepare-'))
 
     def turn() -> float:
-        start = time.perf_counter()
-        prepare.prepare(data, root / 'store', given.data, os.cpu_count())
-        taken = time.perf_counter() - start
-        shutil.rmtree(root)
-        root.mkdir()
-        return taken
+        with tempfile.TemporaryDirectory(prefix='prepare-') as folder:
+            start = time.perf_counter()
+            prepare.prepare(data, pathlib.Path(folder, 'store'), given.data, os.cpu_count())
+            return time.perf_counter() - start
 
     return turn, {}
 

@@ -100,10 +100,13 @@ smaller() {
   for name in lohelp native_qa lo_ui flores tatoeba; do inputs+=("--input=$data/$name.jsonl.gz"); done
   # The store, with a tokenizer of its own: three minutes.
   once stores/small/store "$python" -m hbt.prepare "${inputs[@]}" --input="$pt" \
-    --tokenizer=train:24000 --query_length=24 --passage_length=64 --out=stores/small/store \
+    --tokenizer=train:24000 --query_length=32 --passage_length=64 --out=stores/small/store \
     --exact=drop --leakage="xquad_r:$data" --leakage="mlqa_r:$data" --leaks=drop
-  train strategies stores/small/store --config.eval.root="$data" --config.encoder.init= \
-    --config.steps=100 --config.optim.warmup=20
+  # What all runs start from: translation pairs alone, from random weights.
+  run "$python" -m hbt.main --config=configs/strategies.py:start=true --workdir=runs/start \
+    --config.data.root=stores/small/store --config.eval.root="$data" --config.steps=200
+  once models/start "$python" -m hbt.export --workdir=runs/start --out=models/start
+  train strategies stores/small/store --config.eval.root="$data" --config.steps=100
   # A model for sentence-transformers: seconds.
   once models/strategies "$python" -m hbt.export --out=models/strategies \
     --workdir=runs/sweep/strategies/kindhybrid_alpha0.5_seed0

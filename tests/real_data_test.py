@@ -43,6 +43,8 @@ def test_every_composition_trains_on_real_data_by_its_settings_alone(stored, tmp
     main.train_config(config.check(c), tmp_path / 'run')
     losses = [x['loss'] for x in log.read(tmp_path / 'run/metrics.jsonl') if 'loss' in x]
     assert len(losses) == 20 and np.isfinite(losses).all()
-    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - 0.1, losses
+    # Scheduled begins with batches of the easier kind and ends with the harder.
+    least = 0.1 if name == 'scheduled' else 0.2
+    assert np.mean(losses[-3:]) < np.mean(losses[:3]) - least, losses
     drawn = sampler.Sampler(c, stored)
     assert {tuple(plan.kind for plan in drawn.plans(step)) for step in range(200)} == kinds

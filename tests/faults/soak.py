@@ -25,8 +25,8 @@ import numpy as np
 from hbt import config, log, main, telemetry
 from tests import tiny
 
-WARM = 0.5  # of the steps: caches of the sampler fill for thousands of steps
-EVERY = 500  # steps between checkpoints, as by default, and looks
+WARM = 0.2  # of the steps
+EVERY = 200  # steps between checkpoints, and looks
 LIBC = ctypes.CDLL(None)
 M_MMAP_THRESHOLD = -3  # of mallopt
 COUNTED = ('files', 'threads', 'programs')
