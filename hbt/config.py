@@ -82,7 +82,7 @@ class Encoder:
     family: str = setting('xlmr', 'xlmr or bert: how positions and token types are counted')
     vocab_size: int = setting(0, 'rows of the token table; 0: as many as the tokenizer has')
     dim: int = setting(768, 'width of the hidden states, and without a head of the embedding')
-    layers: int = setting(12, 'transformer layers')
+    layers: int = setting(12, 'transformer layers; 0: token embeddings are pooled as they are')
     heads: int = setting(12, 'attention heads')
     hidden: int = setting(3072, 'width of the feed-forward layer')
     positions: int = setting(514, 'rows of the position table')
@@ -225,7 +225,8 @@ BOUNDS = {  # setting -> (smallest, largest) value allowed
     'optim.clip': (1e-12, 1e12),
     'eval.every': (0, 10**9),
     'eval.batch_size': (1, 10**7),
-    **{f'encoder.{k}': (1, 10**7) for k in ('dim', 'layers', 'heads', 'hidden', 'positions')},
+    **{f'encoder.{k}': (1, 10**7) for k in ('dim', 'heads', 'hidden', 'positions')},
+    'encoder.layers': (0, 10**7),
 }
 
 

@@ -22,7 +22,10 @@ Params = dict  # nested dicts of arrays, named as `shapes` names them
 
 
 def shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
-    """Path -> shape of every parameter; `layers/...` has the layer as its first axis."""
+    """Path -> shape of every parameter; `layers/...` has the layer as its first axis.
+
+    Without layers there are no such parameters: the embeddings of the tokens are pooled.
+    """
     n, d, f = c.layers, c.dim, c.hidden
     table = {
         'embeddings/token': (c.vocab_size, d),
@@ -44,9 +47,8 @@ def shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
     for name in ('attention_norm', 'ffn_norm'):
         table[f'layers/{name}/scale'] = (n, d)
         table[f'layers/{name}/bias'] = (n, d)
-    if c.head:
-        table |= {'head/kernel': (d, c.head), 'head/bias': (c.head,)}
-    return table
+    table |= {'head/kernel': (d, c.head), 'head/bias': (c.head,)}
+    return {path: shape for path, shape in table.items() if 0 not in shape}
 
 
 def splits(c: config.Encoder, devices: int) -> dict[str, int]:
@@ -150,8 +152,9 @@ def encode_rows(
 
     # Unrolled on the CPU, where a scan makes the backward pass 1.8 times slower.
     unroll = c.layers if jax.default_backend() == 'cpu' else 1
-    numbered = jnp.arange(c.layers), params['layers']
-    x, _ = jax.lax.scan(REMAT[c.remat](body), x, numbered, unroll=unroll)
+    if c.layers:
+        numbered = jnp.arange(c.layers), params['layers']
+        x, _ = jax.lax.scan(REMAT[c.remat](body), x, numbered, unroll=unroll)
     if c.norm == 'pre':
         x = nn.layer_norm(params['final_norm'], x, c.eps)
     return finish(params, pool(nn.wide(x), rows.texts, slots, c.pooling), c)

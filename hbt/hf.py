@@ -116,7 +116,7 @@ def architecture(path: str | pathlib.Path, base: config.Encoder) -> config.Encod
             demand(holds, file, key, 'a positive number', value)
             values[setting] = float(value)
         else:
-            least = 0 if setting == 'pad_id' else 1
+            least = 0 if setting in ('pad_id', 'layers') else 1
             holds = type(value) is int and least <= value <= 10**8
             demand(holds, file, key, f'an integer from {least} on', value)
     dim, heads = values['dim'], values['heads']

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from hbt import batches, config, draws, log, options, pools, store
 
-ROWS = 32768  # rows planned at a time
+ROWS, STEPS = 32768, 512  # at most, planned at a time
 KINDS = ('mono', 'cross')
 
 
@@ -134,8 +134,8 @@ class Sampler:
 
     @property
     def together(self) -> int:
-        """Steps that are planned at once: a step at a time would cost more."""
-        return max(1, ROWS // self.config.batch_size)
+        """Steps that are planned at once: a step at a time would cost more time, all more memory."""
+        return max(1, min(STEPS, ROWS // self.config.batch_size))
 
     def plan_block(self, number: int) -> list[list[batches.Plan]]:
         first, plans = number * self.together, [[] for _ in range(self.together)]

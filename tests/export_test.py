@@ -1,5 +1,6 @@
 """What a run exports embeds as the run does, in hbt and in sentence-transformers."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -21,9 +22,13 @@ TEXTS = ['Is 3 May a Monday?', '', 'la valeur de 12 euros', '日本の首都', '
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
+    return make(tmp_path_factory.mktemp('export'))
+
+
+def make(folder, **encoder):
     """A run of 6 steps, evaluated and exported."""
-    folder = tmp_path_factory.mktemp('export')
     c = tiny.get_config()
+    c.encoder = dataclasses.replace(c.encoder, **encoder)
     prepare.prepare(c.data, folder / 'store', c.data.sources)
     c.data.root, c.steps, c.name = str(folder / 'store'), 6, 'tiny|run'
     c.data.query_length = c.data.passage_length
@@ -58,6 +63,14 @@ def test_sentence_transformers_embeds_as_the_run(run):
         got = model.encode(TEXTS, prompt_name=name)
         np.testing.assert_allclose(got, from_run(run, TEXTS, prefix), atol=1e-5)
     assert model.max_seq_length == 32 and model.similarity_fn_name == 'cosine'
+
+
+def test_a_run_without_layers_is_saved_and_exported(tmp_path):
+    make(tmp_path, layers=0)
+    model = embed.load(str(tmp_path / 'model'))
+    expected = from_run(tmp_path, TEXTS, 'Query: ')
+    np.testing.assert_allclose(model(TEXTS, 'query'), expected, atol=1e-6)
+    assert len(set(np.round(expected[:, 0], 4))) == len(TEXTS)
 
 
 def test_transformers_loads_encoder_and_tokenizer(run):

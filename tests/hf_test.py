@@ -117,6 +117,8 @@ SHAPES = [
     ('RobertaModel', dict(num_attention_heads=1, hidden_act='gelu_new')),
     ('XLMRobertaXLModel', dict(num_attention_heads=2, layer_norm_eps=1e-3)),
     ('XLMRobertaXLForMaskedLM', dict(num_attention_heads=4, pad_token_id=0)),
+    ('XLMRobertaModel', dict(num_attention_heads=2, num_hidden_layers=0)),
+    ('XLMRobertaXLModel', dict(num_attention_heads=2, num_hidden_layers=0)),
     ('BertModel', dict(num_attention_heads=8, layer_norm_eps=1e-3)),
     ('BertForMaskedLM', dict(num_attention_heads=2, pad_token_id=3, type_vocab_size=1)),
 ]
@@ -385,7 +387,7 @@ def test_absent_keys_have_the_defaults_of_transformers(tmp_path, kind):
         ('hidden_act', 'relu', "one of gelu, gelu_python, .*, got 'relu'"),
         ('hidden_size', '8', "an integer from 1 on, got '8'"),
         ('hidden_size', 9, 'a multiple of num_attention_heads=2, got 9'),
-        ('num_hidden_layers', 0, 'an integer from 1 on, got 0'),
+        ('num_hidden_layers', -1, 'an integer from 0 on, got -1'),
         ('pad_token_id', None, 'an integer from 0 on, got None'),
         ('layer_norm_eps', 0, 'a positive number, got 0'),
         ('layer_norm_eps', None, 'a positive number, got None'),
