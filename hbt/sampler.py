@@ -134,7 +134,7 @@ class Sampler:
 
     @property
     def together(self) -> int:
-        """Steps that are planned at once: a step at a time would cost more time, all more memory."""
+        """Steps that are planned at once: one at a time costs more time, many more memory."""
         return max(1, min(STEPS, ROWS // self.config.batch_size))
 
     def plan_block(self, number: int) -> list[list[batches.Plan]]:
