@@ -100,7 +100,7 @@ smaller() {
   for name in lohelp native_qa lo_ui flores tatoeba; do inputs+=("--input=$data/$name.jsonl.gz"); done
   # The store, with a tokenizer of its own: three minutes.
   once stores/small/store "$python" -m hbt.prepare "${inputs[@]}" --input="$pt" \
-    --tokenizer=train:24000 --query_length=32 --passage_length=64 --out=stores/small/store \
+    --tokenizer=train:32000 --query_length=32 --passage_length=64 --out=stores/small/store \
     --exact=drop --leakage="xquad_r:$data" --leakage="mlqa_r:$data" --leaks=drop
   # What all runs start from: translation pairs alone, from random weights.
   run "$python" -m hbt.main --config=configs/strategies.py:start=true --workdir=runs/start \
