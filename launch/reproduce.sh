@@ -50,8 +50,8 @@ train() { # CONFIG STORE SETTINGS...
   # What will be drawn, and what it takes: seconds.
   run "$python" -m hbt.shares --config="$config" --config.data.root="$2" --out="reports/$1/plan"
   run "$python" -m hbt.main --config="$config" --config.data.root="$2" "${@:3}" --dry_run
-  # Every strategy with three seeds: 9 runs of 5 hours on 8 chips; in small 18 of a minute and a half.
-  run "$python" launch/sweep.py "$config" --config.data.root="$2" "${@:3}"
+  # Every strategy with three seeds: 9 runs of 5 hours on 8 chips; in small 18, two at a time.
+  run "$python" launch/sweep.py "$config" ${small:+--jobs=2} --config.data.root="$2" "${@:3}"
   # Tables, intervals, tests and pictures: seconds.
   run "$python" -m hbt.report "runs/sweep/$1"/*/ --out="reports/$1/report"
 }
