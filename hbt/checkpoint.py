@@ -183,6 +183,11 @@ def read(workdir: pathlib.Path, which: str, place: jax.sharding.Sharding) -> tup
         raise ValueError(f'{workdir}: expected a run with a folder {folder.name}/, found none')
     with open_folder(folder, KEEP) as checkpoints:
         steps = [x.step for x in checkpoints.checkpoints]
+        if which == 'best' and not steps:
+            raise ValueError(
+                f'{folder}: expected the best step of the evaluations, but there was none; '
+                f'--step=latest takes the newest'
+            )
         step = str(steps[-1]) if which in ('latest', 'best') and steps else which
         if step not in map(str, steps):
             raise ValueError(f'{folder}: expected one of the steps {steps}, got {which!r}')
