@@ -50,7 +50,8 @@ train() { # CONFIG STORE SETTINGS...
   # What will be drawn, and what it takes: seconds.
   run "$python" -m hbt.shares --config="$config" --config.data.root="$2" --out="reports/$1/plan"
   run "$python" -m hbt.main --config="$config" --config.data.root="$2" "${@:3}" --dry_run
-  # Every strategy with three seeds: 9 runs of 5 hours on 8 chips; in small 18, two at a time.
+  # Every strategy with three seeds: 9 runs of 5 hours on 8 chips; in small 18 in 20 minutes,
+  # two at a time.
   run "$python" launch/sweep.py "$config" ${small:+--jobs=2} --config.data.root="$2" "${@:3}"
   # Tables, intervals, tests and pictures: seconds.
   run "$python" -m hbt.report "runs/sweep/$1"/*/ --out="reports/$1/report"
@@ -98,7 +99,7 @@ smaller() {
   once "$english" first_english "$data/native_qa.jsonl.gz" "$english"
   translate "$english" "$pt" pt 'command:stores/small/translator/bin/python launch/fast.py'
   for name in lohelp native_qa lo_ui flores tatoeba; do inputs+=("--input=$data/$name.jsonl.gz"); done
-  # The store, with a tokenizer of its own: three minutes.
+  # The store, with a tokenizer of its own: four minutes.
   once stores/small/store "$python" -m hbt.prepare "${inputs[@]}" --input="$pt" \
     --tokenizer=train:32000 --query_length=32 --passage_length=64 --out=stores/small/store \
     --exact=drop --leakage="xquad_r:$data" --leakage="mlqa_r:$data" --leaks=drop
