@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from hbt import batches, config, draws, log, options, pools, store
 
-ROWS, STEPS = 32768, 512  # at most, planned at a time
+ROWS, STEPS = 32768, 1024  # at most, planned at a time
 KINDS = ('mono', 'cross')
 
 
