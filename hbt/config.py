@@ -225,7 +225,7 @@ BOUNDS = {  # setting -> (smallest, largest) value allowed
     'optim.clip': (1e-12, 1e12),
     'eval.every': (0, 10**9),
     'eval.batch_size': (1, 10**7),
-    **{f'encoder.{k}': (1, 10**7) for k in ('dim', 'heads', 'hidden', 'positions')},
+    **{f'encoder.{k}': (1, 10**7) for k in ('dim', 'heads', 'hidden', 'positions', 'types')},
     'encoder.layers': (0, 10**7),
 }
 

@@ -130,6 +130,15 @@ def test_a_pool_is_drawn_without_replacement(stored):
     assert (np.bincount(rows, minlength=300)[np.unique(rows)] == 2).all()
 
 
+def test_plans_do_not_depend_on_how_many_steps_are_planned_at_once(stored, monkeypatch):
+    expected = [make(stored).plans(step) for step in range(40)]
+    monkeypatch.setattr(sampler, 'STEPS', 7)
+    for step, plans in enumerate(map(make(stored).plans, range(40))):
+        for got, plan in zip(plans, expected[step], strict=True):
+            assert got[:2] == plan[:2]
+            np.testing.assert_array_equal(got[2:], plan[2:])
+
+
 def test_a_batch_is_a_function_of_the_step_alone(stored):
     forwards = [make(stored).batch(step)[1] for step in range(6)]
     s = make(stored)
