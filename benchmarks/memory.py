@@ -13,7 +13,9 @@ from unittest import mock
 
 DEVICES = {'losses': 8, 'xl': 16}
 WIDTH = 768  # of an embedding
-XL = dict(dim=2560, layers=36, heads=32, hidden=10240, vocab_size=250_880, norm='pre')
+XL = dict(
+    hidden_dim=2560, num_layers=36, num_heads=32, mlp_dim=10240, vocab_size=250_880, norm='pre'
+)
 MIB, GIB = 2**20, 2**30
 
 
@@ -22,7 +24,9 @@ def loss_bytes(kind: str, rows: int, chunk: int) -> int:
     import jax
     import jax.numpy as jnp
 
-    from hbt import config, losses, sharding
+    from hbt import config
+    from hbt.training import losses
+    from hbt.utils import sharding
 
     mesh = sharding.make_mesh()
     c = config.Loss(kind=kind, chunk=chunk)
@@ -30,13 +34,13 @@ def loss_bytes(kind: str, rows: int, chunk: int) -> int:
     def local(vectors, ids):
         def mean(vectors):
             queries, documents = vectors
-            scale = sharding.varying(jnp.float32(3))
+            scale = sharding.mark_varying(jnp.float32(3))
             seen = losses.infonce(queries, documents, ids, ids[:, None], scale, c, sharding.AXIS)
             return seen.loss.mean()
 
         return jax.grad(mean)(vectors)
 
-    split = sharding.split(mesh)
+    split = sharding.sharded(mesh)
     of = functools.partial(jax.ShapeDtypeStruct, sharding=split)
     vectors = of((rows, WIDTH), jnp.float32), of((rows, 1, WIDTH), jnp.float32)
     mapped = jax.shard_map(local, mesh=mesh, in_specs=split.spec, out_specs=split.spec)
@@ -60,7 +64,11 @@ def step_bytes(shard: bool, pairs: int, length: int = 128, **sizes):
     import jax
     import numpy as np
 
-    from hbt import batches, config, dry_run, encoder, packing, sharding
+    from hbt import config
+    from hbt.data import ragged
+    from hbt.sampling import batches, packing
+    from hbt.training import dry_run
+    from hbt.utils import sharding
 
     mesh = sharding.make_mesh()
     c = config.Config(batch_size=pairs * mesh.size, shard_params=shard)
@@ -68,7 +76,7 @@ def step_bytes(shard: bool, pairs: int, length: int = 128, **sizes):
     rows = np.zeros((pairs * mesh.size, length), np.int32)
     ids = np.zeros((1, len(rows)), np.int32)
     places = np.zeros((1, len(rows), 2), np.int32)
-    batch = batches.Batch(encoder.Rows(rows, rows), places, ids, ids, ids[:, :, None])
+    batch = batches.Batch(ragged.PackedRows(rows, rows), places, ids, ids, ids[:, :, None])
     assert packing.slots(length) > 1, 'a row holds the query and the passage'
     # As where the model would be trained, not as on a CPU: layers in a loop.
     with mock.patch.object(jax, 'default_backend', lambda: 'tpu'):

@@ -16,7 +16,9 @@ import time
 from absl import app, flags
 
 from benchmarks import race
-from hbt import config, prepare, sources, vocabulary
+from hbt import config
+from hbt.data import build, tokenizer_files
+from hbt.data.readers import registry
 
 MODULE = 'benchmarks.prepare'
 PROGRAM, LIBRARY = 'hbt.prepare', 'tokenizers'
@@ -31,7 +33,7 @@ def program():
     def turn() -> float:
         with tempfile.TemporaryDirectory(prefix='prepare-') as folder:
             start = time.perf_counter()
-            prepare.prepare(data, pathlib.Path(folder, 'store'), given.data, os.cpu_count())
+            build.build_store(data, pathlib.Path(folder, 'store'), given.data, os.cpu_count())
             return time.perf_counter() - start
 
     return turn, {}
@@ -40,9 +42,9 @@ def program():
 def library():
     """Seconds of tokenising every text of the data."""
     given, data = flags.FLAGS, config.Data()
-    tokenizer = vocabulary.read(pathlib.Path(given.tokenizer))
+    tokenizer = tokenizer_files.load_tokenizer(pathlib.Path(given.tokenizer))
     texts = []
-    for reader in sources.open_all(given.data):
+    for reader in registry.open_sources(given.data):
         for row in reader.rows():
             texts += [data.query_prefix + x for x in row.query.values()]
             passages = itertools.chain(row.passage.values(), *row.negatives.values())

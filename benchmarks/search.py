@@ -31,7 +31,7 @@ def embeddings(generator: np.random.Generator, *shape: int) -> np.ndarray:
 
 def xquad_like():
     """A benchmark of XQuAD-R's size, with embeddings near the answers."""
-    from hbt import benchmarks
+    from hbt.evaluation import benchmarks
 
     generator = np.random.default_rng(0)
     names = 'ar de el en es hi ru th tr vi zh'.split()
@@ -82,11 +82,11 @@ def slowly(benchmark, queries, documents, count: int) -> float:
 
 
 def evaluation() -> None:
-    from hbt import evaluate
+    from hbt.evaluation import evaluator
 
     benchmark, queries, documents = xquad_like()
     start = time.perf_counter()
-    evaluate.score(benchmark, queries, documents)  # compiles
+    evaluator.score_embeddings(benchmark, queries, documents)  # compiles
     first = time.perf_counter() - start
     product = jax.jit(
         lambda q, d: jax.lax.map(lambda x: jnp.matmul(x, d.T, precision='highest').max(axis=1), q)
@@ -96,7 +96,7 @@ def evaluation() -> None:
     ours, theirs, bare = [], [], []
     for _ in range(ROUNDS):
         start = time.perf_counter()
-        evaluate.score(benchmark, queries, documents)
+        evaluator.score_embeddings(benchmark, queries, documents)
         ours.append(time.perf_counter() - start)
         theirs.append(slowly(benchmark, queries, documents, SAMPLE) * len(queries) / SAMPLE)
         start = time.perf_counter()
@@ -121,7 +121,7 @@ def write_corpus(path: pathlib.Path, count: int, dim: int) -> None:
 
 def on_disk(path: pathlib.Path, asked: int) -> None:
     """One search of a file, in a process of its own: prints seconds, product's, peak in MiB."""
-    from hbt import search
+    from hbt.evaluation import search
 
     documents = np.load(path, mmap_mode='r')
     count, dim = documents.shape

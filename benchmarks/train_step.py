@@ -22,7 +22,9 @@ import time
 from absl import app, flags
 
 from benchmarks import race, work
-from hbt import config, prepare, telemetry
+from hbt import config
+from hbt.data import build
+from hbt.training import telemetry
 
 PEER = 'sentence-transformers'
 PLAIN = {  # name -> turn of a task
@@ -165,7 +167,7 @@ def main(_) -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = pathlib.Path(given.store or f'{folder}/store')
         if not given.store:
-            prepare.prepare(config.Data(tokenizer=given.tokenizer), root, [given.data])
+            build.build_store(config.Data(tokenizer=given.tokenizer), root, [given.data])
         PARTS[given.part](root)
 
 

@@ -15,12 +15,23 @@ from collections import abc
 
 import numpy as np
 
-from hbt import batches, config, packing, sampler, store, telemetry
+from hbt import config
+from hbt.data import store
+from hbt.sampling import batches, packing, sampler
+from hbt.training import telemetry
 
 SHAPES = {  # name -> encoder, pairs of a batch, steps of a turn
-    'tiny': (dict(dim=32, layers=1, heads=2, hidden=64, vocab_size=1000), 8, 1),
-    'small': (dict(dim=256, layers=4, heads=4, hidden=1024, vocab_size=16_000), 32, 4),
-    'base': (dict(dim=768, layers=12, heads=12, hidden=3072, vocab_size=50_000), 32, 1),
+    'tiny': (dict(hidden_dim=32, num_layers=1, num_heads=2, mlp_dim=64, vocab_size=1000), 8, 1),
+    'small': (
+        dict(hidden_dim=256, num_layers=4, num_heads=4, mlp_dim=1024, vocab_size=16_000),
+        32,
+        4,
+    ),
+    'base': (
+        dict(hidden_dim=768, num_layers=12, num_heads=12, mlp_dim=3072, vocab_size=50_000),
+        32,
+        1,
+    ),
 }
 READY = 16  # batches that are seen, and tokenised for the peers, before the clock starts
 
@@ -42,7 +53,7 @@ def task(shape: str, root: pathlib.Path, pairs: int = 0, device: str = 'cpu') ->
     On a GPU without dropout of attention weights, which its fused kernels do not have.
     """
     sizes, count, steps = SHAPES[shape]
-    s = store.open(root)
+    s = store.open_store(root)
     c = config.Config(
         batch_size=pairs or count,
         steps=1000,
@@ -87,13 +98,14 @@ def hbt(work: Task, dtype: str, chunk: int = 0) -> Turn:
     """Turns of hbt's own step; drawing and packing a batch is part of it."""
     import jax
 
-    from hbt import sharding, train
+    from hbt.training import train_state, train_step
+    from hbt.utils import sharding
 
     c = dataclasses.replace(
         work.config, encoder=dataclasses.replace(work.config.encoder, dtype=dtype, chunk=chunk)
     )
     mesh = sharding.make_mesh(jax.devices()[:1])
-    state, step = train.init(c, mesh), train.make_step(c, mesh)
+    state, step = train_state.init_state(c, mesh), train_step.make_step(c, mesh)
 
     def batch_of(number: int) -> batches.Batch:
         batch = work.sampler.batch(number)[1]
@@ -228,10 +240,10 @@ def peer_model(work: Task):
     e = work.config.encoder
     shape = transformers.XLMRobertaConfig(
         vocab_size=e.vocab_size,
-        hidden_size=e.dim,
-        num_hidden_layers=e.layers,
-        num_attention_heads=e.heads,
-        intermediate_size=e.hidden,
+        hidden_size=e.hidden_dim,
+        num_hidden_layers=e.num_layers,
+        num_attention_heads=e.num_heads,
+        intermediate_size=e.mlp_dim,
         max_position_embeddings=514,
         type_vocab_size=1,
         layer_norm_eps=1e-5,
@@ -245,6 +257,6 @@ def peer_model(work: Task):
             tokenizer_file=file, pad_token='<pad>', model_max_length=512
         ).save_pretrained(folder)
         body = modules.Transformer(folder)
-        pooling = modules.Pooling(e.dim, pooling_mode='mean')
+        pooling = modules.Pooling(e.hidden_dim, pooling_mode='mean')
         device = 'cuda' if work.device == 'gpu' else 'cpu'
         return sentence_transformers.SentenceTransformer(modules=[body, pooling], device=device)

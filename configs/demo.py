@@ -6,10 +6,11 @@ python -m hbt.main --config=configs/demo.py:alpha=0    X-Y: cross-lingual batche
 """
 
 from hbt import config
+from hbt.utils import settings
 
 
 def get_config(arg=None):
-    args = config.parse(arg, alpha=0.5)
+    args = settings.parse_argument(arg, alpha=0.5)
     return config.Config(
         name='demo' + args.suffix,
         steps=600,
@@ -25,11 +26,11 @@ def get_config(arg=None):
         ),
         sampler=config.Sampler(alpha=args.alpha),
         encoder=config.Encoder(
-            dim=128,
-            layers=2,
-            heads=4,
-            hidden=512,
-            positions=130,
+            hidden_dim=128,
+            num_layers=2,
+            num_heads=4,
+            mlp_dim=512,
+            max_positions=130,
             dropout=0.0,
             attention_dropout=0.0,
         ),

@@ -17,6 +17,7 @@ python launch/sweep.py configs/hybrid_xlmr.py                           all thre
 """
 
 from hbt import config
+from hbt.utils import settings
 
 LANGUAGES = ('ar', 'de', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'zh')
 SOURCES = (
@@ -33,7 +34,7 @@ SOURCES = (
 
 
 def get_config(arg=None):
-    args = config.parse(arg, alpha=0.5, kind='hybrid')
+    args = settings.parse_argument(arg, alpha=0.5, kind='hybrid')
     return config.Config(
         name='hybrid_xlmr' + args.suffix,
         steps=50_000,

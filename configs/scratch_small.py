@@ -8,10 +8,11 @@ About 25 minutes on 2 cores with XLM-R's tokenizer, whose 250,002 rows are most 
 """
 
 from hbt import config
+from hbt.utils import settings
 
 
 def get_config(arg=None):
-    args = config.parse(arg, alpha=0.5, kind='hybrid')
+    args = settings.parse_argument(arg, alpha=0.5, kind='hybrid')
     return config.Config(
         name='scratch_small' + args.suffix,
         steps=1600,
@@ -21,7 +22,12 @@ def get_config(arg=None):
         data=config.Data(query_length=24, passage_length=64),
         sampler=config.Sampler(kind=args.kind, alpha=args.alpha),
         encoder=config.Encoder(
-            dim=192, layers=2, heads=4, hidden=768, dropout=0.0, attention_dropout=0.0
+            hidden_dim=192,
+            num_layers=2,
+            num_heads=4,
+            mlp_dim=768,
+            dropout=0.0,
+            attention_dropout=0.0,
         ),
         optim=config.Optim(lr=2e-3, warmup=100),
     )

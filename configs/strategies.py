@@ -17,6 +17,7 @@ multitask has two batches, so each is half as large.
 """
 
 from hbt import config
+from hbt.utils import settings
 
 LANGUAGES = ('ar', 'de', 'el', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'vi', 'zh')  # of XQuAD-R
 QUESTIONS = ('lohelp', 'native_qa')  # the other datasets are translation pairs
@@ -24,7 +25,7 @@ ROWS = 128
 
 
 def get_config(arg=None):
-    args = config.parse(arg, start=False)
+    args = settings.parse_argument(arg, start=False)
     c = config.Config(
         name='strategies' + args.suffix,
         steps=800,
@@ -41,7 +42,9 @@ def get_config(arg=None):
         c.steps, c.batch_size, c.loss.symmetric = 2000, 2 * ROWS, True
         c.sampler.alpha, c.sampler.dataset_power = 0.0, 0.0
         c.sampler.dataset_weights = ','.join(f'{name}:0' for name in QUESTIONS)
-        c.encoder = config.Encoder(dim=512, layers=0, heads=4, hidden=1024, dtype='bfloat16')
+        c.encoder = config.Encoder(
+            hidden_dim=512, num_layers=0, num_heads=4, mlp_dim=1024, dtype='bfloat16'
+        )
         c.encoder.dropout = c.encoder.attention_dropout = 0.0
         c.optim = config.Optim(lr=2e-3, warmup=100)
     return c

@@ -1,22 +1,21 @@
-"""Every setting of a run, with its type, default and meaning.
+"""Every setting of a training run: its type, default, meaning, choices and bounds.
 
-Hides how settings are declared, documented and checked. A file in `configs/` returns a `Config`;
-command-line overrides are applied to it afterwards, so programs call `check` once on the result.
+A file in `configs/` returns a `Config`; overrides of the command line are applied to it afterwards,
+so programs call `check` once on the result. `python -m hbt.config` prints the reference.
 """
 
 import dataclasses
 import pathlib
-import types
 from collections import abc
 
+from hbt.utils import settings
+from hbt.utils.settings import section, setting
 
-def setting(default, doc: str):
-    """A field with its meaning attached, from which the settings reference is made."""
-    return dataclasses.field(default=default, metadata={'doc': doc})
-
-
-def part(cls):
-    return dataclasses.field(default_factory=cls)
+VERSION = 2  # of config.json
+METRICS = (  # those of `evaluation.metrics` of which more is better
+    *('map', 'map@10', 'mrr', 'mrr@10', 'mrr@100', 'ndcg@10', 'recall@1', 'recall@5', 'recall@10'),
+    *('recall@100', 'success@1', 'success@10', 'r_precision'),
+)
 
 
 @dataclasses.dataclass
@@ -30,9 +29,13 @@ class Data:
     tokenizer: str = setting('', 'hub name, directory, tokenizer.json, or train:SIZE for a new one')
     query_prefix: str = setting('Query: ', 'put before every query')
     passage_prefix: str = setting('Passage: ', 'put before every passage')
-    query_length: int = setting(64, 'tokens of a query, special ones included; the rest is cut')
-    passage_length: int = setting(256, 'tokens of a passage, special ones included')
-    verify: bool = setting(True, 'compare the store with its sums before training')
+    query_length: int = setting(
+        64, 'tokens of a query, special tokens included; the rest is cut', low=4, high=10**5
+    )
+    passage_length: int = setting(
+        256, 'tokens of a passage, special tokens included', low=4, high=10**5
+    )
+    verify: bool = setting(True, 'compare the store with its checksums before training')
 
 
 @dataclasses.dataclass
@@ -42,36 +45,63 @@ class Sampler:
     kind: str = setting(
         'hybrid',
         'hybrid: a step has one batch, monolingual or cross-lingual; multitask: it has both',
+        ('hybrid', 'multitask'),
     )
     alpha: float = setting(
         0.5,
         'hybrid: probability of a monolingual batch, 1 is X-X and 0 is X-Y; multitask: weight of '
-        'the monolingual loss, the cross-lingual one has the rest',
+        'the monolingual loss, the cross-lingual loss has the rest',
+        low=0,
+        high=1,
     )
     alpha_points: str = setting(
         '', 'STEP:ALPHA,STEP:ALPHA: alpha changes with the step, in place of alpha'
     )
-    alpha_curve: str = setting('linear', 'between two points: linear, cosine, or stairs')
+    alpha_curve: str = setting(
+        'linear', 'between two points: linear, cosine, or stairs', ('linear', 'cosine', 'stairs')
+    )
     mono: str = setting(
-        'one', 'languages of a monolingual batch: one, or mixed: one in each row (LAReQA X-X)'
+        'one',
+        'languages of a monolingual batch: one, or mixed: one in each pair (LAReQA X-X)',
+        ('one', 'mixed'),
     )
-    datasets: str = setting('one', 'datasets of a batch: one, or mixed: every row draws its own')
+    datasets: str = setting(
+        'one', 'datasets of a batch: one, or mixed: every pair draws its own', ('one', 'mixed')
+    )
     language_power: float = setting(
-        0.0, 'a language is as likely as its size to this power: 0 uniform, 1 by size, 1/T'
+        0.0,
+        'a language is as likely as its size to this power: 0 uniform, 1 by size, 1/T',
+        low=0,
+        high=1,
     )
-    language_floor: float = setting(0.0, 'least share of a language in monolingual rows')
-    pair_power: float = setting(0.0, 'an ordered pair is as likely as its size to this power')
-    pair_floor: float = setting(0.0, 'least share of an ordered pair in cross-lingual rows')
+    language_floor: float = setting(
+        0.0, 'smallest proportion of a language in monolingual pairs', low=0, high=1
+    )
+    pair_power: float = setting(
+        0.0, 'an ordered language pair is as likely as its size to this power', low=0, high=1
+    )
+    pair_floor: float = setting(
+        0.0, 'smallest proportion of an ordered language pair in cross-lingual pairs', low=0, high=1
+    )
     pairs: str = setting(
         '', 'QUERY:PASSAGE:WEIGHT, as en:de:2,de:en:1, in place of pair_power; others are not drawn'
     )
     cross_first: str = setting(
-        'dataset', 'what is drawn first in a cross-lingual batch: dataset, or pair'
+        'dataset',
+        'what is drawn first in a cross-lingual batch: dataset, or language pair',
+        ('dataset', 'pair'),
     )
-    dataset_power: float = setting(1.0, 'a dataset is as likely as its size to this power')
+    dataset_power: float = setting(
+        1.0, 'a dataset is as likely as its size to this power', low=0, high=1
+    )
     dataset_weights: str = setting('', 'NAME:FACTOR,NAME:FACTOR on top of that; without, 1')
     languages: tuple[str, ...] = setting((), 'languages to train on; empty: all of the store')
-    negatives: int = setting(0, 'hard negatives taken from every row that has them')
+    negatives: int = setting(
+        0, 'hard negatives taken from every group that has them', low=0, high=1000
+    )
+
+
+SIZES = {'low': 1, 'high': 10**7}
 
 
 @dataclasses.dataclass
@@ -79,41 +109,79 @@ class Encoder:
     """A transformer encoder. With `init`, the sizes are read from the checkpoint instead."""
 
     init: str = setting('', 'directory or hub name of pretrained weights; empty: random weights')
-    family: str = setting('xlmr', 'xlmr or bert: how positions and token types are counted')
-    vocab_size: int = setting(0, 'rows of the token table; 0: as many as the tokenizer has')
-    dim: int = setting(768, 'width of the hidden states, and without a head of the embedding')
-    layers: int = setting(12, 'transformer layers; 0: token embeddings are pooled as they are')
-    heads: int = setting(12, 'attention heads')
-    hidden: int = setting(3072, 'width of the feed-forward layer')
-    positions: int = setting(514, 'rows of the position table')
-    types: int = setting(1, 'rows of the token-type table')
+    family: str = setting(
+        'xlmr', 'xlmr or bert: how positions and token types are counted', ('xlmr', 'bert')
+    )
+    vocab_size: int = setting(
+        0, 'rows of the token table; 0: as many as the tokenizer has', low=0, high=10**8
+    )
+    hidden_dim: int = setting(
+        768, 'width of the hidden states, and without a projection of the embedding', **SIZES
+    )
+    num_layers: int = setting(
+        12, 'transformer layers; 0: token embeddings are pooled as they are', low=0, high=10**7
+    )
+    num_heads: int = setting(12, 'attention heads', **SIZES)
+    mlp_dim: int = setting(3072, 'width of the feed-forward layer', **SIZES)
+    max_positions: int = setting(514, 'rows of the position table', **SIZES)
+    type_vocab_size: int = setting(1, 'rows of the token-type table', **SIZES)
     pad_id: int = setting(1, 'token id of padding')
-    eps: float = setting(1e-5, 'epsilon of layer normalisation')
+    norm_eps: float = setting(1e-5, 'epsilon of layer normalisation')
     init_std: float = setting(0.02, 'standard deviation of random weights')
-    activation: str = setting('gelu', 'gelu (exact) or gelu_new (tanh approximation)')
-    dropout: float = setting(0.1, 'dropout of hidden states during training')
-    attention_dropout: float = setting(0.1, 'dropout of attention weights during training')
-    norm: str = setting('post', 'layer normalisation after each sublayer, or pre: before (XL)')
-    pooling: str = setting('mean', 'mean or max over real tokens, or cls: the first token')
-    head: int = setting(0, 'width of a dense layer over the pooled vector; 0: no such layer')
-    head_activation: str = setting('tanh', 'of that layer: tanh or identity')
+    activation: str = setting(
+        'gelu', 'gelu (exact) or gelu_new (tanh approximation)', ('gelu', 'gelu_new')
+    )
+    dropout: float = setting(0.1, 'dropout of hidden states during training', low=0, high=0.99)
+    attention_dropout: float = setting(
+        0.1, 'dropout of attention weights during training', low=0, high=0.99
+    )
+    norm: str = setting(
+        'post', 'layer normalisation after each sublayer, or pre: before (XL)', ('post', 'pre')
+    )
+    pooling: str = setting(
+        'mean', 'mean or max over real tokens, or cls: the first token', ('mean', 'cls', 'max')
+    )
+    projection_dim: int = setting(
+        0, 'width of a dense layer over the pooled vector; 0: no such layer', low=0, high=10**6
+    )
+    projection_activation: str = setting(
+        'tanh', 'of that layer: tanh or identity', ('tanh', 'identity')
+    )
     normalise: bool = setting(True, 'embeddings of unit length; training needs them')
-    dtype: str = setting('float32', 'type of the computation; parameters stay float32')
-    remat: str = setting('none', 'computed again for the gradient: none, cheap parts, or layer')
-    chunk: int = setting(0, 'tokens a device encodes at a time (gradient caching); 0: all')
+    dtype: str = setting(
+        'float32',
+        'type of the computation; parameters stay float32',
+        ('float32', 'bfloat16', 'float64'),
+    )
+    remat: str = setting(
+        'none',
+        'computed again for the gradient: none, cheap parts, or layer',
+        ('none', 'cheap', 'layer'),
+    )
+    chunk: int = setting(
+        0, 'tokens a device encodes at a time (gradient caching); 0: all', low=0, high=10**9
+    )
 
 
 @dataclasses.dataclass
 class Loss:
     """InfoNCE over in-batch negatives of all devices (paper, equation 1)."""
 
-    kind: str = setting('gathered', 'gathered, chunked or ring: one loss, ever less memory')
-    chunk: int = setting(4096, 'columns whose logits are held at a time (chunked, ring)')
-    negatives: str = setting(
-        'batch', 'all other documents of the batch, or hard: hard negatives only (equation 1)'
+    kind: str = setting(
+        'gathered',
+        'gathered, chunked or ring: one loss, ever less memory',
+        ('gathered', 'chunked', 'ring'),
     )
-    symmetric: bool = setting(False, 'also from the document to the queries; else one direction')
-    temperature: float = setting(0.05, 'the cosine is divided by it')
+    chunk: int = setting(
+        4096, 'columns of logits in memory at a time (chunked, ring)', low=1, high=10**9
+    )
+    negatives: str = setting(
+        'batch',
+        'all other passages of the batch, or hard: hard negatives only (equation 1)',
+        ('batch', 'hard'),
+    )
+    symmetric: bool = setting(False, 'also from the passage to the queries; else one direction')
+    temperature: float = setting(0.05, 'the cosine is divided by it', low=1e-4, high=100)
     learned: bool = setting(False, 'the temperature is a parameter and begins there')
 
 
@@ -121,14 +189,20 @@ class Loss:
 class Optim:
     """AdamW with warm-up and clipping."""
 
-    lr: float = setting(3e-5, 'peak learning rate')
-    warmup: int = setting(1000, 'steps of linear warm-up')
-    schedule: str = setting('linear', 'after the warm-up: linear or cosine to zero, or constant')
-    weight_decay: float = setting(1e-2, 'decoupled decay of matrices and embeddings')
+    lr: float = setting(3e-5, 'peak learning rate', low=0, high=10)
+    warmup: int = setting(1000, 'steps of linear warm-up', low=0, high=10**9)
+    schedule: str = setting(
+        'linear',
+        'after the warm-up: linear or cosine to zero, or constant',
+        ('linear', 'cosine', 'constant'),
+    )
+    weight_decay: float = setting(
+        1e-2, 'decoupled decay of matrices and embeddings', low=0, high=10
+    )
     b1: float = setting(0.9, 'decay of the first moment')
     b2: float = setting(0.999, 'decay of the second moment')
     eps: float = setting(1e-8, 'added to the root of the second moment')
-    clip: float = setting(1.0, 'largest global norm of the gradient')
+    clip: float = setting(1.0, 'largest global norm of the gradient', low=1e-12, high=1e12)
 
 
 @dataclasses.dataclass
@@ -141,10 +215,16 @@ class Eval:
         'beir:FOLDER, jsonl:FILE',
     )
     root: str = setting('', 'folder that holds the benchmarks, or hub: the Hugging Face hub')
-    every: int = setting(0, 'steps between evaluations; 0: only after the last step')
-    batch_size: int = setting(256, 'texts encoded at a time, over all devices')
+    every: int = setting(
+        0, 'steps between evaluations; 0: only after the last step', low=0, high=10**9
+    )
+    batch_size: int = setting(256, 'texts encoded at a time, over all devices', **SIZES)
     at_start: bool = setting(False, 'also evaluate before the first step')
-    best: str = setting('multi.map', 'metric of the first benchmark that chooses best/')
+    best: str = setting(
+        'multi.map',
+        'metric of the first benchmark that chooses best/',
+        [f'{part}.{metric}' for part in ('mono', 'cross', 'multi') for metric in METRICS],
+    )
 
 
 @dataclasses.dataclass
@@ -152,117 +232,43 @@ class Config:
     """One experiment."""
 
     name: str = setting('hbt', 'names the workdir and the store where those are not given')
-    seed: int = setting(0, 'of the weights, the batches and the dropout')
-    steps: int = setting(1000, 'optimizer steps')
-    batch_size: int = setting(96, 'rows of a batch, over all devices')
-    log_every: int = setting(50, 'steps between lines of metrics.jsonl')
+    seed: int = setting(0, 'of the weights, the batches and the dropout', low=0, high=2**32 - 1)
+    steps: int = setting(1000, 'optimizer steps', low=1, high=10**9)
+    batch_size: int = setting(96, 'pairs of a batch, over all devices', low=2, high=10**7)
+    log_every: int = setting(50, 'steps between lines of metrics.jsonl', low=1, high=10**9)
     nonfinite: str = setting(
-        'stop', 'where loss or gradient is not finite: stop, or skip that step and go on'
+        'stop',
+        'where the loss or its gradient is not finite: stop, or skip that step and continue',
+        ('stop', 'skip'),
     )
-    ckpt_every: int = setting(500, 'steps between checkpoints')
-    mapping: str = setting('shard_map', 'how the step is mapped over devices: shard_map or pmap')
+    ckpt_every: int = setting(500, 'steps between checkpoints', low=1, high=10**9)
+    mapping: str = setting(
+        'shard_map',
+        'how the step is mapped over devices: shard_map or pmap',
+        ('shard_map', 'pmap'),
+    )
     shard_params: bool = setting(False, 'split weights and moments over the devices')
     distributed: bool = setting(False, 'several hosts: call jax.distributed.initialize first')
-    data: Data = part(Data)
-    sampler: Sampler = part(Sampler)
-    encoder: Encoder = part(Encoder)
-    loss: Loss = part(Loss)
-    optim: Optim = part(Optim)
-    eval: Eval = part(Eval)
-
-
-METRICS = (  # those of `metrics` of which more is better
-    *('map', 'map@10', 'mrr', 'mrr@10', 'mrr@100', 'ndcg@10', 'recall@1', 'recall@5', 'recall@10'),
-    *('recall@100', 'success@1', 'success@10', 'r_precision'),
-)
-CHOICES = {
-    'mapping': ('shard_map', 'pmap'),
-    'nonfinite': ('stop', 'skip'),
-    'encoder.family': ('xlmr', 'bert'),
-    'encoder.activation': ('gelu', 'gelu_new'),
-    'encoder.norm': ('post', 'pre'),
-    'encoder.pooling': ('mean', 'cls', 'max'),
-    'encoder.head_activation': ('tanh', 'identity'),
-    'encoder.remat': ('none', 'cheap', 'layer'),
-    'encoder.dtype': ('float32', 'bfloat16', 'float64'),
-    'loss.kind': ('gathered', 'chunked', 'ring'),
-    'loss.negatives': ('batch', 'hard'),
-    'sampler.kind': ('hybrid', 'multitask'),
-    'sampler.alpha_curve': ('linear', 'cosine', 'stairs'),
-    'sampler.mono': ('one', 'mixed'),
-    'sampler.datasets': ('one', 'mixed'),
-    'sampler.cross_first': ('dataset', 'pair'),
-    'optim.schedule': ('linear', 'cosine', 'constant'),
-    'eval.best': tuple(
-        f'{setting}.{metric}' for setting in ('mono', 'cross', 'multi') for metric in METRICS
-    ),
-}
-BOUNDS = {  # setting -> (smallest, largest) value allowed
-    'seed': (0, 2**32 - 1),
-    'steps': (1, 10**9),
-    'batch_size': (2, 10**7),
-    'log_every': (1, 10**9),
-    'ckpt_every': (1, 10**9),
-    'data.query_length': (4, 10**5),
-    'data.passage_length': (4, 10**5),
-    'sampler.alpha': (0, 1),
-    'sampler.language_power': (0, 1),
-    'sampler.language_floor': (0, 1),
-    'sampler.pair_power': (0, 1),
-    'sampler.pair_floor': (0, 1),
-    'sampler.dataset_power': (0, 1),
-    'sampler.negatives': (0, 1000),
-    'encoder.vocab_size': (0, 10**8),
-    'encoder.head': (0, 10**6),
-    'encoder.dropout': (0, 0.99),
-    'encoder.attention_dropout': (0, 0.99),
-    'encoder.chunk': (0, 10**9),
-    'loss.temperature': (1e-4, 100),
-    'loss.chunk': (1, 10**9),
-    'optim.lr': (0, 10),
-    'optim.warmup': (0, 10**9),
-    'optim.weight_decay': (0, 10),
-    'optim.clip': (1e-12, 1e12),
-    'eval.every': (0, 10**9),
-    'eval.batch_size': (1, 10**7),
-    **{f'encoder.{k}': (1, 10**7) for k in ('dim', 'heads', 'hidden', 'positions', 'types')},
-    'encoder.layers': (0, 10**7),
-}
-
-
-def root(config: Config) -> pathlib.Path:
-    """The store of an experiment."""
-    return pathlib.Path(config.data.root or f'stores/{config.name}')
-
-
-def fields(config, prefix: str = '') -> abc.Iterator[tuple[str, object]]:
-    """Yields (dotted name, value) of every setting."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            yield from fields(value, f'{prefix}{field.name}.')
-        else:
-            yield prefix + field.name, value
+    data: Data = section(Data)
+    sampler: Sampler = section(Sampler)
+    encoder: Encoder = section(Encoder)
+    loss: Loss = section(Loss)
+    optim: Optim = section(Optim)
+    eval: Eval = section(Eval)
 
 
 def check(config: Config) -> Config:
-    """Returns the config itself; ValueError names the first setting that cannot be."""
-    split_tuples(config)
-    values = dict(fields(config))
-    for name, known in CHOICES.items():
-        if values[name] not in known:
-            raise ValueError(f'{name}: expected one of {", ".join(known)}, got {values[name]!r}')
-    for name, (low, high) in BOUNDS.items():
-        if not low <= values[name] <= high:
-            raise ValueError(f'{name}: expected {low} to {high}, got {values[name]}')
+    """Returns the config itself; ValueError names the first setting with a wrong value."""
+    settings.check_values(config)
     encoder = config.encoder
-    if encoder.dim % encoder.heads:
+    if encoder.hidden_dim % encoder.num_heads:
         raise ValueError(
-            f'encoder.dim: expected a multiple of encoder.heads={encoder.heads}, got {encoder.dim}'
+            f'encoder.hidden_dim: expected a multiple of encoder.num_heads={encoder.num_heads}, '
+            f'got {encoder.hidden_dim}'
         )
-    table(config.sampler.dataset_weights, 'sampler.dataset_weights', 1)
-    table(config.sampler.pairs, 'sampler.pairs', 2)
-    alphas = [value for _, value in points(config.sampler)] or [config.sampler.alpha]
+    settings.parse_weights(config.sampler.dataset_weights, 'sampler.dataset_weights', 1)
+    settings.parse_weights(config.sampler.pairs, 'sampler.pairs', 2)
+    alphas = [alpha for _, alpha in alpha_points(config.sampler)] or [config.sampler.alpha]
     if min(alphas) < 1 and len(config.sampler.languages) == 1:
         raise ValueError('sampler.languages: cross-lingual batches need at least two, got one')
     if config.shard_params and config.mapping == 'pmap':
@@ -275,66 +281,55 @@ def check(config: Config) -> Config:
     return config
 
 
-def table(text: str, name: str, keys: int) -> dict[tuple[str, ...], float]:
-    """Reads `A:B:NUMBER,...` with `keys` words before the number; ValueError names `name`."""
-    found = {}
-    for item in filter(None, text.split(',')):
-        *words, number = item.split(':')
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if len(words) != keys or not all(words) or not 0 <= value < float('inf'):
-            form = ':'.join(['WORD'] * keys + ['NUMBER'])
-            raise ValueError(f'{name}: expected {form} with a number from 0, got {item!r}')
-        if tuple(words) in found:
-            raise ValueError(f'{name}: expected {":".join(words)} once, got it twice')
-        found[tuple(words)] = value
-    return found
-
-
-def points(sampler: Sampler) -> list[tuple[float, float]]:
-    """(step, alpha) of `alpha_points`."""
-    found = []
-    for (step,), value in table(sampler.alpha_points, 'sampler.alpha_points', 1).items():
-        later = step.isdigit() and (not found or int(step) > found[-1][0])
-        if not later or value > 1:
+def alpha_points(sampler: Sampler) -> list[tuple[float, float]]:
+    """(step, alpha) of `sampler.alpha_points`; ValueError unless the steps ascend."""
+    points = []
+    weights = settings.parse_weights(sampler.alpha_points, 'sampler.alpha_points', 1)
+    for (step,), alpha in weights.items():
+        later = step.isdigit() and (not points or int(step) > points[-1][0])
+        if not later or alpha > 1:
             raise ValueError(
                 'sampler.alpha_points: expected STEP:ALPHA with ascending steps and 0 to 1, got '
-                f'{step}:{value:g}'
+                f'{step}:{alpha:g}'
             )
-        found.append((float(step), value))
-    return found
+        points.append((float(step), alpha))
+    return points
 
 
-def split_tuples(config) -> None:
-    """Lets a tuple of words be typed as `a,b` on the command line."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            split_tuples(value)
-        elif isinstance(value, tuple):
-            setattr(config, field.name, tuple(x for item in value for x in item.split(',') if x))
+def store_path(config: Config) -> pathlib.Path:
+    """The store of an experiment."""
+    return pathlib.Path(config.data.root or f'stores/{config.name}')
 
 
-def parse(arg: str | None, **defaults):
-    """Reads `key=value,key=value` behind the colon of `--config=file.py:...`.
+def check_flags(argv: abc.Sequence[str]) -> None:
+    """ValueError for a `--config.name=` on the command line that is no setting."""
+    settings.check_flags(argv, Config())
 
-    Returns a namespace of the defaults with the given values, cast to the types of the defaults,
-    and with a `suffix` for names, such as _alpha0, that tells what is not as by default.
-    """
-    values = dict(defaults)
-    for item in filter(None, (arg or '').split(',')):
-        key, _, text = item.partition('=')
-        if key not in defaults:
-            raise ValueError(f'--config argument: expected {", ".join(defaults)}, got {key!r}')
-        kind = type(defaults[key])
-        try:
-            values[key] = text.lower() in ('1', 'true') if kind is bool else kind(text)
-        except ValueError:
-            raise ValueError(
-                f'--config argument {key}: expected {kind.__name__}, got {text!r}'
-            ) from None
-    shown = [f'_{k}{v:g}' if isinstance(v, float) else f'_{k}{v}' for k, v in values.items()]
-    changed = [text for text, k in zip(shown, values, strict=True) if values[k] != defaults[k]]
-    return types.SimpleNamespace(**values, suffix=''.join(changed))
+
+def save(config: Config, path: pathlib.Path) -> None:
+    """Writes config.json, whole or not at all."""
+    settings.save_json(config, path, VERSION)
+
+
+def load(path: pathlib.Path) -> Config:
+    """Reads what `save` wrote; ValueError names the file and what does not fit."""
+    config = settings.load_json(Config(), path, VERSION)
+    try:
+        return check(config)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
+
+
+def reference() -> str:
+    """docs/settings.md: a table for every section."""
+    lines = [
+        '# Settings',
+        '',
+        'Made by `python -m hbt.config` from `hbt/config.py`. Each is given as',
+        '`--config.sampler.alpha=0.25`, or set in a file of `configs/`.',
+    ]
+    return '\n'.join([*lines, *settings.reference(Config())]) + '\n'
+
+
+if __name__ == '__main__':
+    print(reference(), end='')

@@ -3,203 +3,21 @@
 The same command resumes a run that was stopped, and ends as if it had never been.
 """
 
-import collections
-import concurrent.futures
-import contextlib
 import pathlib
-import typing
-from collections import abc
 
-import jax
-import tokenizers
 from absl import flags
 from ml_collections import config_flags
 
-from hbt import (
-    checkpoint,
-    config,
-    dry_run,
-    evaluate,
-    files,
-    log,
-    options,
-    places,
-    processes,
-    replay,
-    requests,
-    sampler,
-    sharding,
-    shares,
-    spikes,
-    store,
-    telemetry,
-    train,
-)
-
-AHEAD = 2  # batches assembled while a step runs
-NOTED = 100  # steps that are not finite whose rows are written down
-
-
-class Run(typing.NamedTuple):
-    """What the parts of a run share."""
-
-    config: config.Config
-    workdir: pathlib.Path
-    mesh: jax.sharding.Mesh
-    batches: sampler.Sampler
-    evaluation: abc.Callable
-    metrics: log.Metrics
-    checkpoints: checkpoint.Checkpoints
-
-
-def train_config(c: config.Config, workdir: pathlib.Path) -> None:
-    """Trains `c` in `workdir`, from the newest checkpoint there if there is one.
-
-    Raises ValueError for settings, data or weights that do not fit, before anything is trained.
-    """
-    mesh = sharding.make_mesh()
-    sharding.check_divides('batch_size', c.batch_size, mesh)
-    data = places.open_store(c)
-    if c.data.verify:
-        store.verify(data)
-    c = train.resolve(c, data, mesh)
-    batches = sampler.Sampler(c, data, mesh.size)
-    tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
-    evaluation = evaluate.make(c, tokenizer, mesh, evaluate.read(c.eval))
-    held = places.claim(c, workdir, data)
-    sharding.meet('workdir')
-    checkpoints = checkpoint.Checkpoints(workdir)
-    restored = checkpoints.restore(train.shapes(c, mesh))
-    state, sums = restored or (train.init(c, mesh), {})
-    metrics = log.Metrics(workdir, -1 if restored is None else int(state.step))
-    run = Run(c, workdir, mesh, batches, evaluation, metrics, checkpoints)
-    if restored is not None:
-        done = int(state.step)
-        log.say(
-            f'{workdir}: {"complete at" if done >= c.steps else "continuing after"} step {done}'
-        )
-    elif c.eval.at_start:
-        measure(run, state)
-    show_shares(run, 0)
-    with requests.Requests() as asked, files.writing(workdir), contextlib.ExitStack() as stack:
-        for opened in (held, metrics, checkpoints):  # closed in the opposite order
-            stack.callback(opened.close)
-        done = loop(run, state, sums, asked)
-        show_shares(run, done)
-    if done < c.steps:
-        log.say(f'{workdir}: {asked.signal.name}: saved at step {done}; the same command goes on')
-        raise SystemExit(asked.status)
-
-
-def loop(run: Run, state: train.State, sums: dict, asked: requests.Requests) -> int:
-    """Trains to the last step, which it returns, or to that at which it is asked to stop.
-
-    What is due is logged, evaluated, then checkpointed. `sums` are those of the steps since the
-    last line of the log.
-    """
-    c, start = run.config, int(state.step)
-    step = train.make_step(c, run.mesh)
-    unchecked, seen = [], spikes.Spikes(log.read(run.workdir / 'metrics.jsonl'))
-    meter = telemetry.Meter(c, run.batches.languages, run.mesh.size, sums)
-    bar = log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps')
-    with meter, bar as progress:
-        for done, (plans, batch) in enumerate(meter.timed(prefetch(run, start)), start + 1):
-            state, values = step(state, batch)
-            unchecked.append((done, values['skipped']))
-            meter.add(plans, batch, values)
-            progress.update()
-            last = done == c.steps
-            if last or done % min(c.log_every, c.ckpt_every) == 0:
-                check_finite(run, unchecked)
-                unchecked = []
-            if last or done % c.log_every == 0:
-                line = meter.line()
-                told = seen.seen(line['loss']) if 'loss' in line else ''
-                run.metrics.write(done, line | {'spike': float(bool(told))})
-                if told:
-                    log.say(
-                        f'{run.workdir}: step {done}: {told}; --replay={done} computes it again'
-                    )
-                progress.set_postfix(telemetry.brief(line))
-            with meter.paused():
-                if last or (c.eval.every and done % c.eval.every == 0):
-                    measure(run, state)
-            stop = last or asked.due(done)
-            if stop or done % c.ckpt_every == 0:
-                sums = meter.saved()
-                with meter.paused():
-                    run.checkpoints.save(done, state, sums)
-            if stop:
-                return done
-    return start
-
-
-def check_finite(run: Run, steps: list[tuple[int, jax.Array]]) -> None:
-    """Writes down the rows of steps that were skipped; ValueError where the run is to stop.
-
-    Those of the first NOTED such steps: a run that goes on for ever must not fill the disk.
-    """
-    numbers, skipped = zip(*steps, strict=True)
-    for done, bad in zip(numbers, jax.device_get(skipped), strict=True):
-        if not bad:
-            continue
-        told = (
-            f'{run.workdir}: step {done}: the loss or its gradient is not finite, and the step was '
-            'skipped'
-        )
-        if log.first() and len(list(run.workdir.glob('nonfinite-*.txt'))) < NOTED:
-            lines = sampler.show(run.batches, done - 1)
-            (run.workdir / f'nonfinite-{done}.txt').write_text('\n'.join(lines) + '\n')
-            told += f'; its rows are in nonfinite-{done}.txt'
-        if run.config.nonfinite == 'stop':
-            raise ValueError(
-                f'{told}. --replay={done} computes it again; --config.nonfinite=skip goes on'
-            )
-        log.say(told)
-
-
-def show_shares(run: Run, done: int) -> None:
-    """Prints and writes what the run is to draw, and after `done` steps what it has drawn."""
-    found = shares.of(run.batches, run.config.steps, done)
-    log.say(shares.table(found))
-    if log.first():
-        shares.write(found, run.workdir)
-
-
-def measure(run: Run, state: train.State) -> None:
-    """Runs the evaluations of a step; keeps the parameters if they are the best so far."""
-    eval_, done = run.config.eval, int(state.step)
-    results = run.evaluation(state.params)
-    for result in results.values():
-        if log.first():
-            evaluate.save(result, run.workdir / 'results' / str(done), done)
-        log.say(evaluate.table(result.numbers, done))
-    if results:
-        scores = evaluate.flat(results)
-        run.metrics.write(done, scores)
-        name = f'{eval_.benchmarks[0]}/{eval_.best}'
-        if name not in scores:
-            raise ValueError(f'eval.best: expected one of {", ".join(scores)}, got {name}')
-        run.checkpoints.save_best(done, state.params, scores[name])
-
-
-def prefetch(run: Run, start: int):
-    """Yields this host's batches, assembled by a thread while the device works."""
-    stop, mine = run.config.steps, sharding.local_devices(run.mesh)
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        waiting = collections.deque()
-        for step in range(start, stop + AHEAD):
-            if step < stop:
-                waiting.append(pool.submit(run.batches.batch, step, mine))
-            if step >= start + AHEAD:
-                yield waiting.popleft().result()
+from hbt import config
+from hbt.training import dry_run, loop, replay
+from hbt.utils import cli, distributed
 
 
 def main(_) -> None:
     c = config.check(flags.FLAGS.config)
     workdir = pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}')
     if c.distributed:
-        processes.together(lambda: work(c, workdir))
+        distributed.run_as_one_of_many(lambda: work(c, workdir))
     else:
         work(c, workdir)
 
@@ -210,7 +28,7 @@ def work(c: config.Config, workdir: pathlib.Path) -> None:
     elif flags.FLAGS.replay:
         replay.replay(c, workdir, flags.FLAGS.replay)
     else:
-        train_config(c, workdir)
+        loop.train_config(c, workdir)
 
 
 if __name__ == '__main__':
@@ -219,4 +37,4 @@ if __name__ == '__main__':
     flags.DEFINE_integer('replay', 0, 'prints this step of a run, computed again')
     flags.DEFINE_bool('dry_run', False, 'print what the run will take, and end')
     flags.mark_flags_as_required(['config'])
-    log.program(main, options.check_flags)
+    cli.run(main, config.check_flags)

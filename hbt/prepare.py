@@ -5,219 +5,13 @@ is whole. `main` calls `prepare` when the store of a config is missing.
 """
 
 import dataclasses
-import hashlib
-import os
-import pathlib
-import shutil
-from collections import abc
 
-import tokenizers
 from absl import flags
 
-from hbt import (
-    beam,
-    benchmarks,
-    config,
-    files,
-    hub,
-    hygiene,
-    judging,
-    log,
-    rows,
-    sources,
-    store,
-    tokenise,
-    vocabulary,
-    workers,
-    writer,
-)
-
-MANY = 200_000
-
-
-def prepare(
-    data: config.Data,
-    out: str | os.PathLike,
-    inputs: abc.Sequence[str],
-    processes: int = 1,
-    method: str = 'forkserver',
-    choices: judging.Choices | None = None,
-    pipeline: str = '',
-) -> store.Store:
-    """Reads `inputs`, tokenises them once and writes the store `out`, whole or not at all.
-
-    A store that was made from the same bytes with the same settings is opened as it is, and one
-    that was begun is continued. `processes` and the `method` of starting them: see `workers`.
-    `pipeline`: options of Apache Beam, in place of processes here; `processes` are its tasks.
-    `choices`: what is looked for in the texts and dropped; a new tokenizer is trained on all.
-    Raises ValueError for bad rows (file and line), for an existing store that was made otherwise,
-    for a tokenizer that cannot be read, and for leaks that are to be refused.
-    """
-    out = pathlib.Path(out)
-    readers = sources.open_all(inputs)
-    if data.tokenizer.startswith('train:'):
-        tokenizer = train_tokenizer(data, readers)
-    else:
-        tokenizer = vocabulary.read(hub.resolve(data.tokenizer, weights=False))
-    choices = choices or judging.Choices()
-    manifest = describe(data, tokenizer, readers)
-    stated = judging.check(choices)
-    if stated:
-        manifest['hygiene'] = stated
-    if out.exists():
-        return reopen(out, manifest)
-    partial = begin(out, manifest, tokenizer)
-    setting = tokenise.Setting(
-        **manifest['settings'],
-        end=manifest['tokenizer']['end_id'],
-        dtype=manifest['tokenizer']['dtype'],
-    )
-    file = str(partial / 'tokenizer.json')
-    tokenise.TOKENIZER = {file: tokenizer}
-    if pipeline:
-        run = beam.Beam(pipeline, partial, processes)
-    else:
-        run = workers.Workers(processes, sum(reader.size for reader in readers), method)
-    with files.writing(partial), run:
-        counts = {}
-        if stated:
-            counts = hygiene.survey(readers, choices, banned(choices), partial, run)
-            readers = [hygiene.without(reader, choices, partial) for reader in readers]
-        for entry, reader in zip(manifest['datasets'], readers, strict=True):
-            write = writer.rows if isinstance(reader, rows.Source) else writer.collection
-            entry.update(write(partial / entry['name'], reader, run, file, setting))
-            entry.update({'hygiene': counts[reader.name]} if counts else {})
-    manifest['files'] = {
-        str(file.relative_to(partial)): {'bytes': file.stat().st_size, 'sha256': files.sha256(file)}
-        for file in sorted(partial.rglob('*'))
-        if file.is_file() and not file.name.startswith('progress.')
-    }
-    for file in partial.rglob('progress.*'):
-        file.unlink()
-    files.write_json(partial / 'manifest.json', store.seal(manifest))
-    os.replace(partial, out)
-    return store.open(out)
-
-
-def begin(out: pathlib.Path, manifest: dict, tokenizer: tokenizers.Tokenizer) -> pathlib.Path:
-    """The folder of the store until it is whole; what another store left there is removed."""
-    partial = out.with_name(out.name + '.partial')
-    progress = partial / 'progress.manifest'
-    if not progress.exists() or files.read_json(progress, dict) != manifest:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        tokenizer.save(str(partial / 'tokenizer.json'))
-        files.write_json(progress, manifest)
-    elif any(partial.glob('*/progress.json')):
-        log.say(f'{partial}: continuing')
-    return partial
-
-
-def banned(choices: judging.Choices) -> abc.Iterator[tuple[str, str]]:
-    """(id, text) of what the benchmarks ask, and of their documents.
-
-    Of a benchmark with more than MANY documents, which is a whole Wikipedia, only of the relevant.
-    """
-    for spec in choices.leakage:
-        name, colon, root = spec.rpartition(':')
-        if not colon:
-            raise ValueError(f'--leakage: expected BENCHMARK:FOLDER, got {spec!r}')
-        found = benchmarks.load(name, root)
-        yield from zip(found.queries.ids, found.queries.texts, strict=True)
-        wanted = range(len(found.documents.ids))
-        if len(wanted) > MANY:
-            wanted = sorted(set(found.relevant[found.relevant >= 0].tolist()))
-        yield from ((found.documents.ids[i], found.documents.texts[i]) for i in wanted)
-
-
-def train_tokenizer(data: config.Data, readers) -> tokenizers.Tokenizer:
-    """A byte-pair tokenizer of the size in `train:SIZE`, with XLM-R's special tokens."""
-    size = data.tokenizer.removeprefix('train:')
-    if not size.isdigit() or int(size) < 300:
-        raise ValueError(f'tokenizer: expected train:SIZE of 300 or more, got {data.tokenizer!r}')
-    specials = ['<s>', '<pad>', '</s>', '<unk>']
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
-    tokenizer.normalizer = tokenizers.normalizers.NFKC()
-    split = tokenizers.pre_tokenizers
-    tokenizer.pre_tokenizer = split.Sequence(
-        [split.Metaspace(), split.Punctuation(), split.Digits()]
-    )
-    tokenizer.decoder = tokenizers.decoders.Metaspace()
-    trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=int(size), special_tokens=specials, show_progress=False
-    )
-    prefixes = {'query': data.query_prefix, 'passage': data.passage_prefix}
-    texts = (prefixes[side] + text for reader in readers for side, text in all_texts(reader))
-    tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single='<s> $A </s>', special_tokens=[('<s>', 0), ('</s>', 2)]
-    )
-    return tokenizer
-
-
-def all_texts(reader: rows.Source | rows.Collection) -> abc.Iterator[tuple[str, str]]:
-    """(side, text) of everything in a source."""
-    if isinstance(reader, rows.Collection):
-        for (side, _), part in sorted(reader.texts.items()):
-            for block in part.blocks():
-                yield from ((side, x.text) for x in part.read(block))
-        return
-    for row in reader.rows():
-        yield from (('query', text) for text in row.query.values())
-        yield from (('passage', text) for text in row.passage.values())
-        yield from (('passage', text) for texts in row.negatives.values() for text in texts)
-
-
-def describe(data: config.Data, tokenizer: tokenizers.Tokenizer, readers) -> dict:
-    """The manifest as far as it is known before a row is read; it identifies the store."""
-    specials = tokenizer.encode('').ids
-    vocab_size = max(tokenizer.get_vocab().values()) + 1
-    return {
-        'version': store.VERSION,
-        'tokenizer': {
-            'sha256': hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
-            'vocab_size': vocab_size,
-            'pad_id': vocabulary.pad_id(tokenizer),
-            'end_id': specials[-1] if specials else None,
-            'dtype': 'uint16' if vocab_size <= 2**16 else 'uint32',
-        },
-        'settings': {
-            'query_prefix': data.query_prefix,
-            'passage_prefix': data.passage_prefix,
-            'query_length': data.query_length,
-            'passage_length': data.passage_length,
-        },
-        'datasets': [{'name': r.name, 'source': r.origin, 'sha256': r.sha256} for r in readers],
-    }
-
-
-def reopen(out: pathlib.Path, wanted: dict) -> store.Store:
-    """Opens an existing store if it is the one that these inputs and settings would make."""
-    opened = store.open(out)
-    for part in ('tokenizer', 'settings', 'datasets', 'hygiene'):
-        had = opened.manifest.get(part)
-        if part == 'datasets':
-            had = [{k: e[k] for k in ('name', 'source', 'sha256')} for e in had]
-        if had != wanted.get(part):
-            raise ValueError(
-                f'{out}: this store was made with other {part}: expected {wanted.get(part)}, '
-                f'got {had}; choose another --out or delete it'
-            )
-    return opened
-
-
-def table(manifest: dict) -> str:
-    """Counts and truncation rates per dataset, side and language, as text."""
-    lines = [f'{"dataset":<16}{"side":<11}{"language":<10}{"texts":>10}{"tokens":>12}{"cut %":>8}']
-    for entry in manifest['datasets']:
-        for side in ('query', 'passage'):
-            for language, n in sorted(entry[side].items()):
-                cut = 100 * n['truncated'] / max(n['texts'], 1)
-                counts = f'{n["texts"]:>10}{n["tokens"]:>12}{cut:>8.1f}'
-                lines.append(f'{entry["name"]:<16}{side:<11}{language:<10}{counts}')
-        for language, n in sorted(entry['negatives'].items()):
-            lines.append(f'{entry["name"]:<16}{"negatives":<11}{language or "all":<10}{n:>10}')
-    return '\n'.join(lines)
+from hbt import config
+from hbt.data import build
+from hbt.data.curation import checks, cleaning
+from hbt.utils import cli
 
 
 def main(_) -> None:
@@ -229,14 +23,16 @@ def main(_) -> None:
         query_length=given.query_length,
         passage_length=given.passage_length,
     )
-    names = [field.name for field in dataclasses.fields(judging.Choices)]
-    choices = judging.Choices(**{name: getattr(given, name) for name in names})
+    names = [field.name for field in dataclasses.fields(checks.Choices)]
+    choices = checks.Choices(**{name: getattr(given, name) for name in names})
     choices.leakage = tuple(choices.leakage)
-    made = prepare(data, given.out, given.input, given.processes, 'fork', choices, given.beam)
-    print(table(made.manifest))
+    made = build.build_store(
+        data, given.out, given.input, given.processes, 'fork', choices, given.beam
+    )
+    print(build.format_counts(made.manifest))
     if 'hygiene' in made.manifest:
         counts = {entry['name']: entry['hygiene'] for entry in made.manifest['datasets']}
-        print(hygiene.table(counts))
+        print(cleaning.table(counts))
 
 
 if __name__ == '__main__':
@@ -264,4 +60,4 @@ if __name__ == '__main__':
     flags.DEFINE_multi_string('leakage', [], 'BENCHMARK:FOLDER whose texts must not be there')
     flags.DEFINE_string('leaks', 'refuse', 'what to do about those: refuse, drop, or count')
     flags.mark_flags_as_required(['input', 'tokenizer', 'out'])
-    log.program(main)
+    cli.run(main)

@@ -22,7 +22,8 @@ import sys
 import threading
 import typing
 
-from hbt import config, requests
+from hbt import config
+from hbt.utils import distributed, settings
 
 TIMES = 20  # that a run may ask to be started again
 
@@ -42,7 +43,7 @@ def expand(file: str, arg: str, workdir: str, rest: list[str]) -> list[Row]:
     names = runpy.run_path(file)
     if 'sweep' not in names:
         raise ValueError(f'{file}: expected a function sweep() that yields dicts of settings')
-    known = {name for name, _ in config.fields(config.Config())}
+    known = set(settings.flatten(config.Config()))
     fixed = {text.lstrip('-').partition('=')[0].removeprefix('config.') for text in rest}
     rows = {}
     for i, values in enumerate(names['sweep']()):
@@ -131,8 +132,8 @@ class Sweep:
         slot = slots.get()
         line = self.line(row, slot)
         self.note(row, 'running')
-        code, times = requests.RESTART, TIMES
-        while code == requests.RESTART and times and not self.stopping.is_set():
+        code, times = distributed.RESTART, TIMES
+        while code == distributed.RESTART and times and not self.stopping.is_set():
             with open(self.folder / f'{row.name}.log', 'ab') as log:
                 child = subprocess.Popen(
                     ['bash', '-c', line],

@@ -1,15 +1,13 @@
 import dataclasses
-import pathlib
 import runpy
 import subprocess
 import sys
 
 import pytest
 
-from hbt import config, options
-from tests import tiny
-
-ROOT = pathlib.Path(__file__).parents[1]
+from hbt import config
+from hbt.utils import settings
+from tests import ROOT, tiny
 
 
 def test_every_setting_has_a_meaning():
@@ -36,7 +34,11 @@ def test_every_config_in_configs_passes_its_check():
         ('steps', 0, 'steps: expected 1 to'),
         ('sampler.alpha', 1.5, 'sampler.alpha: expected 0 to 1, got 1.5'),
         ('encoder.pooling', 'last', 'encoder.pooling: expected one of mean, cls'),
-        ('encoder.heads', 5, 'encoder.dim: expected a multiple of encoder.heads=5, got 32'),
+        (
+            'encoder.num_heads',
+            5,
+            'encoder.hidden_dim: expected a multiple of encoder.num_heads=5, got 32',
+        ),
         ('loss.temperature', 0.0, 'loss.temperature: expected'),
     ],
 )
@@ -52,19 +54,21 @@ def test_a_setting_that_cannot_be_is_named(name, value, message):
 
 
 def test_the_argument_of_a_config_file_is_typed_and_checked():
-    args = config.parse('alpha=0,size=large', alpha=0.5, size='base', tied=False)
+    args = settings.parse_argument('alpha=0,size=large', alpha=0.5, size='base', tied=False)
     assert (args.alpha, args.size, args.tied) == (0.0, 'large', False)
-    assert args.suffix == '_alpha0_sizelarge' and config.parse(None, alpha=0.5).suffix == ''
+    assert (
+        args.suffix == '_alpha0_sizelarge' and settings.parse_argument(None, alpha=0.5).suffix == ''
+    )
     with pytest.raises(ValueError, match="expected alpha, got 'alfa'"):
-        config.parse('alfa=0', alpha=0.5)
+        settings.parse_argument('alfa=0', alpha=0.5)
     with pytest.raises(ValueError, match="alpha: expected float, got 'x'"):
-        config.parse('alpha=x', alpha=0.5)
+        settings.parse_argument('alpha=x', alpha=0.5)
 
 
 def test_a_mistyped_setting_is_refused_with_the_nearest_one():
-    options.check_flags(['main', '--config=f.py', '--config.sampler.alpha=0'])
+    config.check_flags(['main', '--config=f.py', '--config.sampler.alpha=0'])
     with pytest.raises(ValueError, match='sampler.alfa.*such as --config.sampler.alpha'):
-        options.check_flags(['main', '--config.sampler.alfa=0'])
+        config.check_flags(['main', '--config.sampler.alfa=0'])
 
 
 def test_words_of_a_tuple_may_be_typed_with_commas():
@@ -74,16 +78,22 @@ def test_words_of_a_tuple_may_be_typed_with_commas():
 
 def test_a_saved_config_is_read_back_equal(tmp_path):
     c = tiny.make(sampler=config.Sampler(alpha=0.25, languages=('en', 'de')))
-    options.save(c, tmp_path / 'config.json')
-    assert options.load(tmp_path / 'config.json') == c
-    (tmp_path / 'config.json').write_text('{"stepz": 3}')
+    config.save(c, tmp_path / 'config.json')
+    assert config.load(tmp_path / 'config.json') == c
+    (tmp_path / 'config.json').write_text('{"version": 2, "stepz": 3}')
     with pytest.raises(ValueError, match='config.json: stepz'):
-        options.load(tmp_path / 'config.json')
+        config.load(tmp_path / 'config.json')
+
+
+def test_a_config_of_another_version_is_refused_with_the_remedy(tmp_path):
+    (tmp_path / 'config.json').write_text('{"steps": 3}')
+    with pytest.raises(ValueError, match='config.json: expected a config of version 2.*--workdir'):
+        config.load(tmp_path / 'config.json')
 
 
 def test_changes_name_the_settings_that_differ():
     old, new = tiny.make(), tiny.make(optim=config.Optim(lr=1.0, warmup=2))
-    assert options.changes(old, new) == {'optim.lr': (1e-3, 1.0)}
+    assert settings.changes(old, new) == {'optim.lr': (1e-3, 1.0)}
 
 
 def program(*args, module='hbt.main'):
@@ -106,4 +116,4 @@ def test_a_program_ends_a_users_error_in_one_line():
 
 def test_the_reference_of_the_settings_is_that_of_the_config():
     written = (ROOT / 'docs/settings.md').read_text()
-    assert written == options.reference(), 'python -m hbt.options > docs/settings.md'
+    assert written == config.reference(), 'python -m hbt.config > docs/settings.md'

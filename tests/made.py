@@ -4,7 +4,10 @@ import json
 
 import numpy as np
 
-from hbt import benchmarks, collection, config, evaluate, log, options, results
+from hbt import config
+from hbt.data.readers import retrieval
+from hbt.evaluation import benchmarks, evaluator, results
+from hbt.utils import log
 from tests import tiny
 
 ELEVEN = 'ar de el en es hi ru th tr vi zh'.split()
@@ -21,7 +24,7 @@ def benchmark(name='xquad_r', names=tuple(ELEVEN), questions=6, word='text'):
             documents.append((f'e:{language}:{i}', language, f'other {language} {i}'))
             qrels[query] = {f'd:{x}:{i}': 1 for x in names}
             parallel[query] = str(i)
-    return benchmarks.assemble(name, collection.Collection(queries, documents, qrels, parallel))
+    return benchmarks.assemble(name, retrieval.Collection(queries, documents, qrels, parallel))
 
 
 def result(folder, case, noise=0.5, seed=0, step=6):
@@ -33,9 +36,9 @@ def result(folder, case, noise=0.5, seed=0, step=6):
         places = [int(x.split(':')[2]) + 50 * (x[0] not in kinds) for x in side.ids]
         vectors = meaning[places] + noise * generator.standard_normal((len(places), 16))
         sides.append((vectors / np.linalg.norm(vectors, axis=1)[:, None]).astype(np.float32))
-    found = evaluate.score(case, *sides)
-    found.numbers['manifest'] = results.manifest(case, {'lengths': [16, 32], 'full': [0, 1]})
-    evaluate.save(found, folder, step)
+    found = evaluator.score_embeddings(case, *sides)
+    found.numbers['manifest'] = results.make_manifest(case, {'lengths': [16, 32], 'full': [0, 1]})
+    evaluator.save_result(found, folder, step)
     return found
 
 
@@ -44,15 +47,15 @@ def run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **changes):
     folder.mkdir(parents=True)
     c = tiny.make(seed=seed, sampler=config.Sampler(alpha=alpha), **changes)
     c.encoder.vocab_size = 800
-    options.save(c, folder / 'config.json')
+    config.save(c, folder / 'config.json')
     datasets = [{'name': 'made', 'sha256': f'{groups}', 'groups': groups}]
     (folder / 'data.json').write_text(json.dumps({'datasets': datasets}))
-    lines = log.Metrics(folder, -1)
+    lines = log.MetricsWriter(folder, -1)
     for step in range(1, c.steps + 1):
         lines.write(step, {'loss': 1 / step, 'lr': 1e-3, 'pairs_per_second': 100.0})
     for case in cases or [benchmark()]:
         found = result(folder / 'results' / str(c.steps), case, noise, seed, c.steps)
         for step in (0, c.steps):
-            lines.write(step, evaluate.flat({case.name: found}))
+            lines.write(step, evaluator.flatten_scores({case.name: found}))
     lines.close()
     return folder

@@ -9,10 +9,14 @@ import shlex
 
 import pytest
 
-from hbt import comparison, config, main, prepare, report, runs
-from tests import formats_test, tiny
+from hbt import config
+from hbt.data import build
+from hbt.reporting import comparison, compose, experiments
+from hbt.training import loop
+from hbt.utils import settings
+from tests import ROOT, tiny
+from tests.data.readers import formats_test
 
-ROOT = pathlib.Path(__file__).parents[1]
 QUESTIONS = sorted(x.stem for x in (ROOT / 'configs' / 'research').glob('*.py'))
 COUNT = 6  # questions of a language
 
@@ -33,12 +37,12 @@ def command(name) -> tuple[list[str], list[comparison.Measure]]:
 
 @pytest.mark.parametrize('name', QUESTIONS)
 def test_every_research_config_is_valid_and_so_are_the_rows_of_its_sweep(name):
-    known = dict(config.fields(config.Config()))
+    known = settings.flatten(config.Config())
     for row in research(name).sweep():
         c = config.check(overridden(research(name).get_config(), row))
         for setting, value in row.items():
             assert type(value) is type(known[setting])
-            assert dict(config.fields(c))[setting] == value
+            assert settings.flatten(c)[setting] == value
     inside, _ = command(name)
     assert {*inside} <= {*research(name).get_config().eval.benchmarks}
 
@@ -121,7 +125,7 @@ def place(tmp_path_factory):
     formats_test.write(data / 'help.jsonl.gz', formats_test.lines(*groups))
     for name, groups in (('hybrid', 60), ('every4', 30), ('every16', 15)):
         settings = tiny.get_config().data
-        prepare.prepare(settings, root / name, (f'cldr:{groups}',))
+        build.build_store(settings, root / name, (f'cldr:{groups}',))
     return root
 
 
@@ -129,9 +133,9 @@ def small(c: config.Config, place) -> config.Config:
     """The same experiment in two steps, on small data, with a small model of the same family."""
     mbert, large = 'mbert' in c.data.root, 'large' in c.encoder.init
     sizes = tiny.make().encoder
-    sizes.layers = 2 + large
+    sizes.num_layers = 2 + large
     sizes.family = 'bert' if mbert else 'xlmr'
-    sizes.types = 2 if mbert else 1
+    sizes.type_vocab_size = 2 if mbert else 1
     store = pathlib.Path(c.data.root).name
     c.data.root = str(place / (store if 'every' in store else 'hybrid'))
     c.data = dataclasses.replace(tiny.get_config().data, root=c.data.root, sources=())
@@ -173,11 +177,11 @@ def test_a_question_is_answered_from_its_config_to_the_sections_of_its_report(
         if c.seed >= seeds or not curve:
             continue  # the time of the test
         folders.append(tmp_path / f'run{len(folders)}')
-        main.train_config(c, folders[-1])
+        loop.train_config(c, folders[-1])
     inside, measures = command(name)
-    found = runs.load(folders)
-    sections = report.make(found, inside, measures or comparison.MAIN)
-    report.write(tmp_path / 'report', name, sections)
+    found = experiments.load_runs(folders)
+    sections = compose.make(found, inside, measures or comparison.MAIN)
+    compose.write(tmp_path / 'report', name, sections)
     parts = {part.name: part for section in sections for part in section.parts}
     assert {*EXPECTED[name]} <= parts.keys()
     for measure in measures:
@@ -187,10 +191,14 @@ def test_a_question_is_answered_from_its_config_to_the_sections_of_its_report(
             if key.endswith('-overall')
         ), f'{measure.name} is nowhere'
     if name == 'mtop':
-        assert [system.label for system in runs.systems(found)] == ['X-X ×2', 'X-Y ×2', 'hybrid ×2']
+        assert [system.label for system in experiments.systems(found)] == [
+            'X-X ×2',
+            'X-Y ×2',
+            'hybrid ×2',
+        ]
         assert '±' in (tmp_path / 'report' / 'report.md').read_text()
     if name == 'backbones':
-        assert len(runs.systems(found)) == 4 and len(parts['xquad_r-tests'].rows) == 6 * 5
+        assert len(experiments.systems(found)) == 4 and len(parts['xquad_r-tests'].rows) == 6 * 5
     if name == 'scaling':
         assert {row[3] for row in parts['fit-data'].rows} == {3}
         rows = parts['miracl-script-similarity'].rows

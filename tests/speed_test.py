@@ -3,7 +3,6 @@
 import gzip
 import itertools
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -12,10 +11,11 @@ import numpy as np
 import pytest
 
 from benchmarks import memory, work
-from hbt import batches, config, dry_run, packing, prepare, sampler, store
-from tests import tiny
-
-ROOT = pathlib.Path(__file__).parents[1]
+from hbt import config
+from hbt.data import build, ragged
+from hbt.sampling import batches, packing, sampler
+from hbt.training import dry_run
+from tests import ROOT, tiny
 
 
 def test_real_texts_fill_five_sixths_of_few_shapes_that_are_soon_known(shared_data, tmp_path):
@@ -24,7 +24,7 @@ def test_real_texts_fill_five_sixths_of_few_shapes_that_are_soon_known(shared_da
     part = tmp_path / 'part.jsonl'
     with gzip.open(shared_data / 'lohelp.jsonl.gz') as file:
         part.write_bytes(b''.join(itertools.islice(file, 0, None, 4)))
-    s = prepare.prepare(c.data, tmp_path / 'store', [str(part)])
+    s = build.build_store(c.data, tmp_path / 'store', [str(part)])
     drawn, width = sampler.Sampler(c, s), packing.width(batches.longest(c.data))
     looked = [dry_run.look(drawn, step) for step in range(400)]
     rows, tokens = (np.array(x) for x in zip(*(x[:2] for x in looked), strict=True))
@@ -45,7 +45,7 @@ def test_the_memory_of_chunked_and_ring_grows_as_the_batch_that_of_gathered_as_i
 
 
 def test_the_table_of_memory_tells_what_splitting_saves():
-    sizes = dict(dim=64, layers=3, heads=2, hidden=256, vocab_size=512)
+    sizes = dict(hidden_dim=64, num_layers=3, num_heads=2, mlp_dim=256, vocab_size=512)
     whole, split = (memory.step_bytes(shard, 2, 32, **sizes)[0] for shard in (False, True))
     assert split.argument_size_in_bytes < 0.3 * whole.argument_size_in_bytes
 
@@ -60,7 +60,7 @@ def told(*arguments):
 def stored(tmp_path_factory):
     root = tmp_path_factory.mktemp('data') / 'store'
     c = tiny.get_config()
-    return prepare.prepare(c.data, root, c.data.sources)
+    return build.build_store(c.data, root, c.data.sources)
 
 
 def test_without_a_gpu_the_benchmark_of_one_is_refused(stored):
@@ -88,7 +88,7 @@ def test_the_peers_get_the_tokens_that_hbt_computes(stored):
     plan = batches.collect(task.config, stored, task.sampler.languages, task.sampler.plans(3))
     for cell in plan.cells:
         for row, text in zip(cell.rows, cell.texts, strict=True):
-            ids = store.cut(store.tokens(cell.table, text), cell.limit, None)
+            ids = ragged.truncate(ragged.token_ids(cell.table, text), cell.limit, None)
             assert len(found[cell.slot][row]) == plan.lengths[0, row, cell.slot]
             expected = work.cut(np.asarray(ids), task.config.encoder.vocab_size)
             np.testing.assert_array_equal(found[cell.slot][row][: len(ids) - 1], expected[:-1])

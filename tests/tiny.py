@@ -14,7 +14,9 @@ def make(**changes) -> config.Config:
         log_every=1,
         ckpt_every=2,
         data=config.Data(query_length=32, passage_length=64),
-        encoder=config.Encoder(dim=32, layers=2, heads=4, hidden=64, positions=130, dropout=0.1),
+        encoder=config.Encoder(
+            hidden_dim=32, num_layers=2, num_heads=4, mlp_dim=64, max_positions=130, dropout=0.1
+        ),
         optim=config.Optim(lr=1e-3, warmup=2),
     )
     return dataclasses.replace(c, **changes)

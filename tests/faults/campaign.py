@@ -26,23 +26,14 @@ from collections import abc
 
 import jax
 
-from hbt import (
-    cldr,
-    config,
-    embed,
-    evaluate,
-    export,
-    log,
-    main,
-    mine,
-    pipeline,
-    prepare,
-    requests,
-    sharding,
-    sources,
-    store,
-    translate,
-)
+from hbt import config
+from hbt.data import build, store
+from hbt.data.curation import translation
+from hbt.data.readers import registry, synthetic
+from hbt.evaluation import evaluator
+from hbt.models import embedder, model_dir
+from hbt.training import hard_negatives, loop, model_export
+from hbt.utils import distributed, log, sharding
 from tests import tiny
 
 TEXTS = 400
@@ -62,7 +53,7 @@ def settings(folder: pathlib.Path) -> config.Config:
     # Of the training data, as any evaluation will do.
     evaluation = config.Eval(('jsonl:held.jsonl',), str(folder), every=6, batch_size=64)
     with (folder / 'held.jsonl').open('w') as file:
-        for group in cldr.groups('test', 6):
+        for group in synthetic.groups('test', 6):
             row = {key: group[key] for key in ('id', 'query', 'passage')}
             file.write(json.dumps(row) + '\n')
     return dataclasses.replace(c, steps=10, ckpt_every=2, data=data, eval=evaluation)
@@ -70,52 +61,60 @@ def settings(folder: pathlib.Path) -> config.Config:
 
 def run_prepare(folder):
     data = settings(folder).data
-    prepare.prepare(data, folder / 'store', data.sources)
+    build.build_store(data, folder / 'store', data.sources)
 
 
 def run_main(folder):
-    main.train_config(config.check(settings(folder)), folder / 'run')
+    loop.train_config(config.check(settings(folder)), folder / 'run')
 
 
 def run_export(folder):
     if not (folder / 'model').exists():
-        export.export(folder / 'run', 'latest', folder / 'model')
+        model_export.export(folder / 'run', 'latest', folder / 'model')
 
 
 def run_embed(folder):
-    embed.CHUNK = 50
+    embedder.CHUNK = 50
     (folder / 'texts').write_text(''.join(f'{i} euros\n' for i in range(TEXTS)))
     if not (folder / 'out.npy').exists():
-        model = pipeline.read(str(folder / 'model'))
-        embed.write(embed.start(model, 64, 'float32'), folder / 'texts', folder / 'out.npy', {})
+        model = model_dir.load_model(str(folder / 'model'))
+        embedder.write(
+            embedder.make_embedder(model, 64, 'float32'), folder / 'texts', folder / 'out.npy', {}
+        )
 
 
 def run_evaluate(folder):
-    model = pipeline.read(str(folder / 'model'))
+    model = model_dir.load_model(str(folder / 'model'))
     c = dataclasses.replace(model.config, eval=settings(folder).eval)
     mesh = sharding.make_mesh()
     params = jax.device_put(model.params, sharding.replicated(mesh))
-    loaded = evaluate.read(c.eval)
-    keep = evaluate.Keep(folder / 'embeddings', {'model': embed.fingerprint(model)})
-    for result in evaluate.make(c, model.tokenizer, mesh, loaded, keep=keep)(params).values():
-        evaluate.save(result, folder / 'results', 0)
+    loaded = evaluator.load_benchmarks(c.eval)
+    keep = evaluator.Keep(folder / 'embeddings', {'model': embedder.fingerprint(model)})
+    for result in evaluator.make_evaluation(c, model.tokenizer, mesh, loaded, keep=keep)(
+        params
+    ).values():
+        evaluator.save_result(result, folder / 'results', 0)
 
 
 def run_translate(folder):
     """By a program that turns every letter to the next."""
     out, engine = folder / 'parallel.jsonl.gz', ('command:tr a-z b-za',)
     if not out.exists():
-        (reader,) = sources.open_all(['cldr:60'])
-        setting = translate.Setting('en', ('fr', 'nl'), engine, 8, 3.0, translate.FILTERS)
-        translate.translate(reader, out, setting)
+        (reader,) = registry.open_sources(['cldr:60'])
+        setting = translation.Setting('en', ('fr', 'nl'), engine, 8, 3.0, translation.FILTERS)
+        translation.translate(reader, out, setting)
 
 
 def run_mine(folder):
     if not (folder / 'mined').exists():
-        model = pipeline.read(str(folder / 'model'))
-        setting = mine.Setting(count=2, depth=10, margin=0.0)
-        mine.mine(
-            model.config, model.params, store.open(folder / 'store'), folder / 'mined', setting
+        model = model_dir.load_model(str(folder / 'model'))
+        setting = hard_negatives.Setting(count=2, depth=10, margin=0.0)
+        hard_negatives.mine(
+            model.config,
+            model.params,
+            store.open_store(folder / 'store'),
+            folder / 'mined',
+            setting,
         )
 
 
@@ -138,7 +137,7 @@ def of_store(folder, name='store'):
 def of_parameters(folder):
     """By way of an export."""
     shutil.rmtree(folder / 'last', ignore_errors=True)
-    export.export(folder / 'run', 'latest', folder / 'last')
+    model_export.export(folder / 'run', 'latest', folder / 'last')
     return digest(folder / 'last/model.safetensors')
 
 
@@ -150,7 +149,7 @@ def of_run(folder):
             for k, v in line.items()
             if k == 'step' or k.startswith(('loss', 'jsonl', 'accuracy'))
         }
-        for line in log.read(folder / 'run/metrics.jsonl')
+        for line in log.read_metrics(folder / 'run/metrics.jsonl')
     ]
     best = sorted(x.name for x in (folder / 'run/best').iterdir() if x.name.isdigit())
     told = json.dumps([lines, best])
@@ -283,8 +282,8 @@ def half(folder: pathlib.Path) -> None:
         self.signal = signal.SIGTERM if step == 5 else None
         return step == 5
 
-    requests.Requests.due = due
-    main.train_config(config.check(settings(folder)), folder / 'half')
+    distributed.Requests.due = due
+    loop.train_config(config.check(settings(folder)), folder / 'half')
 
 
 def references(folder: pathlib.Path) -> dict[str, tuple[str, float]]:
@@ -303,7 +302,7 @@ def references(folder: pathlib.Path) -> dict[str, tuple[str, float]]:
         assert digest_of(job, folder / 'again') == found[name][0], f'{name} is not deterministic'
         shutil.rmtree(folder / 'again')
         if name == 'prepare':
-            assert finish(child(half, folder)) == requests.RESTART, tail(folder)
+            assert finish(child(half, folder)) == distributed.RESTART, tail(folder)
     return found
 
 

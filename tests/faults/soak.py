@@ -22,7 +22,9 @@ import time
 import jax
 import numpy as np
 
-from hbt import config, log, main, telemetry
+from hbt import config
+from hbt.training import loop, telemetry
+from hbt.utils import log
 from tests import tiny
 
 WARM = 0.2  # of the steps
@@ -35,7 +37,7 @@ COUNTED = ('files', 'threads', 'programs')
 def settings(folder: pathlib.Path, steps: int) -> config.Config:
     c = tiny.get_config()
     data = dataclasses.replace(c.data, root=str(folder / 'store'))
-    encoder = dataclasses.replace(c.encoder, layers=1)
+    encoder = dataclasses.replace(c.encoder, num_layers=1)
     changes = dict(steps=steps, log_every=10, ckpt_every=EVERY, data=data, encoder=encoder)
     evaluation = config.Eval(benchmarks=('cldr',), batch_size=512, every=max(1, steps // 10))
     return dataclasses.replace(c, **changes, eval=evaluation)
@@ -45,14 +47,14 @@ class Watch:
     """Looks at the process each time that the run writes a line of its log."""
 
     def __init__(self):
-        self.seen, self.programs, self.write = [], 0, log.Metrics.write
+        self.seen, self.programs, self.write = [], 0, log.MetricsWriter.write
         jax.monitoring.register_event_duration_secs_listener(self.heard)
 
     def heard(self, event: str, seconds: float, **more) -> None:
         del seconds, more
         self.programs += event == telemetry.COMPILED
 
-    def look(self, metrics: log.Metrics, step: int, values: dict) -> None:
+    def look(self, metrics: log.MetricsWriter, step: int, values: dict) -> None:
         self.write(metrics, step, values)
         if step % EVERY != EVERY - 10 or 'loss' not in values:
             return
@@ -80,8 +82,8 @@ def soak(steps: int, folder: pathlib.Path) -> int:
     # What is freed goes back to the system, so that only what is held is seen.
     LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 16)
     watch, start = Watch(), time.monotonic()
-    log.Metrics.write = lambda metrics, step, values: watch.look(metrics, step, values)
-    main.train_config(config.check(settings(folder, steps)), folder / 'run')
+    log.MetricsWriter.write = lambda metrics, step, values: watch.look(metrics, step, values)
+    loop.train_config(config.check(settings(folder, steps)), folder / 'run')
     grows, (_, *first), (_, *last) = (
         growth(watch.seen),
         watch.seen[int(WARM * len(watch.seen))],

@@ -1,0 +1,1 @@
+"""From files of texts to a store of tokens: readers, curation, tokenisation, the store."""

@@ -1,0 +1,1 @@
+"""What happens to training texts before tokenisation: cleaning, decontamination, translation."""

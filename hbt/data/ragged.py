@@ -1,0 +1,90 @@
+"""Tokens on disk: memory-mapped arrays per dataset, side and language, written once.
+
+Hides the layout of a store: each text once, and groups as integers that point to texts. A language
+that a text lacks has length 0 and hash 0. Written by `writer`, read by `sampler` and `main`.
+
+
+XLM-R and BERT as functions over a pytree of arrays.
+
+Hides the arithmetic of the transformer. `shapes` is the one table of parameters: random
+initialisation, weight names (`hf`) and decay masks (`optim`) follow from it. Layers are stacked
+on a leading axis. Called by `train` and `search`.
+"""
+
+import typing
+
+import numpy as np
+from jaxtyping import Int
+
+BUCKETS = (16, 32, 64, 96, 128, 192, 256, 384, 512)  # widths that are compiled
+
+
+class TokenTable(typing.NamedTuple):
+    """Texts of one side and language. Text i is tokens[starts[i] : starts[i] + lengths[i]]."""
+
+    tokens: np.ndarray  # all tokens
+    starts: np.ndarray
+    lengths: np.ndarray  # 0 where the language lacks the text
+    hashes: np.ndarray  # of the text, 0 where there is none
+
+
+def truncated_lengths(
+    table: TokenTable, texts: Int[np.ndarray, ' n'], limit: int
+) -> Int[np.ndarray, ' n']:
+    """Tokens of each text when it is cut to `limit`."""
+    return np.minimum(table.lengths[texts], limit)
+
+
+def token_ids(table: TokenTable, text: int | np.integer) -> list[int]:
+    """The tokens of one text."""
+    start = table.starts[text]
+    return table.tokens[start : start + table.lengths[text]].tolist()
+
+
+def truncate(ids: list[int], limit: int, end: int | None) -> list[int]:
+    """At most `limit` tokens; a text that is too long keeps its `end` token, if there is one."""
+    if len(ids) <= limit:
+        return ids
+    return ids[:limit] if end is None else [*ids[: limit - 1], end]
+
+
+def bucket_width(length: int) -> int:
+    """The smallest width to pad texts of this many tokens to."""
+    return next((width for width in BUCKETS if width >= length), length)
+
+
+def pad_texts(
+    table: TokenTable, texts: Int[np.ndarray, ' n'], width: int, pad: int, end: int | None
+) -> Int[np.ndarray, 'n width']:
+    """Tokens of each text, padded on the right; one that is too long is cut and keeps its end."""
+    starts, full = table.starts[texts], table.lengths[texts]
+    column = np.arange(width)
+    real = column < full[:, None]
+    out = np.full(real.shape, pad, np.int32)
+    out[real] = table.tokens[(starts[:, None] + column)[real]]
+    if end is not None:
+        out[full > width, -1] = end
+    return out
+
+
+def concatenate_texts(
+    table: TokenTable, texts: Int[np.ndarray, ' n'], lengths: Int[np.ndarray, ' n'], end: int | None
+) -> tuple[Int[np.ndarray, ' m'], Int[np.ndarray, ' m']]:
+    """The first `lengths` tokens of each text, one after another: (place in its text, token).
+
+    A text that is longer keeps its end token.
+    """
+    last = np.cumsum(lengths)
+    place = np.arange(last[-1] if len(last) else 0) - np.repeat(last - lengths, lengths)
+    tokens = table.tokens[np.repeat(table.starts[texts], lengths) + place].astype(np.int32)
+    if end is not None:
+        cut = table.lengths[texts] > lengths
+        tokens[last[cut] - 1] = end
+    return place, tokens
+
+
+class PackedRows(typing.NamedTuple):
+    """Texts side by side in rows of one width."""
+
+    tokens: Int[typing.Any, 'r w']
+    texts: Int[typing.Any, 'r w']  # 1, 2, ...: which text of its row; 0: padding

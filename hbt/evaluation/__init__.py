@@ -1,0 +1,1 @@
+"""Benchmarks, exact search, metrics, language bias, and results on disk."""

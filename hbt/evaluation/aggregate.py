@@ -1,0 +1,180 @@
+"""Every number of an evaluation: from ranks to values per query, and from these to one tree.
+
+Hides the three settings and how values are averaged over queries, languages, pairs and groups of
+languages. What is known per query is kept, for confidence intervals and tests.
+Called by `evaluate` and `report`.
+"""
+
+import typing
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from hbt.evaluation import bias, metrics
+from hbt.utils import languages
+
+HELD = 2**20  # ranks that are looked at together
+Row = dict[str, float | int]  # metric -> mean over `queries` of them
+
+
+class Asked(typing.NamedTuple):
+    """What the metrics need to know of a benchmark; languages are codes into `names`."""
+
+    names: list[str]
+    asked: Int[np.ndarray, ' q']
+    corpus: Int[np.ndarray, ' n']
+    relevant: Int[np.ndarray, 'q r']
+    grades: Int[np.ndarray, 'q r'] | None = None
+
+    @property
+    def languages(self) -> Int[np.ndarray, 'q r']:
+        """Of the relevant documents; -1: padding."""
+        if not self.relevant.size:
+            return self.relevant
+        return np.where(self.relevant >= 0, self.corpus[self.relevant], -1)
+
+
+class Values(typing.NamedTuple):
+    """Metric -> its value for every query, NaN where it has none.
+
+    `own`: for every corpus language alone; `pooled`: in the union of all corpora.
+    """
+
+    own: dict[str, Float[np.ndarray, 'q c']]
+    pooled: dict[str, Float[np.ndarray, ' q']]
+
+
+def query_metrics(asked: Asked, own: metrics.Ranks, pooled: metrics.Ranks) -> Values:
+    """Every metric of every query, in float64."""
+    q, r = own.shape
+    size = min(q, max(1, HELD // max(r, 1)))
+    grades = (own > 0).astype(np.int32) if asked.grades is None else asked.grades
+    inputs = own, pooled, asked.languages, grades, asked.asked
+    parts = []
+    with jax.enable_x64(True):
+        for start in range(0, q, size):
+            rows = np.resize(np.arange(start, min(start + size, q)), size)  # one shape
+            part = _scored(*(np.asarray(x)[rows] for x in inputs), count=len(asked.names))
+            parts.append(jax.tree.map(np.asarray, part))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:q], *parts)
+
+
+def _score(own, pooled, codes, grades, asked, count: int) -> Values:
+    def scores(corpus):
+        """In the corpus of one language; in the union where `corpus` is none: compiled once."""
+        ranks = jax.numpy.where(codes == corpus, own, 0)
+        ranks = jax.numpy.where(corpus < count, ranks, pooled)
+        return {
+            name: score(ranks, grades=grades) if name in metrics.GRADED else score(ranks)
+            for name, score in metrics.SCORES.items()
+        }
+
+    every = jax.vmap(scores, out_axes=1)(jax.numpy.arange(count + 1, dtype=codes.dtype))
+    return Values(
+        {name: x[:, :count] for name, x in every.items()},
+        {name: x[:, count] for name, x in every.items()}
+        | {
+            'rank_distance': bias.rank_distance(pooled),
+            f'peer@{bias.DEPTH}': bias.peer(pooled, codes, count),
+            'preference': bias.preference(pooled, codes, asked),
+        },
+    )
+
+
+_scored = jax.jit(_score, static_argnames='count')
+
+
+def top_k_metrics(
+    asked: Asked,
+    queries: Float[np.ndarray, 'q d'],
+    documents: Float[np.ndarray, 'n d'],
+    top: Int[np.ndarray, 'q k'],
+    parallel: Int[np.ndarray, ' q'] | None,
+) -> dict[str, Float[np.ndarray, ' q']]:
+    """The values that need the first documents, relevant or not, of the pooled ranking."""
+    if len(set(asked.corpus.tolist())) < 2:
+        return {}
+    depths = [k for k in bias.LISTED if k <= top.shape[1]]
+    found = {f'own_share@{k}': bias.own_share(top, asked.corpus, asked.asked, k) for k in depths}
+    if parallel is not None:
+        best = top[:, : bias.DEPTH]
+        found[f'rank_correlation@{best.shape[1]}'] = bias.rank_correlation(
+            queries, documents, best, parallel, asked.asked
+        )
+    return found
+
+
+def aggregate_metrics(asked: Asked, found: Values) -> dict[str, dict]:
+    """The protocol of arXiv 2408.10536, and more, as one JSON-ready tree.
+
+    Pair X-C: the queries of language X, with their relevant documents in language C; a query
+    without one is dropped, not counted as 0, and `queries` says how many are left.
+      metrics    mono, cross: means over the pairs X-X, and over the ordered pairs X-C, C != X;
+                 multi: mean over the query languages, on the pooled ranks, with the bias
+      languages  the same three for the queries of one language
+      scripts    the same three for the query languages of one script
+      resources  the same three for the query languages of one class of resources
+      families   'A-B' -> means over the pairs X-C, C != X, X of script family A and C of B
+      pairs      'X-C' -> metrics and `queries`
+    What no query can answer is left out, so that no NaN is in the tree.
+    """
+    names = asked.names
+    rows = {x: asked.asked == code for code, x in enumerate(names)}
+    multi = {x: _row(found.pooled, rows[x]) for x in names}
+    pairs = {
+        (x, c): _row({name: value[:, code] for name, value in found.own.items()}, rows[x])
+        for x in names
+        for code, c in enumerate(names)
+    }
+    multi, pairs = ({key: row for key, row in t.items() if row} for t in (multi, pairs))
+
+    def settings(queries: Iterable[str]) -> dict[str, Row]:
+        chosen = {
+            'mono': [row for (x, c), row in pairs.items() if x in queries and x == c],
+            'cross': [row for (x, c), row in pairs.items() if x in queries and x != c],
+            'multi': [row for x, row in multi.items() if x in queries],
+        }
+        return {setting: _average(some) for setting, some in chosen.items() if some}
+
+    def by(kind: Callable[[str], str]) -> dict[str, dict[str, Row]]:
+        groups = {value: [x for x in names if kind(x) == value] for value in map(kind, names)}
+        trees = {value: settings(group) for value, group in sorted(groups.items())}
+        return {value: tree for value, tree in trees.items() if tree}
+
+    family = languages.family
+    families = sorted({f'{family(x)}-{family(c)}' for x, c in pairs if x != c})
+    return {
+        'metrics': settings(names),
+        'languages': by(str),
+        'scripts': by(languages.script),
+        'resources': by(languages.resources),
+        'families': {
+            name: _average(
+                [
+                    row
+                    for (x, c), row in pairs.items()
+                    if x != c and f'{family(x)}-{family(c)}' == name
+                ]
+            )
+            for name in families
+        },
+        'pairs': {f'{x}-{c}': row for (x, c), row in pairs.items()},
+    }
+
+
+def _row(scores: dict[str, np.ndarray], rows: np.ndarray) -> Row:
+    """Means over the queries that have a relevant document; nothing if none has."""
+    answerable = rows & ~np.isnan(scores['map'])
+    if not answerable.any():
+        return {}
+    means = {name: metrics.mean(value[answerable]) for name, value in scores.items()}
+    known = {name: value for name, value in means.items() if not np.isnan(value)}
+    return {'queries': int(answerable.sum())} | known
+
+
+def _average(rows: list[Row]) -> Row:
+    """Macro-average: each row counts once, however many queries it has."""
+    named = dict.fromkeys(name for row in rows for name in row if name != 'queries')
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in named}

@@ -1,0 +1,10 @@
+"""Retrieval benchmarks: queries, documents, and which documents are relevant to which query.
+
+`load_benchmark` reads one by name. Each format has a module; `assembly` puts what a reader gives
+into the order in which trec_eval breaks ties.
+"""
+
+from hbt.evaluation.benchmarks.assembly import Benchmark, Texts, asked, assemble
+from hbt.evaluation.benchmarks.registry import BENCHMARKS, load_benchmark
+
+__all__ = ['BENCHMARKS', 'Benchmark', 'Texts', 'asked', 'assemble', 'load_benchmark']

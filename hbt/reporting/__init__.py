@@ -1,0 +1,1 @@
+"""From evaluated training runs to tables, significance tests, figures and a page."""

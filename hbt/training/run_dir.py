@@ -1,0 +1,139 @@
+"""What a run needs before its first step: its store, and a directory that is its own.
+
+Hides who makes the store and who waits for it, what may change while a run is continued, and the
+lock. Called by `main`, `replay` and `dry_run`.
+
+
+The training step: from a state and a batch to the next state.
+
+Hides how encoder, loss, optimizer and devices fit together. Called by `main`.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import shutil
+
+from hbt import config
+from hbt.data import build, store, tokenizer_files
+from hbt.models import model_dir
+from hbt.utils import distributed, files, hub, log, settings, sharding
+
+
+def open_store(c: config.Config) -> store.Store:
+    """The store of the config, made from its sources first if it is not there yet."""
+    root = config.store_path(c)
+    if (
+        not distributed.is_main_process()
+    ):  # the first process makes the store, the others wait for it
+        distributed.barrier('store')
+        return store.open_store(root)
+    made = make_store(c, root)
+    distributed.barrier('store')
+    return made
+
+
+def make_store(c: config.Config, root: pathlib.Path) -> store.Store:
+    if root.exists() or not c.data.sources:
+        return store.open_store(root)
+    log.info(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
+    try:
+        made = build.build_store(c.data, root, c.data.sources, processes=0)
+    except ValueError as error:
+        raise ValueError(
+            f'data.sources: {error}; make the store from files of your own with: '
+            f'python -m hbt.prepare --input=FILE --tokenizer={c.data.tokenizer} --out={root}'
+        ) from None
+    log.info(build.format_counts(made.manifest))
+    return made
+
+
+def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> contextlib.ExitStack:
+    """Makes the run directory, with the data's tokenizer and counts; an older one must fit `c`.
+
+    The directory is this run's until what is returned is closed.
+    """
+    path = workdir / 'config.json'
+    if path.exists():
+        changed = settings.changes(config.load(path), c)
+        for name, (old, new) in changed.items():
+            if not name.startswith(FREE):
+                raise ValueError(
+                    f'{workdir}: {name}: expected {old!r}, with which this run began, got {new!r}; '
+                    'choose another --workdir, or delete this one'
+                )
+            log.info(f'{workdir}: {name} is now {new!r}, was {old!r}')
+    held = contextlib.ExitStack()
+    if distributed.is_main_process():
+        workdir.mkdir(parents=True, exist_ok=True)
+        held.enter_context(files.lock(workdir / 'lock'))
+        shutil.copyfile(data.path / 'tokenizer.json', workdir / 'tokenizer.json')
+        shutil.copyfile(data.path / 'manifest.json', workdir / 'data.json')
+        config.save(c, path)
+    return held
+
+
+# What may change while a run is continued: it has no say in what the next step computes.
+# With `steps`, the rest of the schedule follows the new number.
+FREE = (
+    'steps',
+    'log_every',
+    'ckpt_every',
+    'nonfinite',
+    'mapping',
+    'distributed',
+    'eval.',
+    'data.root',
+    'data.s',
+    'data.verify',
+)
+
+
+def resolve(c: config.Config, s: store.Store, mesh) -> config.Config:
+    """The config with what follows from the store and the checkpoint filled in.
+
+    Raises ValueError where config, store, checkpoint and devices do not fit each other.
+    """
+    sharding.check_divides('batch_size', c.batch_size, mesh)
+    tokenizer, place = s.manifest['tokenizer'], 'encoder'
+    size, pad_id = tokenizer['vocab_size'], tokenizer['pad_id']
+    if c.encoder.init:
+        place = f'encoder.init={c.encoder.init}'
+        architecture = pretrained(c, s)
+    else:
+        table = c.encoder.vocab_size or size
+        architecture = dataclasses.replace(c.encoder, vocab_size=table, pad_id=pad_id)
+    architecture = model_dir.match_tokenizer(architecture, size, pad_id, place)
+    longest, room = (
+        max(c.data.query_length, c.data.passage_length),
+        model_dir.max_text_length(architecture),
+    )
+    if longest > room:
+        least = architecture.max_positions - room + longest
+        raise ValueError(
+            f'{place}: max_positions: expected at least {least} for {longest} tokens of text '
+            f'(data.query_length, data.passage_length), got {architecture.max_positions}'
+        )
+    if not architecture.normalise:
+        raise ValueError('encoder.normalise: expected true: the loss compares cosines, got false')
+    return dataclasses.replace(c, encoder=architecture)
+
+
+def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
+    """The architecture of the checkpoint, whose tokenizer, if it has one, must be the store's."""
+    try:
+        path = hub.resolve(c.encoder.init)
+    except ValueError as error:
+        raise ValueError(f'encoder.init: {error}') from None
+    architecture = model_dir.read_architecture(path, c.encoder)
+    if tokenizer_files.has_tokenizer(path):
+        theirs = tokenizer_files.load_tokenizer(path).get_vocab()
+        ours = tokenizer_files.load_tokenizer(s.path / 'tokenizer.json').get_vocab()
+        differ = sorted(ours.items() ^ theirs.items(), key=lambda item: item[1])
+        if differ:
+            raise ValueError(
+                f'{s.path}: expected a store made with the tokenizer of {path}, got one whose '
+                f'tokens differ, such as {differ[0][0]!r}; make it with --tokenizer={path}'
+            )
+    name = hub.pinned(c.encoder.init, path)
+    return dataclasses.replace(architecture, init=name, normalise=True)

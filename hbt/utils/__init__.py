@@ -1,0 +1,1 @@
+"""Files, logging, command line, devices, processes, hub and languages; nothing of retrieval."""

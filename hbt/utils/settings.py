@@ -1,0 +1,229 @@
+"""Nested dataclasses as settings: declared, checked, compared, saved, documented.
+
+A field made by `setting` carries its meaning, its choices and its bounds, so that the check and the
+reference for people follow from the declaration alone.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+import pathlib
+import types
+import typing
+from collections import abc
+
+KINDS = {bool: 'true or false', int: 'integer', float: 'number', str: 'text', tuple: 'words'}
+
+
+def setting(
+    default,
+    doc: str,
+    choices: abc.Sequence[str] = (),
+    low: float | int | None = None,
+    high: float | int = 0,
+):
+    """A field with its meaning, and the values that it may have.
+
+    Args:
+      default: of the type of the setting: bool, int, float, str or a tuple of words.
+      doc: its meaning, for the reference.
+      choices: all values that are allowed.
+      low: smallest value of a number; None: every number is allowed.
+      high: largest value of a number, where there is a smallest.
+    """
+    metadata = {
+        'doc': doc,
+        'choices': tuple(choices),
+        'bounds': None if low is None else (low, high),
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def section(cls):
+    """A field that holds settings of its own."""
+    return dataclasses.field(default_factory=cls)
+
+
+class Entry(typing.NamedTuple):
+    """One setting of a config."""
+
+    value: typing.Any
+    doc: str
+    choices: tuple[str, ...]
+    bounds: tuple[float | int, float | int] | None
+
+
+def entries(config) -> dict[str, Entry]:
+    """Dotted name -> every setting of a config, in the order of its declaration."""
+    result = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            result |= {f'{field.name}.{name}': entry for name, entry in entries(value).items()}
+        else:
+            result[field.name] = Entry(value, **field.metadata)
+    return result
+
+
+def flatten(config) -> dict[str, typing.Any]:
+    """Dotted name -> value of every setting."""
+    return {name: entry.value for name, entry in entries(config).items()}
+
+
+def check_values(config) -> None:
+    """Splits tuples typed as `a,b`; ValueError names the first setting with a wrong value."""
+    _split_tuples(config)
+    for name, (value, _, choices, bounds) in entries(config).items():
+        if choices and value not in choices:
+            raise ValueError(f'{name}: expected one of {", ".join(choices)}, got {value!r}')
+        if bounds and not bounds[0] <= value <= bounds[1]:
+            raise ValueError(f'{name}: expected {bounds[0]} to {bounds[1]}, got {value}')
+
+
+def _split_tuples(config) -> None:
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _split_tuples(value)
+        elif isinstance(value, tuple):
+            setattr(config, field.name, tuple(x for item in value for x in item.split(',') if x))
+
+
+def check_flags(argv: abc.Sequence[str], config) -> None:
+    """ValueError for a `--config.name=` on the command line that is no setting of `config`."""
+    known = list(flatten(config))
+    for arg in argv:
+        name = arg.lstrip('-').split('=')[0]
+        if name.startswith('config.') and name.removeprefix('config.') not in known:
+            close = difflib.get_close_matches(name.removeprefix('config.'), known, 1, 0)[0]
+            raise ValueError(f'--{name}: expected a setting such as --config.{close}, got {arg!r}')
+
+
+def changes(old, new) -> dict[str, tuple]:
+    """Setting -> (old value, new value) where two configs differ."""
+    before = flatten(old)
+    return {name: (before[name], x) for name, x in flatten(new).items() if before[name] != x}
+
+
+def save_json(config, path: pathlib.Path, version: int) -> None:
+    """Writes every setting as JSON, whole or not at all."""
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps({'version': version} | dataclasses.asdict(config), indent=1))
+    os.replace(partial, path)
+
+
+def load_json(config, path: pathlib.Path, version: int):
+    """Sets in `config` what `save_json` wrote, and returns it.
+
+    Raises:
+      ValueError: names the file, and the version or the setting that does not fit.
+    """
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f'{path}: expected the config of a training run, got {error}') from None
+    if not isinstance(values, dict) or values.pop('version', 1) != version:
+        raise ValueError(
+            f'{path}: expected a config of version {version}, got one of another version of hbt; '
+            'use that version, or train again in another --workdir'
+        )
+    try:
+        _fill(config, values, '')
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from None
+    return config
+
+
+def _fill(config, values, prefix: str) -> None:
+    """Sets what JSON states of a section; settings that it does not name keep their defaults."""
+    if not isinstance(values, dict):
+        raise ValueError(f'{prefix or "config"}: expected settings, got {values!r}')
+    for name, value in values.items():
+        if name not in {field.name for field in dataclasses.fields(config)}:
+            raise ValueError(f'{prefix}{name}: expected a setting, got an unknown one')
+        old = getattr(config, name)
+        if dataclasses.is_dataclass(old):
+            _fill(old, value, f'{prefix}{name}.')
+            continue
+        if type(old) is float and type(value) is int and abs(value) < 2**53:
+            value = float(value)
+        if type(old) is tuple and type(value) is list and {type(x) for x in value} <= {str}:
+            value = tuple(value)
+        if type(value) is not type(old):
+            kind = type(old).__name__
+            raise ValueError(f'{prefix}{name}: expected one of type {kind}, got {value!r}')
+        setattr(config, name, value)
+
+
+def reference(config) -> abc.Iterator[str]:
+    """Lines of Markdown: a table for every section of a config."""
+    for prefix, part in _sections(config, ''):
+        yield from ('', f'## {prefix.rstrip(".") or "config"}', '', part.__doc__, '')
+        yield from ('| setting | default | meaning | values |', '|---|---|---|---|')
+        for name, entry in entries(part).items():
+            if '.' not in name:
+                default = f'`{json.dumps(entry.value, ensure_ascii=False)}`'
+                doc = entry.doc.replace('|', '\\|')
+                yield f'| `{prefix}{name}` | {default} | {doc} | {_allowed(entry)} |'
+
+
+def _sections(config, prefix: str) -> abc.Iterator[tuple[str, object]]:
+    yield prefix, config
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _sections(value, f'{prefix}{field.name}.')
+
+
+def _allowed(entry: Entry) -> str:
+    if entry.choices:
+        return ', '.join(entry.choices)
+    bounds = f', {entry.bounds[0]:,} to {entry.bounds[1]:,}' if entry.bounds else ''
+    return KINDS[type(entry.value)] + bounds
+
+
+def parse_weights(text: str, name: str, words: int) -> dict[tuple[str, ...], float]:
+    """Reads `A:B:NUMBER,...` with so many words before the number.
+
+    Raises:
+      ValueError: names the setting `name` and the item that does not fit.
+    """
+    result = {}
+    for item in filter(None, text.split(',')):
+        *key, number = item.split(':')
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if len(key) != words or not all(key) or not 0 <= value < float('inf'):
+            form = ':'.join(['WORD'] * words + ['NUMBER'])
+            raise ValueError(f'{name}: expected {form} with a number from 0, got {item!r}')
+        if tuple(key) in result:
+            raise ValueError(f'{name}: expected {":".join(key)} once, got it twice')
+        result[tuple(key)] = value
+    return result
+
+
+def parse_argument(arg: str | None, **defaults) -> types.SimpleNamespace:
+    """Reads `key=value,key=value` behind the colon of `--config=file.py:...`.
+
+    Returns:
+      The defaults with the values of `arg`, cast to the types of the defaults, and a `suffix` for
+      names, such as _alpha0, made of what differs from the defaults.
+    """
+    values = dict(defaults)
+    for item in filter(None, (arg or '').split(',')):
+        key, _, text = item.partition('=')
+        if key not in defaults:
+            raise ValueError(f'--config argument: expected {", ".join(defaults)}, got {key!r}')
+        kind = type(defaults[key])
+        try:
+            values[key] = text.lower() in ('1', 'true') if kind is bool else kind(text)
+        except ValueError:
+            raise ValueError(
+                f'--config argument {key}: expected {kind.__name__}, got {text!r}'
+            ) from None
+    texts = [f'_{k}{v:g}' if isinstance(v, float) else f'_{k}{v}' for k, v in values.items()]
+    changed = [text for text, k in zip(texts, values, strict=True) if values[k] != defaults[k]]
+    return types.SimpleNamespace(**values, suffix=''.join(changed))

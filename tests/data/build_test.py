@@ -1,0 +1,289 @@
+import gzip
+import json
+import os
+
+import numpy as np
+import pytest
+import tokenizers
+
+from hbt import config
+from hbt.data import array_files, build, store, tokenizer_files, workers
+from hbt.data.curation import dedup
+from hbt.data.readers import registry, text_lines
+
+DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
+ROWS = [
+    {
+        'id': f'row{i}',
+        'query': {'en': f'what is number {i}?', 'de': f'was ist die Nummer {i}?'},
+        'passage': {'en': f'number {i} is ' + 'very ' * i + 'fine', 'ja': f'番号 {i} です。'},
+    }
+    for i in range(30)
+]
+
+
+def lines(*rows):
+    return ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+
+
+def write(path, text):
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return str(path)
+
+
+def decoded(opened, table, i):
+    tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
+    return tokenizer.decode(
+        table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]]
+    ).strip()
+
+
+def test_a_store_holds_the_tokens_of_every_text_with_its_prefix(tmp_path):
+    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
+    (dataset,) = opened.datasets
+    assert opened.languages == ('de', 'en', 'ja') and dataset.groups == 30
+    assert [dataset.id(i) for i in (0, 29)] == ['row0', 'row29']
+    for i, row in enumerate(ROWS):
+        assert decoded(opened, dataset.query['de'], i) == 'Query: ' + row['query']['de']
+        assert decoded(opened, dataset.passage['ja'], i) == 'Passage: ' + row['passage']['ja']
+
+
+def test_a_long_text_is_cut_keeps_its_end_and_is_counted(tmp_path):
+    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
+    table = opened.datasets[0].passage['en']
+    sizes = table.lengths
+    assert sizes.max() == 24 and (table.tokens[table.starts + sizes - 1] == 2).all()
+    tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
+    long = sum(len(tokenizer.encode('Passage: ' + r['passage']['en']).ids) > 24 for r in ROWS)
+    count = opened.manifest['datasets'][0]['passage']['en']
+    assert 0 < long == count['truncated'] and count['tokens'] == sizes.sum()
+    assert f'{100 * long / 30:.1f}' in build.format_counts(opened.manifest)
+
+
+def test_a_language_that_starts_late_or_stops_early_keeps_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_lines, 'BLOCK', 256)
+    rows = [
+        {'id': str(i), 'query': {x: f'q {i} {x}'}, 'passage': {'en': f'p {i}'}}
+        for i, x in enumerate(['en'] * 10 + ['de'] * 10 + ['en'] * 2)
+    ]
+    rows[7]['negatives'] = {'en': ['wrong a', 'wrong b']}
+    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*rows))])
+    dataset = opened.datasets[0]
+    for i, row in enumerate(rows):
+        for language in ('en', 'de'):
+            text = row['query'].get(language)
+            assert bool(dataset.query[language].hashes[i]) == bool(text)
+            if text:
+                assert decoded(opened, dataset.query[language], i) == f'Query: {text}'
+    negatives = dataset.negatives['en']
+    assert list(np.diff(negatives.rows)) == [2 if i == 7 else 0 for i in range(22)]
+    assert decoded(opened, dataset.passage['en'], negatives.texts[1]) == 'Passage: wrong b'
+
+
+def test_gzip_and_plain_files_make_the_same_store(tmp_path):
+    plain = write(tmp_path / 'a.jsonl', lines(*ROWS))
+    zipped = write(tmp_path / 'b.jsonl.gz', gzip.compress(lines(*ROWS).encode()))
+    a = build.build_store(DATA, tmp_path / 'sa', [plain]).datasets[0]
+    b = build.build_store(DATA, tmp_path / 'sb', [zipped]).datasets[0]
+    for x in ('en', 'de'):
+        np.testing.assert_array_equal(a.query[x].tokens, b.query[x].tokens)
+
+
+@pytest.mark.parametrize(
+    'line, message',
+    [
+        (b'{"query": {"en": "q"}, "passage": {"en": "p"}}', 'id: expected a non-empty string'),
+        (b'{"id": "", "query": {"en": "q"}, "passage": {"en": "p"}}', 'id: expected a non-empty'),
+        (b'{"id": "x", "query": {"en": " "}, "passage": {"en": "p"}}', 'query: en: .* text'),
+        (b'{"id": "x", "query": {"en": 3}, "passage": {"en": "p"}}', 'query: en: .* got 3'),
+        (b'{"id": "x", "query": {"qx": "q"}, "passage": {"en": "p"}}', "such as en, got 'qx'"),
+        (b'{"id": "x", "query": {"../a": "q"}, "passage": {"en": "p"}}', 'language code'),
+        (b'{"id": "x", "query": {}, "passage": {"en": "p"}}', 'query: expected {language: text}'),
+        (b'{"id": "x", "query": {"en": "q"}}', 'passage: expected .* got nothing'),
+        (b'{"id": "x", "query": {"en": "q"}, "passage": ["p"]}', 'passage: expected'),
+        (b'{"id": "x", "query": {"en": "q"}, "passage": {"en": "p"}, "neg": 1}', "'neg'"),
+        (
+            b'{"id": "x", "query": {"en": "q"}, "passage": {"en": "p"}, "negatives": {"en": "n"}}',
+            'negatives: en: expected a list',
+        ),
+        (b'{"id": "x", "query": {"en": "\\ud800"}, "passage": {"en": "p"}}', 'lone surrogate'),
+        (b'{"id": "x", ', 'expected a JSON object'),
+        (b'[1]', 'expected a JSON object, got list'),
+        (b'\xff\xfe', 'expected UTF-8'),
+        (b'', 'expected text, got an empty line'),
+        (b'{"id": "row1", "query": {"en": "q"}, "passage": {"en": "p"}}', 'that of .*bad.jsonl:2'),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path, line, message):
+    text = lines(*ROWS[:4]).encode() + line + b'\n' + lines(*ROWS[4:6]).encode()
+    path = write(tmp_path / 'bad.jsonl', text)
+    with pytest.raises(ValueError, match=rf'bad.jsonl:5: .*{message}|bad.jsonl:5: {message}'):
+        build.build_store(DATA, tmp_path / 's', [path])
+    assert not (tmp_path / 's').exists()
+
+
+def test_a_gzip_file_that_was_cut_is_refused(tmp_path):
+    whole = gzip.compress(lines(*ROWS).encode())
+    path = write(tmp_path / 'cut.jsonl.gz', whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r'cut.jsonl.gz:\d+: expected a whole gzip file'):
+        build.build_store(DATA, tmp_path / 's', [path])
+
+
+def test_inputs_that_cannot_be_are_named(tmp_path):
+    for inputs, message in (
+        ([str(tmp_path / 'none.jsonl')], 'none.jsonl: expected a JSONL file'),
+        (['cldr:many'], 'cldr:many: expected cldr:GROUPS'),
+        (['cldr:2', 'cldr:3'], "different names, got 'cldr' twice"),
+        ([], 'at least one source'),
+        ([write(tmp_path / 'empty.jsonl', '')], 'empty.jsonl: expected at least one row'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build.build_store(DATA, tmp_path / 's', inputs)
+
+
+def test_a_store_is_reused_for_the_same_inputs_and_refused_for_others(tmp_path):
+    path = write(tmp_path / 'a.jsonl', lines(*ROWS))
+    first = build.build_store(DATA, tmp_path / 's', [path])
+    again = build.build_store(DATA, tmp_path / 's', [path])
+    assert again.manifest == first.manifest
+    write(tmp_path / 'a.jsonl', lines(*ROWS[:20]))
+    with pytest.raises(ValueError, match='made with other'):
+        build.build_store(DATA, tmp_path / 's', [path])
+
+
+def test_a_store_whose_files_changed_size_is_refused(tmp_path):
+    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
+    file = next(iter(sorted((opened.path / 'a').glob('*.tokens'))))
+    file.write_bytes(file.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=rf'{file.name}: expected \d+ bytes, got'):
+        store.open_store(opened.path)
+    file.unlink()
+    with pytest.raises(ValueError, match='got no file'):
+        store.open_store(opened.path)
+    with pytest.raises(ValueError, match='no store there; make one with python -m hbt.prepare'):
+        store.open_store(tmp_path / 'nowhere')
+
+
+def test_embedded_groups_are_a_source(tmp_path):
+    opened = build.build_store(DATA, tmp_path / 's', ['cldr:20'])
+    assert opened.datasets[0].groups == 20 and len(opened.languages) >= 11
+
+
+def test_the_real_tokenizer_and_real_rows(shared_data, tmp_path):
+    rows = []
+    with gzip.open(shared_data / 'lohelp.jsonl.gz') as file:
+        for _, line in zip(range(200), file, strict=False):
+            rows.append(json.loads(line))
+    name = shared_data / 'xlm-roberta-tokenizer'
+    data = config.Data(tokenizer=str(name), query_length=32, passage_length=64)
+    path = write(tmp_path / 'a.jsonl', lines(*rows))
+    opened = build.build_store(data, tmp_path / 's', [path])
+    assert opened.manifest['tokenizer']['vocab_size'] == 250_002
+    tokenizer, table = tokenizer_files.load_tokenizer(name), opened.datasets[0].passage['de']
+    for i, row in enumerate(rows):
+        if 'de' in row['passage']:
+            ids = tokenizer.encode('Passage: ' + row['passage']['de']).ids
+            ids = ids if len(ids) <= 64 else [*ids[:63], 2]
+            assert list(table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]]) == ids
+
+
+def test_rows_are_streamed(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_lines, 'BLOCK', 256)
+    source = registry.open_sources([write(tmp_path / 'a.jsonl', lines(*ROWS) + 'broken\n')])[0]
+    rows = source.rows()
+    assert [next(rows).id for _ in range(25)] == [row['id'] for row in ROWS[:25]]
+    with pytest.raises(ValueError, match='a.jsonl:31'):
+        list(rows)
+
+
+def test_the_hash_of_a_text_ignores_runs_of_spaces_only():
+    a, b, c = dedup.text_hashes(['a  b\n', 'a b', 'A b'])
+    assert a == b != c
+
+
+def files_of(path):
+    """The bytes of every file of a store."""
+    found = {str(x.relative_to(path)): x for x in path.rglob('*') if x.is_file()}
+    return {name: file.read_bytes() for name, file in found.items()}
+
+
+def both_kinds(folder):
+    """A source of groups and a collection, of several blocks each."""
+    groups = [row | {'negatives': {'en': [f'wrong {i}']}} for i, row in enumerate(ROWS)]
+    path = write(folder / 'a.jsonl', lines(*groups))
+    for x in ('en', 'de'):
+        write(folder / f'q.{x}.tsv', ''.join(f'{i}\tquery {i} {x}\n' for i in range(20)))
+        write(folder / f'c.{x}.tsv', ''.join(f'{i}\tpassage {i} {x}\n' for i in range(60)))
+    triples = ''.join(f'{i % 20}\t{i}\t{(7 * i + 1) % 60}\n' for i in range(60))
+    write(folder / 'triples.tsv', triples)
+    collection = (
+        f'marco:queries={folder}/q.{{lang}}.tsv,collection={folder}/c.{{lang}}.tsv,'
+        f'triples={folder}/triples.tsv'
+    )
+    return [path, collection]
+
+
+@pytest.mark.parametrize('seed', range(6))
+def test_a_store_that_was_begun_is_continued_to_the_same_bytes(tmp_path, monkeypatch, seed):
+    monkeypatch.setattr(text_lines, 'BLOCK', 200)
+    inputs = both_kinds(tmp_path)
+    whole = files_of(build.build_store(DATA, tmp_path / 'whole', inputs).path)
+    # Killed at some write, of data or of the count of them, at any of its bytes, many times.
+    rng, real, calls = np.random.default_rng(seed), array_files.os.pwrite, []
+
+    def dies(descriptor, data, at):
+        calls.append(at)
+        if len(calls) % 400 == 0:
+            real(descriptor, data[: rng.integers(len(data) + 1)], at)
+            raise KeyboardInterrupt
+        return real(descriptor, data, at)
+
+    monkeypatch.setattr(array_files.os, 'pwrite', dies)
+    calls += [0] * int(rng.integers(400))
+    deaths = 0
+    while not (tmp_path / 'killed').exists():
+        try:
+            build.build_store(DATA, tmp_path / 'killed', inputs)
+        except KeyboardInterrupt:
+            deaths += 1
+    assert deaths >= 2
+    assert files_of(tmp_path / 'killed') == whole
+
+
+def test_many_processes_make_the_same_store_as_one(tmp_path, monkeypatch):
+    inputs = both_kinds(tmp_path)
+    one = build.build_store(DATA, tmp_path / 'one', inputs)
+    two = build.build_store(DATA, tmp_path / 'two', inputs, processes=2)
+    assert files_of(one.path) == files_of(two.path)
+    write(tmp_path / 'a.jsonl', lines(*ROWS[:9]) + 'broken\n' + lines(*ROWS[10:]))
+    with pytest.raises(ValueError, match='a.jsonl:10: expected a JSON object'):
+        build.build_store(config.Data(tokenizer=str(one.path)), tmp_path / 'three', inputs, 2)
+
+
+def test_a_process_that_dies_is_named(tmp_path):
+    with workers.Workers(2, 0, 'forkserver') as run:
+        with pytest.raises(ValueError, match='process that tokenises was killed, .* to continue'):
+            list(run.map(os._exit, lambda: iter([1])))
+
+
+def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):
+    def full(descriptor, data, at):
+        raise OSError(28, 'No space left on device')
+
+    path = write(tmp_path / 'a.jsonl', lines(*ROWS))
+    monkeypatch.setattr(array_files.os, 'pwrite', full)
+    with pytest.raises(
+        OSError, match=r"No space left on device: '.*/s.partial/a/passage.en.tokens'"
+    ):
+        build.build_store(DATA, tmp_path / 's', [path])
+    assert not (tmp_path / 's').exists()
+
+
+def test_what_another_store_left_unfinished_is_not_used(tmp_path):
+    path = write(tmp_path / 'a.jsonl', lines(*ROWS[:10]) + 'broken\n')
+    with pytest.raises(ValueError, match='a.jsonl:11'):
+        build.build_store(DATA, tmp_path / 's', [path])
+    write(tmp_path / 'a.jsonl', lines(*ROWS))
+    opened = build.build_store(DATA, tmp_path / 's', [path])
+    assert opened.datasets[0].groups == 30
+    assert sorted(x.name for x in tmp_path.iterdir()) == ['a.jsonl', 's']

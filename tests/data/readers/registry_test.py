@@ -1,0 +1,401 @@
+"""Every source is read from small files in exactly its format, and bad ones are named."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import tokenizers
+
+from hbt import config
+from hbt.data import build
+from hbt.data.readers import registry, text_lines
+from hbt.sampling import sampler
+from tests import tiny
+
+DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = text.encode() if isinstance(text, str) else text
+    path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
+    return path
+
+
+def tsv(*lines):
+    return ''.join('\t'.join(line) + '\n' for line in lines)
+
+
+def made(tmp_path, spec):
+    """The one dataset of a store made from a source, and the text of a row of a table."""
+    opened = build.build_store(DATA, tmp_path / 'store', [spec])
+    tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
+
+    def text(table, i):
+        ids = table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]]
+        return ' '.join(tokenizer.decode(ids).partition(': ')[2].split())
+
+    return opened.datasets[0], text
+
+
+def groups_of(dataset, text):
+    """{id: (queries, passages, negatives)} as texts by language."""
+    found = {}
+    for g in range(dataset.groups):
+        q, p = dataset.query_rows[g], dataset.passage_rows[g]
+        negatives = {}
+        for language, links in dataset.negatives.items():
+            table = dataset.passage[language]
+            mine = links.texts[links.rows[g] : links.rows[g + 1]]
+            negatives[language] = [text(table, i) for i in mine if table.lengths[i]]
+        found[dataset.id(g)] = (
+            {x: text(t, q) for x, t in dataset.query.items() if t.lengths[q]},
+            {x: text(t, p) for x, t in dataset.passage.items() if t.lengths[p]},
+            {x: texts for x, texts in negatives.items() if texts},
+        )
+    return found
+
+
+def squad_file(language, names, version='1.1'):
+    paragraphs = [
+        {
+            'context': f'paragraph {i} {language}',
+            'qas': [
+                {
+                    'id': name,
+                    'question': f'{name}? {language}',
+                    'answers': [{'text': 'x', 'answer_start': 0}],
+                    **({'is_impossible': name == 'none'} if version == '2.0' else {}),
+                }
+                for name in found
+            ],
+        }
+        for i, found in enumerate(names)
+    ]
+    return json.dumps({'version': version, 'data': [{'title': 't', 'paragraphs': paragraphs}]})
+
+
+def test_squad_files_are_joined_by_the_id_of_the_question(tmp_path):
+    write(tmp_path / 'xquad.en.json', squad_file('en', [['a', 'b'], ['c', 'none']], '2.0'))
+    write(tmp_path / 'xquad.de.json', squad_file('de', [['c'], ['a']]))
+    dataset, text = made(tmp_path, f'squad:files={tmp_path}/xquad.{{lang}}.json')
+    assert groups_of(dataset, text) == {
+        'a': ({'de': 'a? de', 'en': 'a? en'}, {'de': 'paragraph 1 de', 'en': 'paragraph 0 en'}, {}),
+        'b': ({'en': 'b? en'}, {'en': 'paragraph 0 en'}, {}),
+        'c': ({'de': 'c? de', 'en': 'c? en'}, {'de': 'paragraph 0 de', 'en': 'paragraph 1 en'}, {}),
+    }
+
+
+def marco_files(folder, **changes):
+    """mMARCO's files: English names of languages, ids shared by all of them."""
+    files = {
+        'queries/train/english_queries.train.tsv': tsv(('11', 'q 11 en'), ('12', 'q 12 en')),
+        'queries/train/german_queries.train.tsv': tsv(('12', 'q 12 de'), ('11', 'q 11 de')),
+        'collections/english_collection.tsv': tsv(*((str(i), f'p {i} en') for i in range(6))),
+        'collections/german_collection.tsv': tsv(*((str(i), f'p {i} de') for i in (5, 3, 0, 1, 2))),
+        'triples.train.ids.small.tsv': tsv(('11', '0', '3'), ('12', '1', '4'), ('11', '0', '5')),
+    }
+    for name, text in (files | changes).items():
+        write(folder / name, text)
+    return (
+        f'marco:name=mmarco,queries={folder}/queries/train/{{lang}}_queries.train.tsv,'
+        f'collection={folder}/collections/{{lang}}_collection.tsv,'
+        f'triples={folder}/triples.train.ids.small.tsv'
+    )
+
+
+def test_marco_texts_are_kept_once_and_triples_as_integers(tmp_path):
+    dataset, text = made(tmp_path, marco_files(tmp_path))
+    assert dataset.groups == 3 and len(dataset.passage_class) == 5  # passage 2 is in no triple
+    assert [dataset.id(g) for g in range(3)] == ['11/0', '12/1', '11/0']
+    wrong = []
+    for g, (q, p, n) in enumerate(((11, 0, 3), (12, 1, 4), (11, 0, 5))):
+        for x in ('en', 'de'):
+            assert text(dataset.query[x], dataset.query_rows[g]) == f'q {q} {x}'
+            assert text(dataset.passage[x], dataset.passage_rows[g]) == f'p {p} {x}'
+        negatives = dataset.negatives['de']
+        (i,) = negatives.texts[negatives.rows[g] : negatives.rows[g + 1]]
+        assert text(dataset.passage['en'], i) == f'p {n} en'
+        wrong.append(text(dataset.passage['de'], i))
+    assert wrong == ['p 3 de', '', 'p 5 de']  # German lacks passage 4
+    assert dataset.query_rows[0] == dataset.query_rows[2]
+
+
+def test_negatives_of_a_collection_are_in_the_batch(tmp_path):
+    opened = build.build_store(DATA, tmp_path / 's', [marco_files(tmp_path)])
+    c = tiny.make(batch_size=4, sampler=config.Sampler(alpha=0.5, negatives=1))
+    c.data = DATA
+    s = sampler.Sampler(c, opened)
+    shown = [line for step in range(12) for line in sampler.describe_batch(s, step)]
+    wrong = {x.split(': ')[1] for x in shown if x.startswith('  - ')}
+    assert wrong == {'p 3 en', 'p 3 de', 'p 4 en', 'p 5 en', 'p 5 de'}
+
+
+def trec_files(folder, corpus_key='docid', **changes):
+    files = {}
+    for x, prefix in (('sw', '7'), ('bn', '8')):
+        stem = f'miracl-v1.0-{x}'
+        files[f'{stem}/topics/topics.{stem}-train.tsv'] = tsv(('0', f'q 0 {x}'), ('3', f'q 3 {x}'))
+        judged = ('0', f'{prefix}#0', 1), ('0', f'{prefix}#1', 0), ('3', f'{prefix}#2', 1)
+        files[f'{stem}/qrels/qrels.{stem}-train.tsv'] = ''.join(
+            f'{q}\tQ0\t{d}\t{grade}\n' for q, d, grade in judged
+        )
+        for shard in range(2):
+            docs = [
+                {corpus_key: f'{prefix}#{i}', 'title': f'T{i}', 'text': f'p {i} {x}'}
+                for i in range(2 * shard, 2 * shard + 2)
+            ]
+            files[f'corpus-{x}/docs-{shard}.jsonl.gz'] = ''.join(json.dumps(d) + '\n' for d in docs)
+    for name, text in (files | changes).items():
+        write(folder / name, text)
+    v = f'{folder}/miracl-v1.0-{{lang}}'
+    return (
+        f'trec:name=miracl,topics={v}/topics/topics.miracl-v1.0-{{lang}}-train.tsv,'
+        f'qrels={v}/qrels/qrels.miracl-v1.0-{{lang}}-train.tsv,'
+        f'corpus={folder}/corpus-{{lang}}/docs-*.jsonl.gz'
+    )
+
+
+def test_miracl_keeps_judged_passages_and_takes_those_not_relevant_as_negatives(tmp_path):
+    dataset, text = made(tmp_path, trec_files(tmp_path))
+    assert groups_of(dataset, text) == {
+        'sw/0/sw/7#0': ({'sw': 'q 0 sw'}, {'sw': 'T0 p 0 sw'}, {'sw': ['T1 p 1 sw']}),
+        'sw/3/sw/7#2': ({'sw': 'q 3 sw'}, {'sw': 'T2 p 2 sw'}, {}),
+        'bn/0/bn/8#0': ({'bn': 'q 0 bn'}, {'bn': 'T0 p 0 bn'}, {'bn': ['T1 p 1 bn']}),
+        'bn/3/bn/8#2': ({'bn': 'q 3 bn'}, {'bn': 'T2 p 2 bn'}, {}),
+    }
+    assert len(dataset.passage_class) == 6
+
+
+def test_mrtydi_is_one_language_with_its_own_names_of_fields(tmp_path):
+    docs = [{'id': f'5#{i}', 'contents': f'Title\n\npassage {i}'} for i in range(3)]
+    write(tmp_path / 'docs.jsonl.gz', ''.join(json.dumps(d) + '\n' for d in docs))
+    write(tmp_path / 'topic.train.tsv', tsv(('1', 'who?')))
+    write(tmp_path / 'qrels.train.txt', '1 Q0 5#2 1\n')
+    spec = (
+        f'trec:language=en,topics={tmp_path}/topic.train.tsv,qrels={tmp_path}/qrels.train.txt,'
+        f'corpus={tmp_path}/docs.jsonl.gz'
+    )
+    dataset, text = made(tmp_path, spec)
+    assert groups_of(dataset, text) == {
+        'en/1/en/5#2': ({'en': 'who?'}, {'en': 'Title passage 2'}, {})
+    }
+
+
+def test_english_pairs_of_a_page_become_rows(tmp_path):
+    page = {
+        'domain': 'x.org',
+        'qa_pairs': [{'question': f'q{i}', 'answer': f'a{i}'} for i in (1, 2)],
+    }
+    write(tmp_path / 'mfaq.jsonl.gz', json.dumps({'id': 7} | page) + '\n')
+    fields = 'id=id,query=qa_pairs.question,passage=qa_pairs.answer,language=en'
+    dataset, text = made(tmp_path, f'table:file={tmp_path}/mfaq.jsonl.gz,{fields}')
+    assert dataset.name == 'mfaq'
+    assert groups_of(dataset, text) == {
+        '7-0': ({'en': 'q1'}, {'en': 'a1'}, {}),
+        '7-1': ({'en': 'q2'}, {'en': 'a2'}, {}),
+    }
+
+
+@pytest.mark.parametrize('kind, separator', [('tsv', '\t'), ('csv', ',')])
+def test_a_table_names_its_columns_in_the_first_line(tmp_path, kind, separator):
+    lines = (('question', 'antwort', 'lang'), ('q 1', 'a 1', 'en'), ('q 2', 'a 2', 'de'))
+    path = write(tmp_path / f'x.{kind}', ''.join(separator.join(x) + '\n' for x in lines))
+    dataset, text = made(
+        tmp_path, f'table:file={path},query=question,passage=antwort,language=lang'
+    )
+    assert groups_of(dataset, text) == {
+        '2': ({'en': 'q 1'}, {'en': 'a 1'}, {}),
+        '3': ({'de': 'q 2'}, {'de': 'a 2'}, {}),
+    }
+
+
+RECORDS = {
+    'qid': ['a', 'b'],
+    'question': ['q a', 'q b'],
+    'frage': ['f a', ''],
+    'context': ['p a', 'p b'],
+    'answers': [{'text': ['x']}, {'text': ['y']}],
+    'bad': [['n a', 'm a'], []],
+}
+FIELDS = 'id=qid,query.en=question,query.de=frage,passage.en=context,negatives.en=bad'
+EXPECTED = {
+    'a': ({'en': 'q a', 'de': 'f a'}, {'en': 'p a'}, {'en': ['n a', 'm a']}),
+    'b': ({'en': 'q b'}, {'en': 'p b'}, {}),
+}
+
+
+def test_a_set_of_the_library_datasets_is_read_from_a_folder(tmp_path):
+    datasets = pytest.importorskip('datasets')
+    made_set = datasets.Dataset.from_dict(RECORDS)
+    made_set.save_to_disk(tmp_path / 'saved')
+    datasets.DatasetDict({'train': made_set}).save_to_disk(tmp_path / 'splits')
+    write(
+        tmp_path / 'files/train.jsonl',
+        ''.join(
+            json.dumps(dict(zip(RECORDS, x, strict=True))) + '\n'
+            for x in zip(*RECORDS.values(), strict=True)
+        ),
+    )
+    for path in ('saved', 'splits', 'files'):
+        folder = tmp_path / f'out-{path}'
+        dataset, text = made(folder, f'hf:path={tmp_path / path},name=set,{FIELDS}')
+        assert groups_of(dataset, text) == EXPECTED
+    with pytest.raises(ValueError, match=r"record 0: expected a field 'nope' of 'nope', got qid,"):
+        made(tmp_path / 'x', f'hf:path={tmp_path}/saved,query.en=nope,passage.en=context')
+    with pytest.raises(ValueError, match='hf: path=.*nowhere, split=train: '):
+        made(tmp_path / 'x', f'hf:path={tmp_path}/nowhere,query.en=q,passage.en=p')
+
+
+def test_a_set_of_tfds_is_read_without_tensorflow(tmp_path):
+    tfds = pytest.importorskip('tensorflow_datasets')
+
+    class TinySet(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version('1.0.0')
+
+        def _info(self):
+            text = tfds.features.Text()
+            features = {'qid': text, 'question': text, 'frage': text, 'context': text}
+            features['bad'] = tfds.features.Sequence(text)
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _split_generators(self, manager):
+            return {'train': self._generate_examples()}
+
+        def _generate_examples(self):
+            for i in range(2):
+                yield i, {k: v[i] for k, v in RECORDS.items() if k != 'answers'}
+
+    builder = TinySet(data_dir=tmp_path / 'tfds', file_format='array_record')
+    builder.download_and_prepare()
+    dataset, text = made(tmp_path, f'tfds:path={builder.data_path},{FIELDS},name=tiny')
+    assert groups_of(dataset, text) == EXPECTED
+
+
+GERMAN, QUERIES = 'collections/german_collection.tsv', 'queries/train/german_queries.train.tsv'
+TRIPLES, KLINGON = 'triples.train.ids.small.tsv', 'queries/train/klingonisch_queries.train.tsv'
+BAD = {
+    'a missing column': (GERMAN, '0\tp\n1 q\n', r':2: expected 2 columns \(id, text\), got 1'),
+    'an empty text': (GERMAN, '0\t \n', ':1: expected a non-empty text'),
+    'an empty id': (GERMAN, '\tx\n', ':1: id: expected a non-empty'),
+    'an id twice': (GERMAN, '0\tp\n1\tq\n0\tr\n', ':3: id: expected a new one'),
+    'a passage that is nowhere': (
+        TRIPLES,
+        '11\t0\t3\n11\t0\t99\n',
+        ":2: expected the id of a passage in the collection, got '99'",
+    ),
+    'a query that is nowhere': (
+        TRIPLES,
+        '11\t0\t3\n77\t0\t3\n',
+        ":2: expected the id of a query in the collection, got '77'",
+    ),
+    'a pair': (TRIPLES, '11\t0\n', ':1: expected ids of a query, a passage and negatives'),
+    'no triple': (TRIPLES, '', 'expected at least one link, got none'),
+    'a language without rows': (QUERIES, '', 'expected texts of query.de, got none'),
+    'other bytes': (QUERIES, b'11\t\xff\n', ':1: expected UTF-8'),
+    'a long line': (
+        QUERIES,
+        '11\tq\n12\t' + 'x' * 10_000_000,
+        ':2: expected a line up to 4194304 bytes',
+    ),
+    'no language': (KLINGON, '1\tq\n', "such as en, got 'klingonisch'"),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_what_is_wrong_in_a_collection_is_named(tmp_path, name):
+    file, text, message = BAD[name]
+    where = f'{file}{message}' if message.startswith(':') else message
+    with pytest.raises(ValueError, match=where):
+        build.build_store(DATA, tmp_path / 's', [marco_files(tmp_path, **{file: text})])
+    assert not (tmp_path / 's').exists()
+
+
+def test_what_is_wrong_in_judgments_is_named(tmp_path):
+    qrels = 'miracl-v1.0-sw/qrels/qrels.miracl-v1.0-sw-train.tsv'
+    for text, message in (
+        ('0\tQ0\t7#9\t1\n', "train.tsv:1: expected the id of a passage .* got 'sw/7#9'"),
+        ('0\tQ0\t7#0\n', r'train.tsv:1: expected 4 columns \(query, Q0, document, relevance\)'),
+        ('0\tQ0\t7#0\tyes\n', "train.tsv:1: expected a whole number as grade, got 'yes'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build.build_store(DATA, tmp_path / 's', [trec_files(tmp_path, **{qrels: text})])
+    with pytest.raises(ValueError, match='docs-0.jsonl.gz:1: expected docid, title and text'):
+        build.build_store(DATA, tmp_path / 's', [trec_files(tmp_path, 'name')])
+
+
+def test_what_is_wrong_in_records_is_named(tmp_path):
+    def refuses(spec, message):
+        with pytest.raises(ValueError, match=message):
+            build.build_store(DATA, tmp_path / 's', [spec])
+
+    table = write(tmp_path / 'x.tsv', tsv(('q', 'p'), ('a', 'b'), ('c',)))
+    spec = f'table:file={table},query.en=q,passage.en=p'
+    refuses(spec, r'x.tsv:3: expected 2 columns \(q, p\), got 1')
+    write(table, b'q\tp\na\t\xff\n')
+    refuses(spec, 'x.tsv:2: expected UTF-8')
+    refuses(f'table:file={table},query.en=q', 'expected passage=FIELD or passage.LANGUAGE=FIELD')
+    refuses(f'table:file={table},query.qx=q,passage=p', 'query.qx: expected a language code')
+    refuses(f'table:file={table},query.en,passage=p', "expected OPTION=VALUE .* got 'query.en'")
+    refuses(f'table:files={table},query.en=q,passage=p', "got 'files=")
+    refuses('table:query.en=q,passage.en=p', 'expected file=VALUE')
+    refuses(
+        f'table:file={tmp_path}/none,query.en=q,passage.en=p', 'file=.*none: expected some files'
+    )
+    refuses('tabel:file=x', 'tabel:file=x: expected a JSONL file .* FORMAT:... with one of table')
+    double = squad_file('en', [['a'], ['a']])
+    write(tmp_path / 'en.json', double)
+    refuses(f'squad:files={tmp_path}/{{lang}}.json', r'paragraphs\[1\]: a: id: expected a new one')
+    write(tmp_path / 'en.json', double[:99])
+    refuses(f'squad:files={tmp_path}/{{lang}}.json', 'en.json: expected a JSON object')
+    write(tmp_path / 'en.json', '{"data": [{}]}')
+    refuses(f'squad:files={tmp_path}/{{lang}}.json', r"data\[0\]: expected a list 'paragraphs'")
+
+
+@pytest.mark.parametrize('size', [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize(
+    'data, expected',
+    [
+        (b'a\nb\n\n\n', ['1 a', '2 b']),
+        (b'a\r\nb', ['1 a', '2 b']),
+        (b'\n\na\n', 'x:1: expected text, got an empty line'),
+        (b'a\n\nb\n', 'x:2: expected text, got an empty line'),
+        (b'', []),
+        (b'\n', []),
+    ],
+)
+def test_blocks_are_whole_lines_with_their_numbers(tmp_path, monkeypatch, size, data, expected):
+    monkeypatch.setattr(text_lines, 'BLOCK', size)
+    path = write(tmp_path / 'x', data)
+
+    def found():
+        lines = [x for block in text_lines.lines([path]) for x in block.numbered()]
+        return [f'{place.rpartition(":")[2]} {line}' for place, line in lines]
+
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            found()
+    else:
+        assert found() == expected
+
+
+def test_every_group_of_every_source_is_the_same_in_blocks_of_any_size(tmp_path, monkeypatch):
+    expected = made(tmp_path / 'a', marco_files(tmp_path))
+    monkeypatch.setattr(text_lines, 'BLOCK', 8)
+    found = made(tmp_path / 'b', marco_files(tmp_path))
+    for g in range(3):
+        np.testing.assert_equal(found[0].id(g), expected[0].id(g))
+    for x in ('en', 'de'):
+        for i in range(5):
+            assert found[1](found[0].passage[x], i) == expected[1](expected[0].passage[x], i)
+
+
+def test_sources_of_one_name_or_none_are_refused(tmp_path):
+    path = write(tmp_path / 'a.jsonl', '{}\n')
+    with pytest.raises(ValueError, match="different names, got 'a' twice"):
+        registry.open_sources([str(path), str(path)])
+    with pytest.raises(ValueError, match='expected a name for a folder'):
+        registry.open_sources([f'table:file={path},query.en=q,passage.en=p,name=../x'])

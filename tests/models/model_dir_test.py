@@ -1,0 +1,276 @@
+"""Whole models embed texts as sentence-transformers does, and are written as it reads them."""
+
+import dataclasses
+import json
+import pathlib
+import runpy
+import shutil
+import types
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from hbt import config
+from hbt.data import tokenizer_files
+from hbt.models import embedder, encoder, model_dir
+from tests import FIXTURES, tiny
+
+LABSE = FIXTURES / 'labse'
+MAKE = FIXTURES / 'make.py'
+TEXTS = ['w1 w2 w3', '', 'w4', ' w5  unknown w49 ', ' '.join(f'w{i}' for i in range(30))]
+
+
+def copy(tmp_path):
+    return pathlib.Path(shutil.copytree(LABSE, tmp_path / 'model'))
+
+
+def change(file, **values):
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
+def test_the_recorded_directory_gives_the_recorded_embeddings():
+    expected = np.load(LABSE / 'expected.npz')
+    model = embedder.load_embedder(str(LABSE), batch_size=8)
+    for ours, theirs in (('query', 'query'), ('passage', 'document'), ('', 'none')):
+        np.testing.assert_allclose(model(TEXTS, ours), expected[theirs], atol=1e-6, rtol=0)
+
+
+def test_what_a_directory_states_is_read():
+    c = model_dir.load_model(str(LABSE)).config
+    assert (c.encoder.pooling, c.encoder.projection_dim, c.encoder.projection_activation) == ('cls', 24, 'tanh')
+    assert c.encoder.normalise and c.encoder.norm == 'post'
+    assert (c.data.query_prefix, c.data.passage_prefix) == ('ask ', 'tell ')
+    assert (c.data.query_length, c.data.passage_length) == (12, 12)
+
+
+def test_a_written_directory_is_read_as_it_was(tmp_path):
+    model = model_dir.load_model(str(LABSE))
+    model_dir.write_model(tmp_path / 'out', model, '# A card\n')
+    again = model_dir.load_model(str(tmp_path / 'out'))
+    assert again.config == model.config
+    assert again.tokenizer.to_str() == model.tokenizer.to_str()
+    jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
+    assert (tmp_path / 'out' / 'README.md').read_text() == '# A card\n'
+    for file in ('model.safetensors', '2_Dense/model.safetensors'):
+        ours = safetensors.numpy.load_file(tmp_path / 'out' / file)
+        theirs = safetensors.numpy.load_file(LABSE / file)
+        assert {name for name in theirs if not name.startswith('pooler.')} == set(ours)
+        for name, array in ours.items():
+            np.testing.assert_array_equal(array, theirs[name])
+    with pytest.raises(ValueError, match='out: expected nothing there yet, got 1_Pooling'):
+        model_dir.write_model(tmp_path / 'out', model, '')
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(norm='pre', pooling='max', normalise=False),
+        dict(projection_dim=7, projection_activation='identity', pooling='mean'),
+    ],
+)
+def test_every_kind_of_encoder_is_written_and_read(tmp_path, changes):
+    tokenizer = model_dir.load_model(str(LABSE)).tokenizer
+    c = dataclasses.replace(tiny.make().encoder, vocab_size=56, pad_id=0, **changes)
+    whole = config.Config(data=config.Data('', (), '', 'q ', 'p ', 20, 20), encoder=c)
+    params = jax.device_get(encoder.init(c, jax.random.key(0)))
+    model_dir.write_model(tmp_path / 'x', model_dir.Model(whole, params, tokenizer), '')
+    again = model_dir.load_model(str(tmp_path / 'x'))
+    assert again.config == whole
+    jax.tree.map(np.testing.assert_array_equal, again.params, params)
+
+
+DAMAGES = {
+    'pooling': ('1_Pooling/config.json', {'pooling_mode': 'lasttoken'}, 'pooling_mode: .*last'),
+    'two modes': ('1_Pooling/config.json', {'pooling_mode': ['cls', 'mean']}, 'pooling_mode'),
+    'prompt': ('1_Pooling/config.json', {'include_prompt': False}, 'include_prompt: expected true'),
+    'width': ('2_Dense/config.json', {'in_features': 8}, 'in_features: expected 16 as the encoder'),
+    'size': ('2_Dense/config.json', {'out_features': 'x'}, "out_features: expected .* got 'x'"),
+    'shape': ('2_Dense/config.json', {'out_features': 9}, r'linear.*: expected shape'),
+    'code': ('2_Dense/config.json', {'activation_function': 'os.system'}, "got 'os.system'"),
+    'residual': ('2_Dense/config.json', {'use_residual': True}, 'use_residual: expected false'),
+    'input': ('2_Dense/config.json', {'module_input_name': 'x'}, 'module_input_name'),
+    'table': ('config.json', {'vocab_size': 58}, 'word_embeddings.weight: expected shape'),
+    'words': ('config.json', {'pad_token_id': -1}, 'pad_token_id: expected an integer from 0'),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_what_cannot_be_computed_is_named_with_its_file(tmp_path, damage):
+    file, values, message = DAMAGES[damage]
+    folder = copy(tmp_path)
+    change(folder / file, **values)
+    with pytest.raises(ValueError, match=f'{folder}.*{message}'):
+        model_dir.load_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    'types, message',
+    [
+        (['Transformer'], 'types: expected a Transformer, a Pooling'),
+        (['Pooling', 'Transformer'], 'types: expected a Transformer, a Pooling'),
+        (['Transformer', 'Pooling', 'Dense', 'Dense'], r"\[3\]: expected .* got 'Dense'"),
+        (['Transformer', 'Pooling', 'Evil'], r"\[2\]: expected .* got 'Evil'"),
+    ],
+)
+def test_modules_of_another_kind_or_order_are_named(tmp_path, types, message):
+    folder = copy(tmp_path)
+    entries = [{'type': f'some.where.{name}', 'path': ''} for name in types]
+    (folder / 'modules.json').write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=f'modules.json: {message}'):
+        model_dir.load_model(str(folder))
+
+
+def test_a_module_outside_the_directory_is_refused(tmp_path):
+    folder = copy(tmp_path)
+    entries = json.loads((folder / 'modules.json').read_text())
+    entries[1]['path'] = '../1_Pooling'
+    (folder / 'modules.json').write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=r'modules.json: \[1\]: path: expected a plain name, got'):
+        model_dir.load_model(str(folder))
+
+
+def test_a_tokenizer_with_more_words_than_the_table_is_refused(tmp_path):
+    folder = copy(tmp_path)
+    tokenizer = json.loads((folder / 'tokenizer.json').read_text())
+    tokenizer['model']['vocab'] |= {f'more{i}': 56 + i for i in range(10)}
+    (folder / 'tokenizer.json').write_text(json.dumps(tokenizer))
+    with pytest.raises(ValueError, match='vocab_size: expected at least 66 .* got 60'):
+        model_dir.load_model(str(folder))
+
+
+def test_the_tokenizer_tells_padding_for_bert_and_must_agree_for_xlmr():
+    bert = config.Encoder(family='bert', vocab_size=9, pad_id=0)
+    assert model_dir.match_tokenizer(bert, 9, 1, 'x').pad_id == 1
+    xlmr = config.Encoder(family='xlmr', vocab_size=9, pad_id=1)
+    with pytest.raises(ValueError, match='x: pad_id: expected 0 as in the tokenizer, got 1'):
+        model_dir.match_tokenizer(xlmr, 9, 0, 'x')
+
+
+def test_lower_case_is_taken_from_the_settings_beside_the_tokenizer(tmp_path):
+    folder = copy(tmp_path)
+    assert tokenizer_files.load_tokenizer(folder).encode('W1').tokens == ['[CLS]', '[UNK]', '[SEP]']
+    (folder / 'sentence_bert_config.json').write_text('{"do_lower_case": true}')
+    assert tokenizer_files.load_tokenizer(folder).encode('W1').tokens == ['[CLS]', 'w1', '[SEP]']
+
+
+def xlmr_words():
+    """XLM-R's special tokens, and so its id of padding."""
+    return ['[CLS]', '[PAD]', '[SEP]', '[UNK]', 'ask', 'tell', *(f'w{i}' for i in range(40))]
+
+
+PIPELINES = {  # class, changes of its configuration, modules
+    'XLM-R': ('XLMRobertaModel', {}, ('mean', 'unit')),
+    'XLM-R XL': ('XLMRobertaXLModel', {}, ('mean', 'unit')),
+    'mBERT': ('BertModel', {'layer_norm_eps': 1e-12}, ('mean',)),
+    'LaBSE': ('BertModel', {'layer_norm_eps': 1e-12}, ('cls', 'dense', 'unit')),
+    'multilingual E5': ('XLMRobertaModel', {}, ('mean', 'unit')),
+    'multilingual E5 small': ('BertModel', {'pad_token_id': 0}, ('mean', 'unit')),
+    'multilingual MiniLM': ('BertModel', {'pad_token_id': 0, 'vocab_size': 77}, ('max',)),
+}
+
+
+@pytest.fixture(scope='session')
+def make():
+    pytest.importorskip('torch')
+    pytest.importorskip('sentence_transformers')
+    return types.SimpleNamespace(**runpy.run_path(str(MAKE)))
+
+
+def build(make, folder, name):
+    """Has sentence-transformers write a model of random weights; gives it."""
+    import torch
+    import transformers
+    from sentence_transformers.base.modules import Dense, Normalize
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    cls, changes, parts = PIPELINES[name]
+    modules = {
+        'mean': Pooling(32, 'mean'),
+        'cls': Pooling(32, 'cls'),
+        'max': Pooling(32, 'max'),
+        'dense': Dense(32, 32),
+        'unit': Normalize(),
+    }
+    words = make.WORDS if name in ('mBERT', 'LaBSE') else xlmr_words()
+    sizes = dict(vocab_size=60, hidden_size=32, num_hidden_layers=2, intermediate_size=48)
+    sizes |= dict(num_attention_heads=4, max_position_embeddings=40, type_vocab_size=2)
+    cls = getattr(transformers, cls)
+    torch.manual_seed(0)
+    model = make.randomise(cls(cls.config_class(**sizes | changes)), 3)
+    return make.save_pipeline(
+        folder, model, make.word_tokenizer(words), *(modules[part] for part in parts),
+        query='ask ', document='tell ',
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('name', PIPELINES)
+def test_pipelines_of_every_family_embed_as_in_sentence_transformers(make, tmp_path, name):
+    import sentence_transformers
+
+    theirs = build(make, tmp_path / 'theirs', name)
+    ours = embedder.load_embedder(str(tmp_path / 'theirs'), batch_size=8)
+    model_dir.write_model(tmp_path / 'ours', model_dir.load_model(str(tmp_path / 'theirs')), '')
+    written = sentence_transformers.SentenceTransformer(str(tmp_path / 'ours'), device='cpu')
+    for kind, prompt in (('query', 'query'), ('passage', 'document'), ('', None)):
+        expected = theirs.encode(TEXTS, prompt_name=prompt)
+        np.testing.assert_allclose(ours(TEXTS, kind), expected, atol=1e-5, rtol=1e-5)
+        got = written.encode(TEXTS, prompt_name=prompt)
+        np.testing.assert_allclose(got, expected, atol=1e-6, rtol=1e-6)
+
+
+FORMATS = {
+    'safetensors in shards': dict(max_shard_size='20KB'),
+    'pytorch_model.bin': {},
+    'flax_model.msgpack': {},
+    'flax_model.msgpack in shards': {},
+}
+
+
+@pytest.mark.parametrize('form', FORMATS)
+def test_every_format_holds_the_same_model(make, tmp_path, form):
+    import torch
+    import transformers
+
+    folder = tmp_path / 'model'
+    build(make, folder, 'LaBSE')
+    first = model_dir.load_model(str(folder))
+    model = transformers.AutoModel.from_pretrained(str(folder))
+    (folder / 'model.safetensors').unlink()
+    if form == 'safetensors in shards':
+        model.save_pretrained(folder, **FORMATS[form])
+        assert (folder / 'model.safetensors.index.json').exists()
+    elif form == 'pytorch_model.bin':
+        torch.save(model.state_dict(), folder / form)
+        dense = safetensors.numpy.load_file(folder / '2_Dense/model.safetensors')
+        (folder / '2_Dense/model.safetensors').unlink()
+        dense = {name: torch.from_numpy(array) for name, array in dense.items()}
+        torch.save(dense, folder / '2_Dense/pytorch_model.bin')
+    else:
+        write_flax(folder, first, 2 if 'shards' in form else 1)
+    again = model_dir.load_model(str(folder))
+    jax.tree.map(np.testing.assert_array_equal, again.params, first.params)
+
+
+def write_flax(folder, model, parts):
+    """Writes the encoder as transformers 4 writes Flax models, whole or in shards."""
+    import flax.serialization
+    import flax.traverse_util
+
+    from tests.models import huggingface_test as hf_test
+
+    tree = hf_test.flax_tree(model.params, model.config.encoder)
+    if parts == 1:
+        (folder / 'flax_model.msgpack').write_bytes(flax.serialization.to_bytes(tree))
+        return
+    flat = flax.traverse_util.flatten_dict(tree, sep='/')
+    names, index = sorted(flat), {}
+    for part in range(parts):
+        name = f'flax_model-{part + 1:05}-of-{parts:05}.msgpack'
+        held = {x: flat[x] for x in names[part::parts]}
+        nested = flax.traverse_util.unflatten_dict(held, sep='/')
+        (folder / name).write_bytes(flax.serialization.to_bytes(nested))
+        index |= dict.fromkeys(held, name)
+    content = json.dumps({'metadata': {}, 'weight_map': index})
+    (folder / 'flax_model.msgpack.index.json').write_text(content)

@@ -1,0 +1,173 @@
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from hbt.reporting import comparison, compose, document, experiments
+from tests import ROOT, made
+from tests.reporting import document_test
+
+MEASURES = [comparison.measure(x) for x in ('mono.mrr@10', 'cross.recall@5')]
+
+
+@pytest.fixture(scope='module')
+def root(tmp_path_factory):
+    """Two samplings, one with two seeds and with half of the data, on two benchmarks."""
+    folder = tmp_path_factory.mktemp('runs')
+    names = ('de', 'el', 'en', 'zh')
+    cases = [made.benchmark(x, names) for x in ('xquad_r', 'cldr')]
+    for name, alpha, seed, groups in (
+        *(('xx', 1.0, 0, 60), ('hybrid', 0.5, 0, 60), ('again', 0.5, 1, 60)),
+        ('half', 0.5, 0, 30),
+    ):
+        noise = 2.0 if alpha == 1 else 0.5 + 15 / groups
+        made.run(folder / name, cases, noise, seed, alpha, groups)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def sections(root):
+    return made_of(root, ['cldr'])
+
+
+def made_of(root, *given):
+    return compose.make(
+        experiments.load_runs([root / x for x in ('xx', 'hybrid', 'again', 'half')]), *given
+    )
+
+
+def parts(sections):
+    return {part.name: part for section in sections for part in section.parts}
+
+
+def test_a_report_has_a_section_for_everything_that_the_runs_tell(sections):
+    assert [section.title for section in sections] == [
+        *('Runs', 'Comparison of the runs', 'Pairs of languages', 'Language bias'),
+        *('Languages, scripts and resources', 'Beside the paper', 'Training', 'Scaling'),
+        *('Domain shift', 'Origin of the numbers'),
+    ]
+    found = parts(sections)
+    assert {'xquad_r-tests', 'xquad_r-pair-maps', 'xquad_r-differences', 'fit-data'} <= {*found}
+    assert {'xquad_r-own-share', 'cldr-scaling-alpha', 'domain-shift', 'training'} <= {*found}
+    names = [part.name for section in sections for part in section.parts]
+    assert len(set(names)) == len(names), 'two parts would be one file'
+
+
+def test_main_numbers_have_intervals_and_the_spread_of_seeds(sections):
+    rows = {row[0]: row[1:] for row in parts(sections)['xquad_r-overall'].rows}
+    for cell in rows['xx']:
+        assert cell.low < cell.mean < cell.high and cell.spread is None
+    assert all(cell.spread > 0 for cell in rows['hybrid ×2'])
+
+
+def test_every_two_systems_are_tested_on_every_number_with_corrections(sections):
+    table = parts(sections)['xquad_r-tests']
+    assert len(table.rows) == 3 * len(comparison.MAIN)
+    names = [column.name for column in table.columns]
+    p, holm, fdr = (names.index(x) for x in ('p, randomisation', 'Holm', 'Benjamini-Hochberg'))
+    assert all(row[p] <= row[fdr] + 1e-12 <= row[holm] + 2e-12 for row in table.rows)
+    pairs = parts(sections)['xquad_r-pair-tests-1']
+    assert len(pairs.rows) == 16 and 'Corrected for 16 pairs' in pairs.note
+
+
+def test_the_numbers_asked_for_are_those_compared(root):
+    found = parts(made_of(root, [], MEASURES))
+    assert [x.name for x in found['cldr-overall'].columns[1:]] == ['mono MRR@10', 'cross R@5']
+    assert 'mono mAP' in [x.name for x in found['cldr-further'].columns]
+    assert found['cldr-pair-tests-1'].columns[1].name == 'difference of MRR@10'
+    assert {row[2] for row in found['fit-data'].rows} == {'1 − mono MRR@10', '1 − cross R@5'}
+    assert found['cldr-languages'].columns[1].group == 'mono MRR@10'
+
+
+def test_every_part_is_written_in_every_notation_and_an_older_report_is_replaced(
+    sections, tmp_path
+):
+    sections = [section._replace(parts=section.parts[:4]) for section in sections]
+    compose.write(tmp_path / 'out', 'Title', sections)
+    (tmp_path / 'out' / 'tables' / 'old.csv').write_text('')
+    compose.write(tmp_path / 'out', 'Title', sections)
+    out = tmp_path / 'out'
+    endings = {'tables': ('csv', 'tex'), 'figures': ('svg', 'pdf')}
+    expected = {
+        f'{kind}/{name}.{ending}'
+        for name, part in parts(sections).items()
+        for kind in ['tables' if isinstance(part, document.Table) else 'figures']
+        for ending in endings[kind]
+    }
+    found = {str(x.relative_to(out)) for x in out.rglob('*/*') if x.is_file()}
+    assert found == expected
+    tags = document_test.read((out / 'index.html').read_text())
+    assert all(x.startswith(('data:image/svg+xml;base64,', '#')) for x in tags.targets)
+    assert {*parts(sections)} <= {*tags.ids}
+    text, tex = ((out / f'report.{x}').read_text() for x in ('md', 'tex'))
+    for name, part in parts(sections).items():
+        is_table = isinstance(part, document.Table)
+        assert f'### {part.title}' in text
+        assert (f'tables/{name}}}' if is_table else f'figures/{name}.pdf') in tex
+    assert tex.count(r'\begin') == tex.count(r'\end')
+    rows = list(csv.reader((out / 'tables' / 'cldr-tests.csv').read_text().splitlines()))
+    assert abs(float(rows[1][2])) > 0 and '+' not in rows[1][2]
+
+
+def test_runs_of_different_benchmarks_are_compared_where_they_meet(root, tmp_path):
+    names = ('de', 'el', 'en', 'zh')
+    made.run(tmp_path / 'less', [made.benchmark('cldr', names)], alpha=0.25)
+    made.run(tmp_path / 'more', [made.benchmark('one', ('de',))], alpha=0.75)
+    found = experiments.load_runs([root / 'xx', tmp_path / 'less', tmp_path / 'more'])
+    tables = parts(compose.make(found, ['cldr']))
+    assert len(tables['cldr-overall'].rows) == 2 and len(tables['cldr-tests'].rows) == 5
+    assert len(tables['xquad_r-overall'].rows) == 1 and 'xquad_r-tests' not in tables
+    assert [row[0] for row in tables['one-overall'].rows] == ['hybrid α=0.75']
+    assert 'domain-shift' not in tables, 'none has all benchmarks'
+
+
+def test_a_folder_of_other_files_is_not_replaced(tmp_path):
+    (tmp_path / 'mine.txt').write_text('')
+    with pytest.raises(ValueError, match='--out: .*expected an empty folder or a report, got oth'):
+        compose.write(tmp_path, 'Title', [])
+    with pytest.raises(ValueError, match='--out: .*expected a directory, got a file'):
+        compose.write(tmp_path / 'mine.txt', 'Title', [])
+
+
+def test_measures_that_no_benchmark_has_are_refused(tmp_path):
+    made.run(tmp_path / 'one', [made.benchmark('one', names=('de',))])
+    with pytest.raises(ValueError, match='--measure: expected numbers that a benchmark has, got c'):
+        compose.make(experiments.load_runs([tmp_path / 'one']), [], MEASURES[1:])
+
+
+def program(*args):
+    return subprocess.run(
+        [sys.executable, '-m', 'hbt.report', *args], cwd=ROOT, capture_output=True, text=True
+    )
+
+
+def test_the_program_writes_a_report_of_one_language(tmp_path):
+    made.run(tmp_path / 'one', [made.benchmark('one', names=('de',))])
+    done = program(str(tmp_path / 'one'), f'--out={tmp_path}/out', '--title=Só & <so>')
+    assert done.returncode == 0, done.stderr
+    assert '<h1>Só &amp; &lt;so&gt;</h1>' in (tmp_path / 'out' / 'index.html').read_text()
+
+
+@pytest.mark.parametrize(
+    ('args', 'message'),
+    [
+        (['--out=o'], 'expected RUN [RUN ...] --out=DIR, got no run'),
+        (['{}', '--out=o', '--in_domain=x'], "--in_domain: expected one of one, got 'x'"),
+    ],
+)
+def test_the_program_says_in_one_line_what_is_wrong(tmp_path, args, message):
+    folder = made.run(tmp_path / 'one', [made.benchmark('one', names=('de',))])
+    done = program(*(x.format(folder) for x in args))
+    assert done.returncode == 2 and done.stderr.count('\n') == 1 and message in done.stderr
+
+
+def test_a_run_whose_numbers_are_none_is_named_with_its_file(root, tmp_path):
+    folder = made.run(tmp_path / 'one', [made.benchmark('one', names=('de', 'en'))])
+    path = folder / 'results' / '6' / 'one.json'
+    numbers = json.loads(path.read_text())
+    numbers['metrics']['multi']['map'] = float('nan')
+    path.write_text(json.dumps(numbers))
+    with pytest.raises(ValueError, match='6/one.json: metrics.multi.map: expected a finite number'):
+        experiments.load_runs([folder])

@@ -1,0 +1,102 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hbt.reporting import significance
+
+
+def column(values):
+    return np.asarray(values, float)[:, None]
+
+
+def test_the_interval_covers_the_true_mean_as_often_as_it_says(monkeypatch):
+    monkeypatch.setattr(significance, 'RESAMPLES', 400)
+    generator, inside = np.random.default_rng(0), 0
+    for seed in range(200):
+        found = significance.bootstrap(
+            column(generator.normal(0.3, 1, 60)), np.arange(60), level=0.9, seed=seed
+        )
+        inside += found.low < 0.3 < found.high
+        assert found.low < found.mean < found.high
+    assert 0.84 < inside / 200 < 0.95
+
+
+def test_the_interval_of_translations_is_not_narrower_for_their_number():
+    """Eleven copies of each question tell no more than one."""
+    values = np.random.default_rng(0).normal(size=80)
+    one = significance.bootstrap(column(values), np.arange(80))
+    many = significance.bootstrap(column(np.repeat(values, 11)), np.repeat(np.arange(80), 11))
+    assert many == pytest.approx(one)
+
+
+def test_the_interval_is_of_the_macro_average():
+    values = np.full((30, 2), np.nan)
+    values[:20, 0], values[20:, 1] = 1.0, 0.0
+    found = significance.bootstrap(values, np.arange(30))
+    assert found.mean == 0.5 and found.low == found.high == 0.5
+
+
+def test_blocks_do_not_change_an_interval(monkeypatch):
+    values = column(np.random.default_rng(0).normal(size=50))
+    whole = significance.bootstrap(values, np.arange(50))
+    monkeypatch.setattr(significance, 'HELD', 1000)
+    assert significance.bootstrap(values, np.arange(50)) == whole
+
+
+def test_the_t_test_is_scipys_and_the_randomisation_test_that_of_all_exchanges():
+    generator = np.random.default_rng(0)
+    first = generator.random((9, 2))
+    second = first + generator.normal(0.2, 0.3, first.shape)
+    for p, found in enumerate(significance.compare(first, second, np.arange(9))):
+        difference = (second - first)[:, p]
+        assert found.queries == 9 and found.mean == pytest.approx(difference.mean())
+        assert found.t == pytest.approx(stats.ttest_rel(second[:, p], first[:, p]).pvalue)
+        signs = np.array(list(itertools.product([-1, 1], repeat=9)))
+        exact = (np.abs(signs @ difference) >= abs(difference.sum()) - 1e-12).mean()
+        assert found.randomisation == pytest.approx(exact, abs=0.02)
+
+
+def test_equal_runs_do_not_differ_and_one_query_tells_nothing():
+    same = np.random.default_rng(0).random((9, 1))
+    (found,) = significance.compare(same, same, np.arange(9))
+    assert found.randomisation == found.t == 1 and found.mean == 0
+    (found,) = significance.compare(same[:1], same[:1] + 1, np.arange(1))
+    assert math.isnan(found.randomisation) and math.isnan(found.t) and found.mean == 1
+
+
+def test_runs_on_different_queries_are_refused():
+    first, second = np.zeros((4, 2)), np.zeros((4, 2))
+    first[:2, 1] = np.nan
+    with pytest.raises(ValueError, match='same queries, got 2 that only one has'):
+        significance.compare(first, second, np.arange(4))
+
+
+def test_holm_and_benjamini_hochberg_are_those_of_their_papers():
+    p = [0.01, 0.04, math.nan, 0.03, 0.005]
+    assert significance.holm(p) == pytest.approx([0.03, 0.06, math.nan, 0.06, 0.02], nan_ok=True)
+    expected = stats.false_discovery_control([0.01, 0.04, 0.03, 0.005])
+    found = significance.benjamini_hochberg(p)
+    assert [found[i] for i in (0, 1, 3, 4)] == pytest.approx(expected)
+    assert significance.holm([0.9, 0.8]) == [1, 1] and significance.holm([]) == []
+
+
+def test_seeds_are_a_mean_and_a_spread():
+    assert significance.spread([1.0, 2.0, 3.0]) == (2, 1)
+    mean, spread = significance.spread([5.0])
+    assert mean == 5 and math.isnan(spread)
+
+
+def test_the_parts_of_a_macro_average_have_its_mean():
+    values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [np.nan, 7.0, np.nan]])
+    parts = significance.macro(values, np.array([0, 1, 1]))
+    assert parts.tolist() == [0.5, 7.5]  # columns have means 2 and 6, the last has none
+    assert parts.mean() == 4
+
+
+def test_draws_without_any_value_do_not_count():
+    """Of three questions one has a value: 8 of 27 draws miss it, all others have its mean."""
+    values = np.array([[0.25], [np.nan], [np.nan]])
+    assert significance.bootstrap(values, np.arange(3)) == (0.25, 0.25, 0.25)

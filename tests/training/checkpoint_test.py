@@ -1,0 +1,141 @@
+"""What is restored is what was saved, whatever happened to the files."""
+
+import pathlib
+import random
+import shutil
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hbt.training import checkpoint
+from hbt.utils import sharding
+
+ALL = sharding.replicated(sharding.make_mesh())
+# Orbax leaves tasks behind when a file cannot be read.
+NOISE = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
+ONE = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+
+
+class State(typing.NamedTuple):
+    step: jax.Array
+    params: dict
+    opt: tuple
+
+
+def state(step, place=ALL):
+    params = {'a': {'b': jnp.arange(1000.0) * step}, 'c': jnp.full((3, 5), step, jnp.bfloat16)}
+    made = State(jnp.int32(step), params, (jnp.int32(step), {'m': jnp.zeros(4)}))
+    return jax.device_put(made, place)
+
+
+def assert_same(a, b):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope='module')
+def saved(tmp_path_factory):
+    """A workdir with the states 1 and 2, of which 2 is the best."""
+    folder = tmp_path_factory.mktemp('saved')
+    opened = checkpoint.Checkpoints(folder)
+    assert opened.restore(state(0)) is None
+    for step in (1, 2):
+        opened.save(step, state(step), {'seen': step / 3})
+        opened.save_best(step, state(step).params, 0.1 * step)
+    opened.save_best(3, state(3).params, 0.0)
+    opened.close()
+    return folder
+
+
+def restore(folder):
+    opened = checkpoint.Checkpoints(folder)
+    try:
+        restored, notes = opened.restore(state(0))
+        assert notes == {'seen': int(restored.step) / 3}
+        return restored
+    finally:
+        opened.close()
+
+
+def test_the_newest_state_is_restored(saved):
+    assert_same(restore(saved), state(2))
+
+
+def test_parameters_are_read_without_the_rest(saved):
+    for which, step in (('latest', 2), ('best', 2), ('1', 1)):
+        got, params = checkpoint.load_params(saved, which, ONE)
+        assert got == step
+        assert_same(params, state(step).params)
+
+
+def test_steps_that_are_not_there_are_named(saved, tmp_path):
+    with pytest.raises(ValueError, match=r"ckpt: expected one of the steps \[1, 2\], got '7'"):
+        checkpoint.load_params(saved, '7', ONE)
+    with pytest.raises(ValueError, match='expected a run with a folder best/, found none'):
+        checkpoint.load_params(tmp_path, 'best', ONE)
+
+
+def test_any_changed_bit_changes_a_sum():
+    rng = np.random.default_rng(0)
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8):
+        x = jnp.asarray(rng.integers(0, 200, (7, 5)), dtype)
+        first = checkpoint.sums({'x': x})
+        for _ in range(20):
+            raw = bytearray(np.asarray(x).tobytes())
+            raw[rng.integers(len(raw))] ^= 1 << rng.integers(8)
+            y = jnp.asarray(np.frombuffer(bytes(raw), x.dtype).reshape(x.shape))
+            assert checkpoint.sums({'x': y}) != first
+        assert checkpoint.sums({'x': x[::-1]}) != first
+
+
+def damage(file, how, dice):
+    content = bytearray(file.read_bytes())
+    if how == 'cut':
+        file.write_bytes(content[: len(content) // 2])
+    elif how == 'gone':
+        file.unlink()
+    elif content:
+        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+        file.write_bytes(content)
+
+
+@NOISE
+@pytest.mark.parametrize('how', ['flipped', 'cut', 'gone'])
+def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(saved, tmp_path, how, capsys):
+    dice, named = random.Random(how), 0
+    files = [x.relative_to(saved) for x in (saved / 'ckpt/2').rglob('*') if x.is_file()]
+    for i, name in enumerate(files):
+        folder = pathlib.Path(shutil.copytree(saved, tmp_path / str(i)))
+        damage(folder / name, how, dice)
+        restored = restore(folder)
+        assert int(restored.step) in (1, 2), name
+        assert_same(restored, state(int(restored.step)))
+        printed = capsys.readouterr().out
+        if int(restored.step) == 1:
+            named += 1
+            assert 'ckpt/2: damaged: ' in printed and 'set aside as' in printed
+            assert (folder / 'damaged/ckpt-2').is_dir() and not (folder / 'ckpt/2').exists()
+    assert named
+
+
+@NOISE
+def test_without_a_sound_checkpoint_nothing_begins_anew(saved, tmp_path):
+    folder = pathlib.Path(shutil.copytree(saved, tmp_path / 'all'))
+    for step in '12':
+        for file in (folder / 'ckpt' / step / 'state').rglob('*'):
+            if file.is_file():
+                file.write_bytes(b'')
+    with pytest.raises(ValueError, match=r'sound checkpoint, got damaged ones of steps \[1, 2\]'):
+        restore(folder)
+
+
+@NOISE
+def test_damaged_best_parameters_are_refused(saved, tmp_path):
+    folder = pathlib.Path(shutil.copytree(saved, tmp_path / 'best'))
+    for file in (folder / 'best/2/state/d').rglob('*'):
+        file.write_bytes(file.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r'best/2: damaged: .*; others are \[2\]'):
+        checkpoint.load_params(folder, 'best', ONE)

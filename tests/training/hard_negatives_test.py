@@ -1,0 +1,213 @@
+"""Hard negatives of the current model, against every score computed one by one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import pytest
+
+from hbt import config
+from hbt.data import build, ragged, store, tokenizer_files
+from hbt.evaluation import search
+from hbt.models import embedder, encoder, model_dir
+from hbt.sampling import sampler
+from hbt.training import hard_negatives, loop
+from hbt.utils import log
+from tests import ROOT, tiny
+
+DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
+SETTING = hard_negatives.Setting(count=3, depth=9, margin=0.01)
+
+
+def rows():
+    """Groups in two languages. Some lack one, repeat a query, or have a passage of another."""
+    found = []
+    for i in range(24):
+        row = {'id': str(i), 'query': {}, 'passage': {}}
+        for code in ('en', 'de')[: 1 if i % 5 == 4 else 2]:
+            row['query'][code] = f'what {code} {i * 37 % 101}'
+            row['passage'][code] = f'that {code} {i * 53 % 97} of {i}'
+        found.append(row)
+    found[3]['query'] = dict(found[0]['query'])  # two answers of one query
+    found[7]['query']['de'] = found[8]['query']['de']  # one translation for two queries
+    found[9]['passage'] = dict(found[10]['passage'])  # one answer of two queries
+    del found[11]['query']['de']
+    del found[12]['passage']['en']
+    found[13]['negatives'] = {'en': ['given en 1', 'given en 2'], 'fr': ['given fr']}
+    return found
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('mine')
+    lines = ''.join(json.dumps(row) + '\n' for row in rows())
+    (folder / 'a.jsonl').write_text(lines)
+    return build.build_store(DATA, folder / 'store', [str(folder / 'a.jsonl')])
+
+
+@pytest.fixture(scope='module')
+def model(stored):
+    c = tiny.make(data=DATA)
+    c.encoder.vocab_size = stored.manifest['tokenizer']['vocab_size']
+    c.encoder.init_std = 0.3  # texts are far apart
+    return c, encoder.init(c.encoder, jax.random.key(0))
+
+
+def embedded(model, stored):
+    """(side, text) -> vector of every text of the rows."""
+    tokenizer = tokenizer_files.load_tokenizer(stored.path / 'tokenizer.json')
+    run = embedder.make_embedder(model_dir.Model(*model, tokenizer), 64, 'float32')
+    found = {}
+    for side in ('query', 'passage'):
+        texts = sorted({x for row in rows() for x in row[side].values()})
+        texts += ['given en 1', 'given en 2'] * (side == 'passage')
+        found |= {(side, x): v for x, v in zip(texts, run(texts, side), strict=True)}
+    return found
+
+
+def expected(model, stored, setting):
+    """(group, language) -> texts of its negatives, by sorting all scores in plain Python."""
+    vectors, groups = embedded(model, stored), rows()
+    copies = ({0, 3}, {7, 8}), ({9, 10},)  # groups of one query, of one passage
+    found = {}
+    for language in ('en', 'de'):
+        every = {
+            row['passage'][language]: {i}
+            for i, row in enumerate(groups)
+            if language in row['passage']
+        }
+        if language == 'en':
+            every |= {'given en 1': set(), 'given en 2': set()}
+        for i, row in enumerate(groups):
+            if language not in row['passage']:
+                continue
+            same = set.union({i}, *(x for x in copies[0] if i in x))
+            same = set.union(same, *(x for x in copies[1] if x & same))
+            banned = {groups[j]['passage'].get(language) for j in same}
+            asks = row['query'].get(language, row['query'].get('en'))
+            query = vectors['query', asks]
+            scores = {x: float(query @ vectors['passage', x]) for x in every}
+            top = sorted((x for x in every if x not in banned), key=lambda x: -scores[x])
+            limit = scores[row['passage'][language]] - setting.margin
+            kept = [x for x in top[: setting.depth] if scores[x] <= limit]
+            found[i, language] = kept[: setting.count]
+    return found
+
+
+def texts_of(opened):
+    """(group, language) -> its negatives as text."""
+    (dataset,) = opened.datasets
+    tokenizer = tokenizer_files.load_tokenizer(opened.path / 'tokenizer.json')
+    return {
+        (g, language): [
+            tokenizer.decode(ragged.token_ids(dataset.passage[language], x)).removeprefix(
+                'Passage: '
+            )
+            for x in links.texts[links.rows[g] : links.rows[g + 1]]
+        ]
+        for language, links in dataset.negatives.items()
+        for g in range(dataset.groups)
+    }
+
+
+@pytest.mark.parametrize('setting', [SETTING, hard_negatives.Setting(100, 100, -2.0)])
+def test_negatives_are_the_best_passages_that_answer_nothing_alike(
+    stored, model, tmp_path, monkeypatch, setting
+):
+    monkeypatch.setattr(hard_negatives, 'CHUNK', 7)
+    made = hard_negatives.mine(*model, stored, tmp_path / 'mined', setting)
+    found, wanted = texts_of(made), expected(model, stored, setting)
+    assert {key: found[key] for key in wanted} == wanted
+    assert not any(found[key] for key in found.keys() - wanted.keys())
+    if setting.count == 100:  # all that is not banned
+        assert len(wanted[0, 'en']) == 24 - 2 and len(wanted[9, 'de']) == 20 - 1
+    else:
+        assert 20 < sum(map(len, wanted.values())) < 3 * len(wanted)
+    counts = made.manifest['datasets'][0]['mined']
+    assert counts['fr'] == {'groups': 0, 'without': 0, 'negatives': 0}
+    assert counts['en']['groups'] == 23 and 'without %' in hard_negatives.table(made.manifest)
+
+
+def test_the_mined_store_is_the_store_but_for_its_negatives(stored, model, tmp_path):
+    made = hard_negatives.mine(*model, stored, tmp_path / 'mined', SETTING)
+    store.verify_store(made)
+    same = {x for x in stored.manifest['files'] if '/negatives.' not in x}
+    for name in same:
+        assert (made.path / name).samefile(stored.path / name)
+    assert {p.name for p in made.path.iterdir()} == {p.name for p in stored.path.iterdir()}
+    again = hard_negatives.mine(*model, made, tmp_path / 'again', SETTING)
+    assert texts_of(again) == texts_of(made)
+    c = tiny.make(data=DATA, batch_size=8, sampler=config.Sampler(negatives=2))
+    drawn = sampler.Sampler(config.check(c), made)
+    assert sum((drawn.batch(step)[1].document_ids[:, :, 1:] >= 0).sum() for step in range(9)) > 20
+
+
+def test_a_language_that_was_searched_before_a_kill_is_not_searched_again(
+    stored, model, tmp_path, monkeypatch
+):
+    whole = hard_negatives.mine(*model, stored, tmp_path / 'whole', SETTING)
+    real, calls = search.search, []
+
+    def dies(*args):
+        calls.append(args)
+        if len(calls) == 3:  # two are of the first language: of one answer, and of two
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(search, 'search', dies)
+    with pytest.raises(KeyboardInterrupt):
+        hard_negatives.mine(*model, stored, tmp_path / 'killed', SETTING)
+    assert not (tmp_path / 'killed').exists()
+    with pytest.raises(ValueError, match='margin: expected 0.01, with which it began, got 0.5'):
+        hard_negatives.mine(*model, stored, tmp_path / 'killed', hard_negatives.Setting(3, 9, 0.5))
+    killed = hard_negatives.mine(*model, stored, tmp_path / 'killed', SETTING)
+    assert len(calls) == 5 and killed.manifest == whole.manifest
+
+
+@pytest.mark.slow
+def test_negatives_are_refreshed_between_stages_by_the_same_command(stored, tmp_path):
+    def train(steps, root):
+        c = tiny.make(
+            steps=steps,
+            batch_size=8,
+            data=config.Data(root=str(root), query_length=16, passage_length=24),
+            sampler=config.Sampler(negatives=2),
+        )
+        loop.train_config(config.check(c), tmp_path / 'run')
+
+    def refreshed(name):
+        out = tmp_path / name
+        command = [sys.executable, '-m', 'hbt.mine', f'--workdir={tmp_path}/run', f'--out={out}']
+        environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert not done.returncode, done.stderr
+        return store.open_store(out)
+
+    train(2, stored.path)
+    first = refreshed('first')
+    train(4, first.path)
+    second = refreshed('second')
+    assert 'run at step 2,' in first.manifest['mined']['model']
+    assert 'run at step 4,' in second.manifest['mined']['model']
+    assert second.manifest['mined']['store'] == first.manifest['seal']
+    train(6, second.path)
+    lines = [line for line in log.read_metrics(tmp_path / 'run/metrics.jsonl') if 'loss' in line]
+    assert [line['step'] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_what_cannot_be_mined_is_named(stored, model, tmp_path):
+    c, params = model
+    for setting, message in (
+        (hard_negatives.Setting(0, 9, 0.0), '--count: expected 1 or more, got 0'),
+        (hard_negatives.Setting(9, 3, 0.0), '--depth: expected 9 or more, got 3'),
+        (hard_negatives.Setting(3, 9, -3.0), '--margin: expected -2 or more, got -3.0'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            hard_negatives.mine(c, params, stored, tmp_path / 'no', setting)
+    other = tiny.make(data=config.Data(query_prefix='query: '))
+    with pytest.raises(ValueError, match="data.query_prefix: expected 'Query: ', .* got 'query: '"):
+        hard_negatives.mine(other, params, stored, tmp_path / 'no', SETTING)
+    with pytest.raises(ValueError, match='expected nothing there yet'):
+        hard_negatives.mine(c, params, stored, stored.path, SETTING)

@@ -1,0 +1,360 @@
+import dataclasses
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+import tokenizers
+
+from hbt import config
+from hbt.data import build
+from hbt.evaluation import evaluator, metrics
+from hbt.models import model_dir
+from hbt.training import checkpoint, loop, replay
+from hbt.utils import log
+from tests import ROOT, tiny
+
+ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+
+@pytest.fixture(scope='module')
+def stored(tmp_path_factory):
+    root = tmp_path_factory.mktemp('data') / 'store'
+    c = tiny.get_config()
+    build.build_store(c.data, root, c.data.sources)
+    return root
+
+
+def command(stored, workdir):
+    return [
+        *(sys.executable, '-m', 'hbt.main', '--config=tests/tiny.py'),
+        *(f'--config.data.root={stored}', f'--workdir={workdir}', '--config.steps=48'),
+    ]
+
+
+def losses_by_step(workdir):
+    lines = log.read_metrics(workdir / 'metrics.jsonl')
+    steps = [line['step'] for line in lines if 'loss' in line]
+    assert steps == sorted(set(steps)), 'a step is logged twice or out of order'
+    return {line['step']: line['loss'] for line in lines if 'loss' in line}
+
+
+def train(stored, workdir, **changes):
+    c = tiny.get_config()
+    c.data.root = str(stored)
+    for name, value in changes.items():
+        setattr(c, name, value)
+    loop.train_config(config.check(c), workdir)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_ends_bit_equal_to_one_that_was_not(stored, tmp_path):
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
+    subprocess.run(
+        command(stored, whole), cwd=ROOT, env=environment, check=True, capture_output=True
+    )
+    at = random.SystemRandom().randrange(3, 40)
+    process = subprocess.Popen(
+        command(stored, killed), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 300
+    while not any(int(x.name) >= at for x in killed.glob('ckpt/*') if x.name.isdigit()):
+        assert process.poll() is None, f'ended before a checkpoint of step {at}'
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    again = subprocess.run(
+        command(stored, killed), cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert 'continuing after step' in again.stdout, f'killed at step {at}: {again.stdout}'
+    assert losses_by_step(whole) == losses_by_step(killed)
+    expected, found = (checkpoint.load_params(x, 'latest', ONE) for x in (whole, killed))
+    assert expected[0] == found[0] == 48
+    for a, b in zip(leaves(expected[1]), leaves(found[1]), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def leaves(tree):
+    for key in sorted(tree):
+        yield from leaves(tree[key]) if isinstance(tree[key], dict) else [np.asarray(tree[key])]
+
+
+def started(stored, workdir):
+    """A run that has logged a few steps."""
+    process = subprocess.Popen(
+        command(stored, workdir),
+        cwd=ROOT,
+        env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(log.read_metrics(workdir / 'metrics.jsonl')) < 4:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    return process
+
+
+@pytest.mark.parametrize('name, status', [('SIGTERM', 75), ('SIGINT', 130)])
+def test_a_run_asked_to_stop_saves_its_step_and_says_so(stored, tmp_path, name, status):
+    process = started(stored, tmp_path)
+    process.send_signal(getattr(signal, name))
+    out, error = process.communicate()
+    assert process.returncode == status, error
+    step = int(out.split(f'{name}: saved at step ')[1].split(';')[0])
+    assert (
+        checkpoint.load_params(tmp_path, 'latest', ONE)[0] == step == max(losses_by_step(tmp_path))
+    )
+
+
+def test_two_processes_are_not_at_work_in_one_directory(stored, tmp_path):
+    process = started(stored, tmp_path)
+    second = subprocess.run(
+        command(stored, tmp_path), cwd=ROOT, env=os.environ, capture_output=True, text=True
+    )
+    process.kill()
+    process.communicate()
+    assert second.returncode == 2
+    assert f'expected to be alone in {tmp_path}, got process {process.pid} on' in second.stderr
+
+
+@pytest.mark.slow
+def test_a_finished_run_is_evaluated_again_with_the_same_numbers(stored, tmp_path, monkeypatch):
+    c = config.Eval(benchmarks=('cldr',), at_start=True, every=6, batch_size=64)
+    train(stored, tmp_path, eval=c, steps=6)
+    first = json.loads((tmp_path / 'results/6/cldr.json').read_text())
+    assert (tmp_path / 'results/0/cldr.json').exists()
+    assert first['counts'] == {'queries': 4400, 'documents': 4400}
+    assert set(first['metrics']) == {'mono', 'cross', 'multi'}
+    assert len(first['pairs']) == 121 and first['pairs']['ar-de']['queries'] == 400
+    assert 'rank_distance' in first['metrics']['multi']
+    assert set(first['languages']['ar']['cross']) == set(metrics.SCORES)
+    assert first['manifest']['documents']['ar'] == 400
+    assert (tmp_path / 'results/6/cldr.npz').exists()
+    for which in ('latest', 'best', '6'):
+        out = tmp_path / which
+        subprocess.run(
+            [
+                *(sys.executable, '-m', 'hbt.evaluate', f'--workdir={tmp_path}', f'--out={out}'),
+                *('--benchmark=cldr', f'--step={which}', f'--run_file={out}.run'),
+                '--run_depth=100',
+            ],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+        )
+    again = json.loads((tmp_path / 'latest/cldr.json').read_text())
+    for setting, values in first['metrics'].items():
+        for name, value in values.items():
+            assert again['metrics'][setting][name] == pytest.approx(value, rel=1e-4, abs=1e-6)
+    check_run_file(tmp_path, again)
+
+
+def check_run_file(folder, result):
+    """trec_eval gives, for the files that were written, the numbers that were written."""
+    pytrec_eval = pytest.importorskip('pytrec_eval')
+    with open(folder / 'latest.qrels') as file:
+        qrels = pytrec_eval.parse_qrel(file)
+    with open(folder / 'latest.run') as file:
+        run = pytrec_eval.parse_run(file)
+    assert len(run) == 4400 and all(len(x) == 100 for x in run.values())
+    scores = pytrec_eval.RelevanceEvaluator(qrels, {'map', 'recip_rank', 'recall'}).evaluate(run)
+    for ours, theirs in (('map', 'map'), ('mrr', 'recip_rank'), ('recall@10', 'recall_10')):
+        mean = np.mean([x[theirs] for x in scores.values()])
+        assert result['run'][ours] == pytest.approx(mean, abs=1e-6)
+
+
+def test_a_run_directory_holds_what_a_run_was(stored, tmp_path):
+    train(stored, tmp_path, steps=3)
+    assert config.load(tmp_path / 'config.json').encoder.vocab_size == 800
+    assert (tmp_path / 'tokenizer.json').read_bytes() == (stored / 'tokenizer.json').read_bytes()
+    assert list((tmp_path / 'tensorboard').iterdir())
+    assert list(losses_by_step(tmp_path)) == [1, 2, 3]
+    step, params = checkpoint.load_params(tmp_path, 'latest', ONE)
+    assert step == 3 and set(params) == {'embeddings', 'layers'}
+    with pytest.raises(ValueError, match=r"expected one of the steps \[3\], got '7'"):
+        checkpoint.load_params(tmp_path, '7', ONE)
+    with pytest.raises(ValueError, match='best: expected the best step .* --step=latest takes'):
+        checkpoint.load_params(tmp_path, 'best', ONE)
+
+
+def test_a_run_goes_on_only_with_the_settings_it_began_with(stored, tmp_path):
+    train(stored, tmp_path, steps=3)
+    train(stored, tmp_path, steps=5)
+    assert list(losses_by_step(tmp_path)) == [1, 2, 3, 4, 5]
+    with pytest.raises(ValueError, match='optim.lr: expected 0.001, with which this run began'):
+        train(stored, tmp_path, optim=config.Optim(lr=1.0, warmup=2))
+
+
+def test_lines_logged_after_the_checkpoint_are_dropped_on_resuming(stored, tmp_path):
+    train(stored, tmp_path, steps=3)
+    with (tmp_path / 'metrics.jsonl').open('a') as file:
+        file.write('{"step": 4, "loss": 9.0}\n{"step": 5, "lo')
+    train(stored, tmp_path, steps=5)
+    assert losses_by_step(tmp_path)[4] != 9.0
+
+
+def test_what_does_not_fit_is_named_before_a_run_begins(stored, tmp_path):
+    def refuses(message, **changes):
+        with pytest.raises(ValueError, match=message):
+            train(stored, tmp_path / 'run', **changes)
+        assert not (tmp_path / 'run').exists()
+
+    refuses('batch_size: expected a multiple of the 8 devices, such as 16, got 12', batch_size=12)
+    small = tiny.make().encoder
+    small.vocab_size = 500
+    refuses('encoder: vocab_size: expected at least 800', encoder=small)
+    short = tiny.make().encoder
+    short.max_positions = 20
+    refuses('encoder: max_positions: expected at least 34', encoder=short)
+    refuses('benchmark: expected one of', eval=config.Eval(benchmarks=('squad',)))
+    refuses('xquad-r/', eval=config.Eval(benchmarks=('xquad_r',), root=str(tmp_path)))
+
+
+def test_weights_of_another_tokenizer_are_refused(stored, tmp_path):
+    folder = tmp_path / 'checkpoint'
+    shutil.copytree(ROOT / 'tests/fixtures/xlmr', folder)
+    c = tiny.make().encoder
+    c.init = str(folder)
+    with pytest.raises(ValueError, match='vocab_size: expected at least 800 .* got'):
+        train(stored, tmp_path / 'run', encoder=c)
+    words = {str(i): i for i in range(800)} | {'<unk>': 800}
+    model = tokenizers.models.WordLevel(words, '<unk>')
+    tokenizers.Tokenizer(model).save(str(folder / 'tokenizer.json'))
+    with pytest.raises(ValueError, match="the tokenizer of .* tokens differ, such as '(0|<s>)'"):
+        train(stored, tmp_path / 'run', encoder=c)
+    c.init = 'nobody/nothing'
+    with pytest.raises(ValueError, match='encoder.init: .*hf download nobody/nothing'):
+        train(stored, tmp_path / 'run', encoder=c)
+
+
+def with_tokenizer(folder):
+    """The bare checkpoint of the fixtures, with a tokenizer of its own."""
+    shutil.copytree(ROOT / 'tests/fixtures/xlmr', folder)
+    size = json.loads((folder / 'config.json').read_text())['vocab_size']
+    words = {x: i for i, x in enumerate(['<s>', '<pad>', '</s>', '<unk>', *range(size - 4)])}
+    model = tokenizers.models.WordLevel({str(x): i for x, i in words.items()}, '<unk>')
+    tokenizers.Tokenizer(model).save(str(folder / 'tokenizer.json'))
+    return folder
+
+
+@pytest.mark.parametrize('kind', ['a bare encoder', 'a directory of sentence-transformers'])
+def test_training_starts_from_pretrained_weights(tmp_path, kind):
+    """Prepared with the tokenizer of a checkpoint, trained from it, and kept after no change."""
+    is_bare = kind == 'a bare encoder'
+    folder = with_tokenizer(tmp_path / 'bare') if is_bare else ROOT / 'tests/fixtures/labse'
+    c = tiny.get_config()
+    c.data = config.Data(
+        root=str(tmp_path / 'store'),
+        sources=('cldr:20',),
+        tokenizer=str(folder),
+        query_length=8,
+        passage_length=8,
+    )
+    c.encoder.init, c.steps = str(folder), 1
+    c.optim = config.Optim(lr=0.0, warmup=0, weight_decay=0.0)
+    loop.train_config(c, tmp_path / 'run')
+    _, params = checkpoint.load_params(tmp_path / 'run', 'latest', ONE)
+    resolved = config.load(tmp_path / 'run/config.json').encoder
+    assert (resolved.pooling, resolved.projection_dim) == (('mean', 0) if is_bare else ('cls', 24))
+    loaded = model_dir.load_params(folder, resolved)
+    for a, b in zip(leaves(params), leaves(loaded), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def not_finite(tmp_path):
+    """A config whose weights give no number for unknown words."""
+    folder = with_tokenizer(tmp_path / 'bare')
+    arrays = safetensors.numpy.load_file(folder / 'model.safetensors')
+    (name,) = [x for x in arrays if x.endswith('word_embeddings.weight')]
+    arrays[name][3] = np.nan
+    safetensors.numpy.save_file(arrays, folder / 'model.safetensors')
+    c = tiny.get_config()
+    c.data = dataclasses.replace(
+        c.data, root=str(tmp_path / 'store'), sources=('cldr:20',), tokenizer=str(folder)
+    )
+    c.data.query_length = c.data.passage_length = 8
+    c.encoder.init, c.steps = str(folder), 3
+    return c
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_its_rows_are_kept(not_finite, tmp_path):
+    with pytest.raises(ValueError, match=r'run: step 1: the loss .* --replay=1 computes it again'):
+        loop.train_config(not_finite, tmp_path / 'run')
+    rows = (tmp_path / 'run/nonfinite-1.txt').read_text()
+    assert rows.startswith('step 0: ') and rows.count('  ? ') == 8
+
+
+def test_a_loss_that_is_not_finite_is_skipped_where_that_is_asked(
+    not_finite, tmp_path, monkeypatch
+):
+    not_finite.nonfinite = 'skip'
+    monkeypatch.setattr(loop, 'NOTED', 2)
+    loop.train_config(not_finite, tmp_path / 'run')
+    lines = log.read_metrics(tmp_path / 'run/metrics.jsonl')
+    assert [line['skipped'] for line in lines] == [1, 1, 1]
+    noted = sorted(x.name for x in (tmp_path / 'run').glob('nonfinite-*'))
+    assert noted == ['nonfinite-1.txt', 'nonfinite-2.txt']
+    assert checkpoint.load_params(tmp_path / 'run', 'latest', ONE)[0] == 3
+
+
+def test_a_step_is_computed_again_as_it_was(stored, tmp_path, capsys):
+    train(stored, tmp_path, steps=9)
+    wanted = {line['step']: line for line in log.read_metrics(tmp_path / 'metrics.jsonl')}[8]
+    c = config.load(tmp_path / 'config.json')
+    capsys.readouterr()
+    replay.replay(c, tmp_path, 8)
+    printed = capsys.readouterr().out
+    assert 'step 7: ' in printed and printed.count('  + ') == 8
+    told = dict(line.split() for line in printed.splitlines() if line.count(' ') == 1)
+    assert float(told['loss']) == pytest.approx(wanted['loss'], rel=1e-6)
+    assert float(told['grad_norm']) == pytest.approx(wanted['grad_norm'], rel=1e-6)
+
+
+def test_a_store_whose_bytes_have_changed_is_refused(stored, tmp_path):
+    copy = pathlib.Path(shutil.copytree(stored, tmp_path / 'store'))
+    file = copy / 'cldr/passage.de.tokens'
+    content = bytearray(file.read_bytes())
+    content[100] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=f'{file}: expected bytes of the sum'):
+        train(copy, tmp_path / 'run')
+    manifest = (stored / 'manifest.json').read_text()
+    (copy / 'manifest.json').write_text(manifest.replace('"texts": 60', '"texts": 61', 1))
+    with pytest.raises(ValueError, match='manifest.json: expected it as it was written'):
+        train(copy, tmp_path / 'run')
+
+
+def test_a_store_that_cannot_be_made_says_how_to_make_one(tmp_path):
+    c = tiny.get_config()
+    c.data.root, c.data.sources = str(tmp_path / 'store'), (str(tmp_path / 'none.jsonl'),)
+    with pytest.raises(ValueError, match='none.jsonl: .*make the store .*hbt.prepare --input=FILE'):
+        loop.train_config(c, tmp_path / 'run')
+
+
+def test_the_table_shows_every_language_and_the_mean():
+    row = {s: {'map': 0.5, 'recall@1': 0.25} for s in ('mono', 'cross')}
+    row['multi'] = {'map': 0.5, 'recall@10': 1.0, 'rank_distance': 123.4}
+    numbers = {
+        'benchmark': 'x',
+        'counts': {'queries': 2, 'documents': 3},
+        'languages': {'en': row, 'de': {'multi': row['multi']}},
+        'metrics': row,
+    }
+    lines = evaluator.format_result(numbers, 7).split('\n')
+    assert lines[0] == 'x at step 7: 2 queries, 3 documents'
+    assert [line.split()[0] for line in lines[2:]] == ['en', 'de', 'mean']
+    assert '123.4' in lines[-1]

@@ -1,0 +1,139 @@
+"""What a run exports embeds as the run does, in hbt and in sentence-transformers."""
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tokenizers
+
+from hbt import config
+from hbt.data import build
+from hbt.models import embedder
+from hbt.training import checkpoint, loop, model_export
+from hbt.utils import sharding
+from tests import ROOT, tiny
+
+TEXTS = ['Is 3 May a Monday?', '', 'la valeur de 12 euros', '日本の首都', 'x' * 300]
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    return make(tmp_path_factory.mktemp('export'))
+
+
+def make(folder, **encoder):
+    """A run of 6 steps, evaluated and exported."""
+    c = tiny.get_config()
+    c.encoder = dataclasses.replace(c.encoder, **encoder)
+    build.build_store(c.data, folder / 'store', c.data.sources)
+    c.data.root, c.steps, c.name = str(folder / 'store'), 6, 'tiny|run'
+    c.data.query_length = c.data.passage_length
+    c.eval = config.Eval(benchmarks=('cldr',), batch_size=256)
+    build.build_store(c.data, folder / 'other', c.data.sources)
+    c.data.root = str(folder / 'other')
+    loop.train_config(config.check(c), folder / 'run')
+    model_export.export(folder / 'run', 'latest', folder / 'model', 'apache-2.0')
+    return folder
+
+
+def from_run(run, texts, prefix):
+    """Embeddings by the run's own checkpoint."""
+    c, mesh = config.load(run / 'run/config.json'), sharding.make_mesh()
+    tokenizer = tokenizers.Tokenizer.from_file(str(run / 'run/tokenizer.json'))
+    _, params = checkpoint.load_params(run / 'run', 'latest', sharding.replicated(mesh))
+    table = embedder.tokenise(tokenizer, texts, prefix, c.data.passage_length)
+    return embedder.make_encoder(c, mesh)(params, table, 'texts')
+
+
+def test_the_exported_model_embeds_as_the_run(run):
+    model = embedder.load_embedder(str(run / 'model'))
+    for kind, prefix in (('query', 'Query: '), ('passage', 'Passage: ')):
+        expected = from_run(run, TEXTS, prefix)
+        np.testing.assert_allclose(model(TEXTS, kind), expected, atol=1e-6)
+
+
+def test_sentence_transformers_embeds_as_the_run(run):
+    sentence_transformers = pytest.importorskip('sentence_transformers')
+    model = sentence_transformers.SentenceTransformer(str(run / 'model'), device='cpu')
+    for name, prefix in (('query', 'Query: '), ('document', 'Passage: ')):
+        got = model.encode(TEXTS, prompt_name=name)
+        np.testing.assert_allclose(got, from_run(run, TEXTS, prefix), atol=1e-5)
+    assert model.max_seq_length == 32 and model.similarity_fn_name == 'cosine'
+
+
+def test_a_run_without_layers_is_saved_and_exported(tmp_path):
+    make(tmp_path, num_layers=0)
+    model = embedder.load_embedder(str(tmp_path / 'model'))
+    expected = from_run(tmp_path, TEXTS, 'Query: ')
+    np.testing.assert_allclose(model(TEXTS, 'query'), expected, atol=1e-6)
+    assert len(set(np.round(expected[:, 0], 4))) == len(TEXTS)
+
+
+def test_transformers_loads_encoder_and_tokenizer(run):
+    transformers = pytest.importorskip('transformers')
+    pytest.importorskip('torch')
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / 'model')
+    ours = tokenizers.Tokenizer.from_file(str(run / 'run/tokenizer.json'))
+    assert tokenizer('12 euros')['input_ids'] == ours.encode('12 euros').ids
+    assert (tokenizer.pad_token, tokenizer.model_max_length) == ('<pad>', 32)
+    model = transformers.AutoModel.from_pretrained(run / 'model')
+    assert type(model).__name__ == 'XLMRobertaModel' and model.config.num_hidden_layers == 2
+
+
+def test_the_card_tells_data_settings_results_and_licence(run):
+    card = (run / 'model/README.md').read_text()
+    front = card.split('---')[1]
+    assert 'license: "apache-2.0"' in front and '"de", "el", "en"' in front
+    assert '| cldr | cldr:60 | 60 | 660 | 660 |' in card
+    assert '| de | 60 | 60 |' in card
+    assert r"| `name` | `'tiny\|run'` |" in card
+    assert '| `batch_size` | `8` | rows of a batch, over all devices |' in card
+    numbers = json.loads((run / 'run/results/6/cldr.json').read_text())
+    assert f'| mean | {numbers["metrics"]["mono"]["map"]:.4f} |' in card
+    assert re.search(r'jax \d+\.\d+', card)
+
+
+def test_the_snippets_of_the_card_run_as_pasted(run):
+    pytest.importorskip('sentence_transformers')
+    snippets = re.findall('```python\n(.*?)```', (run / 'model/README.md').read_text(), re.S)
+    assert len(snippets) == 2
+    done = subprocess.run(
+        [sys.executable, '-c', '\n'.join(snippets)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {'XLA_FLAGS': ''},
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'tensor([[' in done.stdout
+
+
+def test_what_is_no_run_or_step_or_is_there_already_is_named(run, tmp_path):
+    with pytest.raises(ValueError, match='config.json: expected the config of a run'):
+        model_export.export(tmp_path, 'latest', tmp_path / 'x')
+    with pytest.raises(ValueError, match=r'ckpt: expected one of the steps \[3, 6\], got .5.'):
+        model_export.export(run / 'run', '5', tmp_path / 'x')
+    with pytest.raises(ValueError, match='model: expected nothing there yet, got 1_Pooling'):
+        model_export.export(run / 'run', 'best', run / 'model')
+    assert not (tmp_path / 'x').exists()
+
+
+def test_the_best_step_is_exported_too(run, tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-m', 'hbt.export', f'--workdir={run}/run', f'--out={tmp_path}/best'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and 'best: step 6 of' in done.stdout, done.stderr
+    first, again = (
+        embedder.load_embedder(str(x))(TEXTS) for x in (run / 'model', tmp_path / 'best')
+    )
+    np.testing.assert_array_equal(first, again)
+    assert jax.device_count() == 8
