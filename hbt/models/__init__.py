@@ -1,0 +1,1 @@
+"""Encoders: the transformer, the files of checkpoints, and texts to embeddings."""
