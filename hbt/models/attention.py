@@ -6,12 +6,12 @@ Hides cuDNN, the splash kernel of TPUs and the formula itself, which give equal 
 
 import functools
 import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jaxtyping import Array, Bool, Float, Int
-
 
 BLOCK = 128  # the splash kernel's rows and columns come in multiples of it
 

@@ -8,12 +8,10 @@ import importlib.metadata
 import json
 import pathlib
 from collections import abc
-import jax
-from absl import flags
-from hbt.utils import settings
+
 from hbt import config
 from hbt.models import model_dir
-from hbt import config
+from hbt.utils import settings
 
 PACKAGES = ('hbt', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'tokenizers')
 TAGS = ('sentence-transformers', 'sentence-similarity', 'feature-extraction', 'dual-encoder', 'hbt')
@@ -44,12 +42,13 @@ def card(
 
 def summary(c: config.Config, step: int) -> str:
     paper = '[arXiv 2408.10536](https://arxiv.org/abs/2408.10536)'
+    size = c.encoder.projection_dim or c.encoder.hidden_dim
     return (
         'A dual encoder for monolingual, cross-lingual and multilingual retrieval: '
         f'{c.encoder.init or "random weights"}, trained for {step} steps of {c.batch_size} pairs '
         f'by hybrid batch training ({paper}) with hbt, where {c.sampler.alpha:.0%} of the batches '
-        f'are monolingual. Embeddings have {c.encoder.projection_dim or c.encoder.hidden_dim} dimensions and '
-        'length 1; compare them by cosine.'
+        f'are monolingual. Embeddings have {size} dimensions and length 1; '
+        ' compare them by cosine.'
     )
 
 

@@ -18,18 +18,16 @@ import pathlib
 import typing
 import zlib
 from collections import abc
+
 import jax
 import numpy as np
 import tokenizers
-from absl import flags
 from jaxtyping import Float
+
 from hbt import config
 from hbt.data import ragged
-from hbt.models import encoder
-from hbt.models import model_dir
-from hbt.utils import files
-from hbt.utils import log
-from hbt.utils import sharding
+from hbt.models import encoder, model_dir
+from hbt.utils import files, log, sharding
 
 CHUNK = 2**13  # texts between two saves
 KINDS = ('query', 'passage')
@@ -89,7 +87,9 @@ def make_encoder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
     )
     size = -(-c.eval.batch_size // mesh.size) * mesh.size
 
-    def embed(params: encoder.Params, texts: ragged.TokenTable, what: str) -> Float[np.ndarray, 'n d']:
+    def embed(
+        params: encoder.Params, texts: ragged.TokenTable, what: str
+    ) -> Float[np.ndarray, 'n d']:
         count, lengths = len(texts.lengths), texts.lengths
         order = np.argsort(-lengths, kind='stable')
         out = None

@@ -9,14 +9,15 @@ import functools
 import types
 import typing
 from collections import abc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
+
 from hbt import config
 from hbt.data import ragged
-from hbt.models import attention
-from hbt.models import layers
+from hbt.models import attention, layers
 
 SITE = np.uint32(2**31)  # seeds of layers and sublayers lie beyond those of features and keys
 Params = dict  # nested dicts of arrays, named as `shapes` names them
@@ -196,7 +197,8 @@ def layer(p: Params, x, row: Row, c: config.Encoder, split):
 
     def attend(x):
         q, k, v = (
-            dense(name, x).reshape(*x.shape[:2], c.num_heads, -1) for name in ('query', 'key', 'value')
+            dense(name, x).reshape(*x.shape[:2], c.num_heads, -1)
+            for name in ('query', 'key', 'value')
         )  # r w h e
         kept, rate = None, c.attention_dropout
         if row.seeds is not None and rate:
@@ -248,7 +250,9 @@ def finish(params: Params, pooled: Float[Array, 'r s d'], c: config.Encoder):
     """The head, and the length 1."""
     if c.projection_dim:
         p = params['head']
-        pooled = HEAD[c.projection_activation](layers.dense(pooled, p['kernel']) + p['bias'][None, None])
+        pooled = HEAD[c.projection_activation](
+            layers.dense(pooled, p['kernel']) + p['bias'][None, None]
+        )
     if not c.normalise:
         return pooled
     # A text without tokens is the zero vector, with the gradient zero: its norm would have none.

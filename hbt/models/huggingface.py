@@ -9,12 +9,13 @@ import importlib.metadata
 import pathlib
 import re
 from collections import abc
+
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
+
 from hbt import config
-from hbt.models import encoder
-from hbt.models import weights
+from hbt.models import encoder, weights
 from hbt.utils import files
 
 NAMES = {  # ours -> Hugging Face's, without the last word

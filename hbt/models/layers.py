@@ -6,11 +6,11 @@ over devices, and dropout that depends on nothing but the token. Called by `enco
 
 import functools
 import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt32
-
 
 GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio
 

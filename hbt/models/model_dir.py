@@ -12,16 +12,15 @@ import pathlib
 import re
 import shutil
 import typing
+
 import numpy as np
 import safetensors.numpy
 import tokenizers
+
 from hbt import config
 from hbt.data import tokenizer_files
-from hbt.models import encoder
-from hbt.models import huggingface
-from hbt.models import weights
-from hbt.utils import files
-from hbt.utils import hub
+from hbt.models import encoder, huggingface, weights
+from hbt.utils import files, hub
 
 ORDER = ('Transformer', 'Pooling', 'Dense', 'Normalize')  # modules, the last two where needed
 ORDERED = 'a Transformer, a Pooling, at most one Dense and at most one Normalize, in this order'
@@ -61,7 +60,9 @@ def load_model(name: str) -> Model:
     stated = optional(transformer / 'sentence_bert_config.json')
     tokenizer = tokenizer_files.load_tokenizer(transformer)
     c = read_architecture(folder, config.Encoder())
-    c = match_tokenizer(c, tokenizer_files.vocab_size(tokenizer), tokenizer_files.padding_id(tokenizer), str(folder))
+    c = match_tokenizer(
+        c, tokenizer_files.vocab_size(tokenizer), tokenizer_files.padding_id(tokenizer), str(folder)
+    )
     file = folder / 'config_sentence_transformers.json'
     prompts = optional(file).get('prompts') or {}
     plain = isinstance(prompts, dict) and all(isinstance(x, str) for x in prompts.values())
@@ -87,10 +88,18 @@ def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Enco
     known = stated.get('pooling_mode', [POOLING[key] for key in POOLING if stated.get(key)])
     modes = (known or ['mean']) if isinstance(known, list) else [known]
     known = [x for x in POOLING.values() if x in ('cls', 'mean', 'max')]
-    huggingface.demand(len(modes) == 1 and modes[0] in known, file, 'pooling_mode', some(known), modes)
-    huggingface.demand(stated.get('include_prompt', True) is True, file, 'include_prompt', 'true', False)
+    huggingface.demand(
+        len(modes) == 1 and modes[0] in known, file, 'pooling_mode', some(known), modes
+    )
+    huggingface.demand(
+        stated.get('include_prompt', True) is True, file, 'include_prompt', 'true', False
+    )
     c = dataclasses.replace(
-        c, pooling=modes[0], normalise='Normalize' in found, projection_dim=0, projection_activation='tanh'
+        c,
+        pooling=modes[0],
+        normalise='Normalize' in found,
+        projection_dim=0,
+        projection_activation='tanh',
     )
     return dense(folder / found['Dense'] / 'config.json', c) if 'Dense' in found else c
 
@@ -99,7 +108,9 @@ def dense(file: pathlib.Path, c: config.Encoder) -> config.Encoder:
     """`c` with the head that the configuration of a dense layer states."""
     stated = files.read_json(file, dict)
     width, size = stated.get('in_features'), stated.get('out_features')
-    huggingface.demand(width == c.hidden_dim, file, 'in_features', f'{c.hidden_dim} as the encoder has', width)
+    huggingface.demand(
+        width == c.hidden_dim, file, 'in_features', f'{c.hidden_dim} as the encoder has', width
+    )
     fits = type(size) is int and 0 < size <= 10**6
     huggingface.demand(fits, file, 'out_features', 'an integer from 1 on', size)
     huggingface.demand(not stated.get('use_residual'), file, 'use_residual', 'false', True)
@@ -107,7 +118,9 @@ def dense(file: pathlib.Path, c: config.Encoder) -> config.Encoder:
         value = stated.get(key) or 'sentence_embedding'
         huggingface.demand(value == 'sentence_embedding', file, key, 'sentence_embedding', value)
     kind = stated.get('activation_function', 'torch.nn.modules.activation.Tanh')
-    huggingface.demand(kind in list(ACTIVATIONS), file, 'activation_function', some(ACTIVATIONS), kind)
+    huggingface.demand(
+        kind in list(ACTIVATIONS), file, 'activation_function', some(ACTIVATIONS), kind
+    )
     return dataclasses.replace(c, projection_dim=size, projection_activation=ACTIVATIONS[kind])
 
 
@@ -151,7 +164,9 @@ def modules(folder: pathlib.Path) -> dict[str, str]:
         huggingface.demand(plain, file, f'[{i}]: path', 'a plain name', path)
         found[kind] = path
     kinds = sorted(found, key=ORDER.index)
-    huggingface.demand(list(found) == kinds and kinds[:2] == list(ORDER[:2]), file, 'types', ORDERED, kinds)
+    huggingface.demand(
+        list(found) == kinds and kinds[:2] == list(ORDER[:2]), file, 'types', ORDERED, kinds
+    )
     return found
 
 
@@ -179,7 +194,9 @@ def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
         huggingface.demand(name in HEAD, weights.find_weights(place), 'tensors', some(HEAD), name)
         huggingface.fill(head[HEAD[name]].T, array, f'{weights.find_weights(place)}: {name}')
         lacking.discard(name)
-    huggingface.demand(not lacking, weights.find_weights(place), 'tensors', ', '.join(HEAD), 'no such tensor')
+    huggingface.demand(
+        not lacking, weights.find_weights(place), 'tensors', ', '.join(HEAD), 'no such tensor'
+    )
     return params
 
 

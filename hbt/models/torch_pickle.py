@@ -14,9 +14,9 @@ import struct
 import typing
 import zipfile
 from collections import abc
+
 import ml_dtypes
 import numpy as np
-
 
 MAGIC = 0x1950A86A20F9469CFC6C, 1001  # what torch before 1.6 begins a file with
 WRAPPERS = ('state_dict', 'model')  # keys under which a trainer may keep the tensors

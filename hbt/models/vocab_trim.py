@@ -4,22 +4,21 @@
 gives the same vectors.
 """
 
+import copy
+import functools
 import json
 import pathlib
 from collections import abc
+
+import babel
 import numpy as np
+import regex
 import tokenizers
 from jaxtyping import Int
-import copy
-import functools
-import babel
-import regex
-from absl import flags
+
 from hbt.data import tokenizer_files
-from hbt.models import embedder
-from hbt.models import model_dir
-from hbt.utils import languages
-from hbt.utils import log
+from hbt.models import embedder, model_dir
+from hbt.utils import languages, log
 
 
 def trim_tokenizer(

@@ -10,21 +10,21 @@ read through a map of the file, which `copy` lets go of as it reads, so that no 
 numbers that are kept takes memory. Called by `hf`.
 """
 
-import pathlib
-import huggingface_hub
 import json
 import math
 import mmap
 import os
+import pathlib
 import re
 from collections import abc
+
 import ml_dtypes
 import msgpack
 import numpy as np
 import safetensors
+
 from hbt.models import torch_pickle
-from hbt.utils import files
-from hbt.utils import hub
+from hbt.utils import files, hub
 
 
 def complete(name: str, folder: pathlib.Path) -> pathlib.Path:
@@ -37,6 +37,7 @@ def complete(name: str, folder: pathlib.Path) -> pathlib.Path:
     if all((folder / shard).is_file() for shard in names):
         return folder
     return hub.download(name, tuple(names))
+
 
 INDEX = '.index.json'
 SHARD = re.compile(r'\w[\w.-]*')  # a name, and neither a path nor a pattern

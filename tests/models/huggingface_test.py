@@ -1,9 +1,7 @@
 """Weights load bit for bit and embed as Hugging Face does; whatever is wrong is named."""
 
-from tests import FIXTURES
 import dataclasses
 import json
-import pathlib
 import runpy
 import types
 
@@ -17,13 +15,16 @@ import safetensors.numpy
 
 from hbt import config
 from hbt.models import encoder, huggingface
+from tests import FIXTURES
 
 BASE = config.Encoder()
 MODELS = 'one of xlm-roberta, xlm-roberta-xl, roberta, bert'
 
 
 def small(family='xlmr', **changes):
-    sizes = dict(vocab_size=30, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=12, max_positions=16)
+    sizes = dict(
+        vocab_size=30, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=12, max_positions=16
+    )
     return config.Encoder(family=family, **{**sizes, **changes})
 
 
@@ -140,7 +141,13 @@ def test_embeddings_equal_those_of_torch(tmp_path, number):
 
 
 @pytest.mark.parametrize(
-    'c', [small(), small('bert', type_vocab_size=2, num_layers=3, num_heads=4), small(norm='pre'), small(projection_dim=5)]
+    'c',
+    [
+        small(),
+        small('bert', type_vocab_size=2, num_layers=3, num_heads=4),
+        small(norm='pre'),
+        small(projection_dim=5),
+    ],
 )
 def test_export_is_the_inverse_of_loading(tmp_path, c):
     params = random_params(c)
@@ -179,7 +186,9 @@ def test_flax_msgpack_loads_bit_for_bit(tmp_path, wrap):
 
 
 def test_flax_names_in_safetensors_load_bit_for_bit(tmp_path):
-    c = small(hidden_dim=12, mlp_dim=12)  # square, so that a wrong transpose would not be noticed by shape
+    c = small(
+        hidden_dim=12, mlp_dim=12
+    )  # square, so that a wrong transpose would not be noticed by shape
     params = random_params(c)
     flat = flax.traverse_util.flatten_dict(flax_tree(params, c), sep='.')
     write_safetensors(tmp_path, {f'roberta.{name}': x for name, x in flat.items()}, format='flax')
@@ -218,7 +227,9 @@ def test_weights_of_other_float_types_become_float32(tmp_path, dtype):
     write_safetensors(tmp_path, huggingface.rename_params(rounded, c))
     assert_same(huggingface.load_params(tmp_path, c), expected)
     (tmp_path / 'model.safetensors').unlink()
-    assert_same(huggingface.load_params(write_msgpack(tmp_path, flax_tree(rounded, c)), c), expected)
+    assert_same(
+        huggingface.load_params(write_msgpack(tmp_path, flax_tree(rounded, c)), c), expected
+    )
 
 
 def test_safetensors_are_preferred_to_msgpack(tmp_path):
@@ -260,7 +271,9 @@ DAMAGES = {
 @pytest.mark.parametrize('damage', DAMAGES)
 def test_wrong_tensors_are_named_as_in_the_file(tmp_path, damage):
     c = small()
-    arrays = {f'roberta.{name}': x for name, x in huggingface.rename_params(random_params(c), c).items()}
+    arrays = {
+        f'roberta.{name}': x for name, x in huggingface.rename_params(random_params(c), c).items()
+    }
     change, message = DAMAGES[damage]
     write_safetensors(tmp_path, change(arrays))
     with pytest.raises(ValueError, match=rf'model\.safetensors: .*{message}'):
@@ -347,7 +360,9 @@ def test_a_directory_without_weights_is_told_what_is_in_it(tmp_path):
 
 
 def test_the_architecture_is_read_and_the_rest_stays(tmp_path):
-    base = config.Encoder(init='x', dropout=0.3, pooling='cls', dtype='bfloat16', hidden_dim=5, num_heads=5)
+    base = config.Encoder(
+        init='x', dropout=0.3, pooling='cls', dtype='bfloat16', hidden_dim=5, num_heads=5
+    )
     write_config(
         tmp_path,
         vocab_size=31,
@@ -361,7 +376,15 @@ def test_the_architecture_is_read_and_the_rest_stays(tmp_path):
         hidden_dropout_prob=0.9,
         position_embedding_type='absolute',
     )
-    sizes = dict(vocab_size=31, hidden_dim=8, num_layers=3, num_heads=2, mlp_dim=9, max_positions=21, type_vocab_size=1)
+    sizes = dict(
+        vocab_size=31,
+        hidden_dim=8,
+        num_layers=3,
+        num_heads=2,
+        mlp_dim=9,
+        max_positions=21,
+        type_vocab_size=1,
+    )
     rest = dict(norm_eps=1.0, activation='gelu_new', pad_id=0, family='xlmr')
     expected = dataclasses.replace(base, **sizes, **rest)
     assert huggingface.read_architecture(tmp_path, base) == expected

@@ -39,7 +39,11 @@ def test_the_recorded_directory_gives_the_recorded_embeddings():
 
 def test_what_a_directory_states_is_read():
     c = model_dir.load_model(str(LABSE)).config
-    assert (c.encoder.pooling, c.encoder.projection_dim, c.encoder.projection_activation) == ('cls', 24, 'tanh')
+    assert (c.encoder.pooling, c.encoder.projection_dim, c.encoder.projection_activation) == (
+        'cls',
+        24,
+        'tanh',
+    )
     assert c.encoder.normalise and c.encoder.norm == 'post'
     assert (c.data.query_prefix, c.data.passage_prefix) == ('ask ', 'tell ')
     assert (c.data.query_length, c.data.passage_length) == (12, 12)

@@ -1,8 +1,6 @@
 """A trimmed model is smaller and embeds the texts that it covers as the whole one does."""
 
-from tests import ROOT
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 
 from hbt.models import embedder, model_dir, vocab_trim
+from tests import ROOT
 from tests.data import tokenizer_files_test as vocabulary_test
 
 LABSE = str(ROOT / 'tests/fixtures/labse')
@@ -31,7 +30,9 @@ def test_the_command_keeps_what_the_texts_need(tmp_path):
     done = run(f'--corpus={tmp_path}/texts', f'--out={tmp_path}/small')
     assert done.returncode == 0, done.stderr
     assert '11 of 60 token embeddings' in done.stdout
-    small, whole = (embedder.load_embedder(x, batch_size=8) for x in (str(tmp_path / 'small'), LABSE))
+    small, whole = (
+        embedder.load_embedder(x, batch_size=8) for x in (str(tmp_path / 'small'), LABSE)
+    )
     for kind in ('', 'query', 'passage'):
         np.testing.assert_allclose(small(texts, kind), whole(texts, kind), atol=1e-6)
     assert (tmp_path / 'small/model.safetensors').stat().st_size < 28_000

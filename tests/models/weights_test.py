@@ -1,10 +1,8 @@
 """Every kind of file gives the same tensors; a hostile one gives a ValueError and runs nothing."""
 
-from tests import FIXTURES
 import dataclasses
 import json
 import os
-import pathlib
 import pickle
 import zipfile
 
@@ -17,6 +15,7 @@ import safetensors.numpy
 
 from hbt import config
 from hbt.models import huggingface, torch_pickle, weights
+from tests import FIXTURES
 
 XLMR = FIXTURES / 'xlmr'
 BIN = 'pytorch_model.bin'
@@ -485,7 +484,9 @@ def test_shards_of_transformers_are_read_as_one_file(tmp_path):
     assert_same(dict(weights.read_tensors(tmp_path)), expected)
     c = huggingface.read_architecture(tmp_path, config.Encoder())
     jax.tree.map(
-        np.testing.assert_array_equal, huggingface.load_params(tmp_path, c), huggingface.load_params(XLMR, c)
+        np.testing.assert_array_equal,
+        huggingface.load_params(tmp_path, c),
+        huggingface.load_params(XLMR, c),
     )
     with pytest.raises(
         ValueError, match=r'safetensors\.index\.json: expected the weights of .*of 1 '
