@@ -48,7 +48,7 @@ def summary(c: config.Config, step: int) -> str:
         f'{c.encoder.init or "random weights"}, trained for {step} steps of {c.batch_size} pairs '
         f'by hybrid batch training ({paper}) with hbt, where {c.sampler.alpha:.0%} of the batches '
         f'are monolingual. Embeddings have {size} dimensions and length 1; '
-        ' compare them by cosine.'
+        'compare them by cosine.'
     )
 
 
