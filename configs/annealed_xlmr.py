@@ -6,7 +6,7 @@ Alpha falls from 1 to 0.5 over the first half of the steps and stays there. Anot
 --config.sampler.alpha_points=0:0,20000:0.8 --config.sampler.alpha_curve=cosine
 """
 
-from configs import hybrid_xlmr
+from hbt.configs import hybrid_xlmr
 
 
 def get_config(arg=None):

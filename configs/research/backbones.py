@@ -8,7 +8,7 @@ X-X). Evaluated on XQuAD-R and MLQA-R (data/xquad-r, data/mlqa-r). Answered in t
 "Comparison of the runs", every two of the four tested, and "Pairs of languages".
 """
 
-from configs import hybrid_xlmr
+from hbt.configs import hybrid_xlmr
 
 BACKBONES = {
     'stores/hybrid_xlmr': 'FacebookAI/xlm-roberta-base',

@@ -9,7 +9,7 @@ data/mr-tydi). Out of it: utterances to an assistant (data/mtop), and held-out g
 help in the training format (data/help.jsonl.gz). Answered in the report by "Domain shift".
 """
 
-from configs import hybrid_xlmr
+from hbt.configs import hybrid_xlmr
 
 WIKIPEDIA = ('wikiqa', 'nq', 'entityquestions', 'mrtydi')
 

@@ -10,7 +10,7 @@ which ask for their translations, and for utterances of the same intent. Answere
 "Comparison of the runs" and "Language bias", with means and spreads over three seeds.
 """
 
-from configs import hybrid_xlmr
+from hbt.configs import hybrid_xlmr
 
 
 def get_config(arg=None):

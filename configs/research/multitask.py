@@ -9,7 +9,7 @@ at the same size of a batch. Answered in the report by "Comparison of the runs" 
 resources", a table of "Languages, scripts and resources".
 """
 
-from configs import hybrid_xlmr
+from hbt.configs import hybrid_xlmr
 
 STEPS = {'hybrid': 50_000, 'multitask': 25_000}
 

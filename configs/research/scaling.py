@@ -13,7 +13,7 @@ MIRACL (data/miracl, as the hub lays it out), each language in its own corpus an
 laws, and by "what the query language shares with the languages of training".
 """
 
-from configs import hybrid_xlmr
+from hbt.configs import hybrid_xlmr
 
 
 def get_config(arg=None):

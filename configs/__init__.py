@@ -1,0 +1,1 @@
+"""Experiments: a file each, whose `get_config` returns every setting."""
