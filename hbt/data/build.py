@@ -45,7 +45,9 @@ def build_store(
     if data.tokenizer.startswith('train:'):
         tokenizer = train_tokenizer(data, readers)
     else:
-        tokenizer = tokenizer_files.load_tokenizer(hub.resolve(data.tokenizer, with_weights=False))
+        tokenizer = tokenizer_files.load_tokenizer(
+            hub.snapshot(data.tokenizer, tokenizer_files.PATTERNS)
+        )
     choices = choices or checks.Choices()
     manifest = describe(data, tokenizer, readers)
     stated = checks.check(choices)

@@ -11,6 +11,13 @@ import tokenizers
 from hbt.utils import files
 
 VOCABULARIES = ('vocab.txt', 'sentencepiece.bpe.model')
+PATTERNS = (  # of the files from which `load_tokenizer` and transformers build a tokenizer
+    'config.json',
+    'tokenizer*.json',
+    'special_tokens_map.json',
+    'sentence_bert_config.json',
+    *VOCABULARIES,
+)
 
 
 def has_tokenizer(path: pathlib.Path) -> bool:

@@ -41,6 +41,16 @@ HEAD = {'linear.weight': 'kernel', 'linear.bias': 'bias'}  # of a dense layer
 PROMPTS = {'query_prefix': ('query',), 'passage_prefix': ('document', 'passage', 'corpus')}
 
 
+PATTERNS = (  # all but the weights
+    *tokenizer_files.PATTERNS,
+    'modules.json',
+    'config_sentence_transformers.json',
+    '?_*/config.json',
+    '?_Dense/*.safetensors',
+    '?_Dense/*.bin',
+)
+
+
 class Model(typing.NamedTuple):
     """A dual encoder that embeds texts; of the config, `encoder` and `data` matter."""
 
@@ -55,7 +65,7 @@ def load_model(name: str) -> Model:
     Raises ValueError naming the file and key of whatever hbt cannot compute, and where tokenizer
     and weights do not fit each other.
     """
-    folder = hub.resolve(name)
+    folder = fetch_model(name)
     transformer = folder / modules(folder).get('Transformer', '')
     stated = optional(transformer / 'sentence_bert_config.json')
     tokenizer = tokenizer_files.load_tokenizer(transformer)
@@ -75,6 +85,23 @@ def load_model(name: str) -> Model:
         data[setting] = min(limit, max_text_length(c))
     params = load_params(folder, c)
     return Model(config.Config(data=config.Data(**data), encoder=c), params, tokenizer)
+
+
+def fetch_model(name: str) -> pathlib.Path:
+    """Returns the directory `name`, or the hub's snapshot of the model of that name.
+
+    Of the weights on the hub, only the first kind that hbt prefers is downloaded, whole or in its
+    shards. Raises ValueError as `hub.snapshot`.
+    """
+    folder = hub.snapshot(name, PATTERNS)
+    for file in weights.READERS:
+        if not weights.find_weights(folder):
+            folder = hub.snapshot(name, (file, file + weights.INDEX))
+    file = weights.find_weights(folder)
+    shards = weights.read_shard_index(file) if file and file.name.endswith(weights.INDEX) else ()
+    if not all((folder / shard).is_file() for shard in shards):
+        folder = hub.snapshot(name, tuple(shards))
+    return folder
 
 
 def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Encoder:

@@ -1,9 +1,4 @@
-"""Models and data sets by name: a path, or a repository of the Hugging Face hub.
-
-Hides the hub, its cache and its revisions. Called by whatever takes such a name.
-
-
-Tensors of a Hugging Face directory, streamed, from whichever files hold its weights.
+"""Tensors of a Hugging Face directory, streamed, from whichever files hold its weights.
 
 Hides the formats: safetensors, Flax's msgpack and torch's pickles, whole or in shards. All are
 read through a map of the file, which `copy` lets go of as it reads, so that no more than the
@@ -24,20 +19,7 @@ import numpy as np
 import safetensors
 
 from hbt.models import torch_pickle
-from hbt.utils import files, hub
-
-
-def complete(name: str, folder: pathlib.Path) -> pathlib.Path:
-    """The snapshot `folder` of a hub name with the weights of the first kind that the hub has."""
-    for file in READERS:
-        if not find_weights(folder):
-            folder = hub.download(name, (file, file + INDEX))
-    found = find_weights(folder)
-    names = read_shard_index(found) if found and found.name.endswith(INDEX) else ()
-    if all((folder / shard).is_file() for shard in names):
-        return folder
-    return hub.download(name, tuple(names))
-
+from hbt.utils import files
 
 INDEX = '.index.json'
 SHARD = re.compile(r'\w[\w.-]*')  # a name, and neither a path nor a pattern

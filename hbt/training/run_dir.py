@@ -122,7 +122,7 @@ def resolve(c: config.Config, s: store.Store, mesh) -> config.Config:
 def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
     """The architecture of the checkpoint, whose tokenizer, if it has one, must be the store's."""
     try:
-        path = hub.resolve(c.encoder.init)
+        path = model_dir.fetch_model(c.encoder.init)
     except ValueError as error:
         raise ValueError(f'encoder.init: {error}') from None
     architecture = model_dir.read_architecture(path, c.encoder)
@@ -135,5 +135,5 @@ def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
                 f'{s.path}: expected a store made with the tokenizer of {path}, got one whose '
                 f'tokens differ, such as {differ[0][0]!r}; make it with --tokenizer={path}'
             )
-    name = hub.pinned(c.encoder.init, path)
+    name = hub.pinned_name(c.encoder.init, path)
     return dataclasses.replace(architecture, init=name, normalise=True)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from hbt import config
 from hbt.models import encoder, model_dir
 from hbt.training import optimizer
-from hbt.utils import hub, sharding
+from hbt.utils import sharding
 
 
 class State(typing.NamedTuple):
@@ -30,7 +30,7 @@ def init_state(c: config.Config, mesh) -> State:
     places = jax.tree.map(lambda x: x.sharding, state_shapes(c, mesh))
     if not c.encoder.init:
         return jax.jit(lambda: random_state(c), out_shardings=places)()
-    params = model_dir.load_params(hub.resolve(c.encoder.init), c.encoder)
+    params = model_dir.load_params(model_dir.fetch_model(c.encoder.init), c.encoder)
     params = jax.tree.map(
         lambda x, place: jax.make_array_from_callback(x.shape, place, x.__getitem__),
         params,

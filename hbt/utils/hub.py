@@ -1,84 +1,60 @@
-"""Models and data sets by name: a path, or a repository of the Hugging Face hub.
+"""Models and data sets by name: an existing path, or a repository of the Hugging Face hub.
 
-Hides the hub, its cache and its revisions. Called by whatever takes such a name.
+What is in the hub's cache is not downloaded again, and with HF_HUB_OFFLINE nothing is.
 """
 
 import pathlib
 
 import huggingface_hub
 
-from hbt.models import weights
 from hbt.utils import files
 
-SMALL_FILES = (  # configuration and tokenizer, and what sentence-transformers puts beside them
-    'config.json',
-    'tokenizer*.json',
-    'special_tokens_map.json',
-    'vocab.txt',
-    'sentencepiece.bpe.model',
-    'modules.json',
-    'sentence_bert_config.json',
-    'config_sentence_transformers.json',
-    '?_*/config.json',
-    '?_Dense/*.safetensors',
-    '?_Dense/*.bin',
-)
 
+def snapshot(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
+    """Returns the existing file or directory `name`, else the hub's snapshot of that model.
 
-def resolve(name: str, with_weights: bool = True) -> pathlib.Path:
-    """The existing file or directory `name`, else the hub's snapshot of that name.
+    Args:
+      name: a path, or `owner/model` or `owner/model@revision` (a branch, tag or commit).
+      patterns: globs of the files to download.
 
-    `owner/model@revision` asks the hub for a branch, tag or commit. Only what is read here is
-    downloaded: the small files and, `with_weights`, one file of them or its shards. What is in
-    the cache is not downloaded again, and with HF_HUB_OFFLINE nothing is. Raises ValueError.
+    Raises:
+      ValueError: `name` looks like a path and is none, or the hub does not answer with it.
     """
     path = pathlib.Path(name).expanduser()
     if name and path.exists():
         return path
     if name[:1] in ('', '.', '/', '~') or name.count('/') > 1 or path.suffix == '.json':
         raise ValueError(f'{name!r}: no such file or directory')
-    try:
-        folder = download(name, SMALL_FILES)
-        if with_weights:
-            folder = weights.complete(name, folder)
-    except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
-        raise unreachable(name, error.__cause__ or error) from error
-    return folder
-
-
-def pinned(name: str, path: pathlib.Path) -> str:
-    """The name with the commit that `path`, which it was resolved to, is the snapshot of."""
-    is_snapshot = path.parent.name == 'snapshots' and not pathlib.Path(name).exists()
-    return f'{name.partition("@")[0]}@{path.name}' if is_snapshot else name
-
-
-def download(name: str, files: tuple[str, ...]) -> pathlib.Path:
+    expected = 'a file, a directory or a name on the Hugging Face hub, got no such path and'
     repository, _, revision = name.partition('@')
-    found = huggingface_hub.snapshot_download(
-        repository, revision=revision or None, allow_patterns=list(files)
-    )
-    return pathlib.Path(found)
+    return _download(name, expected, repository, patterns, revision=revision or None)
 
 
-def unreachable(name: str, error: BaseException) -> ValueError:
-    return ValueError(
-        f'{name!r}: expected a file, a directory or a name on the Hugging Face hub, got no such'
-        f' path and from the hub {type(error).__name__}: {files.first_line(error)}. With a'
-        f' network: `hf download {name.partition("@")[0]} --local-dir DIR`, then pass DIR'
-    )
+def dataset_snapshot(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
+    """Returns the hub's snapshot of the files of a data set that match; ValueError without one."""
+    expected = 'a data set of the Hugging Face hub, got'
+    return _download(name, expected, name, patterns, repo_type='dataset')
 
 
-def data(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
-    """The hub's snapshot of the files of a data set that match, or what the cache has of them."""
+def _download(
+    name: str, expected: str, repository: str, patterns: tuple[str, ...], **options
+) -> pathlib.Path:
     try:
-        found = huggingface_hub.snapshot_download(
-            name, repo_type='dataset', allow_patterns=list(patterns)
+        folder = huggingface_hub.snapshot_download(
+            repository, allow_patterns=list(patterns), **options
         )
     except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
         cause = error.__cause__ or error
+        kind = '--repo-type dataset ' if 'repo_type' in options else ''
         raise ValueError(
-            f'{name!r}: expected a data set of the Hugging Face hub, got from the hub '
-            f'{type(cause).__name__}: {files.first_line(cause)}. With a network: '
-            f'`hf download --repo-type dataset {name} --local-dir DIR`, then pass DIR'
+            f'{name!r}: expected {expected} from the hub {type(cause).__name__}: '
+            f'{files.first_line(cause)}. With a network: '
+            f'`hf download {kind}{repository} --local-dir DIR`, then pass DIR'
         ) from error
-    return pathlib.Path(found)
+    return pathlib.Path(folder)
+
+
+def pinned_name(name: str, path: pathlib.Path) -> str:
+    """Returns `name` with the commit of its snapshot `path`; a name that is a path as it is."""
+    is_snapshot = path.parent.name == 'snapshots' and not pathlib.Path(name).exists()
+    return f'{name.partition("@")[0]}@{path.name}' if is_snapshot else name

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import types
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import safetensors.numpy
 
 from hbt import config
 from hbt.data import tokenizer_files
-from hbt.models import embedder, encoder, model_dir
+from hbt.models import embedder, encoder, model_dir, weights
+from hbt.utils import hub
 from tests import FIXTURES, tiny
 
 LABSE = FIXTURES / 'labse'
@@ -157,6 +159,57 @@ def test_lower_case_is_taken_from_the_settings_beside_the_tokenizer(tmp_path):
     assert tokenizer_files.load_tokenizer(folder).encode('W1').tokens == ['[CLS]', '[UNK]', '[SEP]']
     (folder / 'sentence_bert_config.json').write_text('{"do_lower_case": true}')
     assert tokenizer_files.load_tokenizer(folder).encode('W1').tokens == ['[CLS]', 'w1', '[SEP]']
+
+
+def fake_hub(monkeypatch, folder, contents):
+    """Makes `contents`, name -> text, the files of the hub; returns the list of all downloads."""
+    downloads = []
+
+    def download(name, revision, allow_patterns):
+        assert name == 'some/model' and revision is None
+        downloads.extend(allow_patterns)
+        for file in contents.keys() & set(allow_patterns):
+            (folder / file).write_text(contents[file])
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, 'snapshot_download', download)
+    return downloads
+
+
+KINDS = list(weights.READERS)
+
+
+@pytest.mark.parametrize('file', [*KINDS, 'tf_model.h5'])
+def test_one_file_of_weights_is_downloaded_and_none_for_a_tokenizer(tmp_path, monkeypatch, file):
+    downloads = fake_hub(monkeypatch, tmp_path, {file: ''})
+    assert hub.snapshot('some/model', tokenizer_files.PATTERNS) == tmp_path
+    assert downloads == list(tokenizer_files.PATTERNS)
+    assert not any(file in x for x in tokenizer_files.PATTERNS)
+    downloads.clear()
+    assert model_dir.fetch_model('some/model') == tmp_path
+    kinds = KINDS[: KINDS.index(file) + 1] if file in KINDS else KINDS
+    expected = [name for kind in kinds for name in (kind, kind + weights.INDEX)]
+    assert downloads == [*model_dir.PATTERNS, *expected]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_shards_that_an_index_names_are_downloaded_once(tmp_path, monkeypatch, kind):
+    index = json.dumps({'weight_map': {'x': 'part-2', 'y': 'part-1', 'z': 'part-2'}})
+    contents = {kind + weights.INDEX: index, 'part-1': '', 'part-2': ''}
+    downloads = fake_hub(monkeypatch, tmp_path, contents)
+    assert model_dir.fetch_model('some/model') == tmp_path
+    assert downloads[-3:] == [kind + weights.INDEX, 'part-2', 'part-1']
+    downloads.clear()
+    assert model_dir.fetch_model('some/model') == tmp_path
+    assert downloads == list(model_dir.PATTERNS)
+
+
+def test_an_index_on_the_hub_that_names_a_path_is_refused(tmp_path, monkeypatch):
+    index = json.dumps({'weight_map': {'x': '../part-1'}})
+    downloads = fake_hub(monkeypatch, tmp_path, {'model.safetensors.index.json': index})
+    with pytest.raises(ValueError, match=r'index\.json: weight_map: x: expected the plain name'):
+        model_dir.fetch_model('some/model')
+    assert '../part-1' not in downloads
 
 
 def xlmr_words():

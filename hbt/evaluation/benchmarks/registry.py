@@ -59,7 +59,7 @@ def _wikipedia(kind: str, argument: str, root: pathlib.Path) -> retrieval.Collec
     return reader(
         languages,
         tuple(
-            hub.data(repository, tuple(form.format(x) for x in wanted))
+            hub.dataset_snapshot(repository, tuple(form.format(x) for x in wanted))
             for repository, form in REPOSITORIES[kind]
         ),
     )
@@ -75,10 +75,10 @@ def _beir(kind: str, argument: str, root: pathlib.Path) -> retrieval.Collection:
     if (root / argument).exists() or not re.fullmatch(r'[\w.-]+/[\w.-]+', argument):
         return beir.read((root / argument,))
     form = ('corpus.jsonl*', 'queries.jsonl*', '*.tsv')
-    folder = hub.data(argument, form)
+    folder = hub.dataset_snapshot(argument, form)
     if any(folder.rglob('*.tsv')):
         return beir.read((folder,))
-    return beir.read((folder, hub.data(f'{argument}-qrels', form)))
+    return beir.read((folder, hub.dataset_snapshot(f'{argument}-qrels', form)))
 
 
 def _languages(argument: str) -> list[str]:
