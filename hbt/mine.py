@@ -19,13 +19,7 @@ def main(_) -> None:
     of = evaluator.load_subject(given)
     c, params, tokenizer = of.model
     s = store.open_store(given.store or config.store_path(c))
-    ours = tokenizer_files.load_tokenizer(s.path / 'tokenizer.json').get_vocab()
-    differ = sorted(ours.items() ^ tokenizer.get_vocab().items(), key=lambda item: item[1])
-    if differ:
-        raise ValueError(
-            f'{s.path}: expected a store made with the tokenizer of the model, got one whose '
-            f'tokens differ, such as {differ[0][0]!r}'
-        )
+    tokenizer_files.check_same_tokenizer(s.path, tokenizer, given.model or given.workdir)
     c.eval.batch_size = given.batch_size
     setting = hard_negatives.Setting(given.count, given.depth, given.margin)
     name = given.model or f'{given.workdir} at step {of.step}'

@@ -58,7 +58,6 @@ def build_store(
     partial = begin(out, manifest, tokenizer)
     setting = tokenization.Setting(
         **manifest['settings'],
-        end=manifest['tokenizer']['end_id'],
         dtype=manifest['tokenizer']['dtype'],
     )
     file = str(partial / 'tokenizer.json')
@@ -165,15 +164,14 @@ def all_texts(
 
 def describe(data: config.Data, tokenizer: tokenizers.Tokenizer, readers) -> dict:
     """The manifest as far as it is known before a row is read; it identifies the store."""
-    specials = tokenizer.encode('').ids
-    vocab_size = max(tokenizer.get_vocab().values()) + 1
+    vocab_size = tokenizer_files.vocab_size(tokenizer)
     return {
         'version': store.VERSION,
         'tokenizer': {
             'sha256': hashlib.sha256(tokenizer.to_str().encode()).hexdigest(),
             'vocab_size': vocab_size,
             'pad_id': tokenizer_files.padding_id(tokenizer),
-            'end_id': specials[-1] if specials else None,
+            'end_id': tokenizer_files.end_id(tokenizer),
             'dtype': 'uint16' if vocab_size <= 2**16 else 'uint32',
         },
         'settings': {

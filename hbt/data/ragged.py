@@ -1,20 +1,11 @@
-"""Tokens on disk: memory-mapped arrays per dataset, side and language, written once.
+"""Texts as tokens in flat arrays: tables of texts, their truncation and padding, packed rows."""
 
-Hides the layout of a store: each text once, and groups as integers that point to texts. A language
-that a text lacks has length 0 and hash 0. Written by `writer`, read by `sampler` and `main`.
-
-
-XLM-R and BERT as functions over a pytree of arrays.
-
-Hides the arithmetic of the transformer. `shapes` is the one table of parameters: random
-initialisation, weight names (`hf`) and decay masks (`optim`) follow from it. Layers are stacked
-on a leading axis. Called by `train` and `search`.
-"""
-
+import hashlib
 import typing
+from collections import abc
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt64
 
 BUCKETS = (16, 32, 64, 96, 128, 192, 256, 384, 512)  # widths that are compiled
 
@@ -46,6 +37,29 @@ def truncate(ids: list[int], limit: int, end: int | None) -> list[int]:
     if len(ids) <= limit:
         return ids
     return ids[:limit] if end is None else [*ids[: limit - 1], end]
+
+
+def truncate_texts(
+    table: TokenTable, texts: Int[np.ndarray, ' n'], limit: int, end: int | None
+) -> TokenTable:
+    """Some texts of a table, each truncated to `limit` tokens, as a table of their own."""
+    lengths = truncated_lengths(table, texts, limit)
+    _, tokens = concatenate_texts(table, texts, lengths, end)
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    return TokenTable(tokens, starts, lengths, table.hashes[texts])
+
+
+def hash_texts(texts: abc.Iterable[str]) -> UInt64[np.ndarray, ' n']:
+    """64 bits of each text, never 0. A run of white space counts as one space."""
+    return hash_keys(' '.join(text.split()) for text in texts)
+
+
+def hash_keys(keys: abc.Iterable[str]) -> UInt64[np.ndarray, ' n']:
+    """64 bits of each string, never 0."""
+    data = b''.join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
+    hashes = np.frombuffer(data, '<u8').astype(np.uint64)
+    hashes[hashes == 0] = 1
+    return hashes
 
 
 def bucket_width(length: int) -> int:

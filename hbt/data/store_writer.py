@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 
-from hbt.data import array_files, tokenization
+from hbt.data import array_files, ragged, tokenization
 from hbt.data.curation import dedup
 from hbt.data.readers import schema
 from hbt.utils import log
@@ -56,14 +56,14 @@ def add_groups(files: array_files.Columns, state: dict, block: tokenization.Bloc
 
 def add_tokens(files, state: dict, stem: str, tokens: tokenization.Tokens, at, total: int) -> None:
     """Appends tokens, and puts what tells where they are at rows `at` of the other arrays."""
-    start = files.append(f'{stem}.tokens', tokens.tokens) // tokens.tokens.itemsize
-    starts = start + np.cumsum(tokens.lengths, dtype=np.int64) - tokens.lengths
-    files.place(f'{stem}.starts', at, starts, total)
-    files.place(f'{stem}.lengths', at, tokens.lengths.astype(np.int32), total)
-    files.place(f'{stem}.hashes', at, tokens.hashes, total)
+    table = tokens.table
+    start = files.append(f'{stem}.tokens', table.tokens) // table.tokens.itemsize
+    files.place(f'{stem}.starts', at, start + table.starts, total)
+    files.place(f'{stem}.lengths', at, table.lengths, total)
+    files.place(f'{stem}.hashes', at, table.hashes, total)
     known = state['counts'].setdefault(stem, dict.fromkeys(COUNTS, 0))
     known['texts'] += tokens.texts
-    known['tokens'] += len(tokens.tokens)
+    known['tokens'] += len(table.tokens)
     known['truncated'] += tokens.truncated
 
 
@@ -266,7 +266,7 @@ def unknown(source: schema.CollectionSource, side: str, keys: np.ndarray) -> Val
     for block in source.links.blocks():
         for link in source.links.read(block):
             used = [link.query] if side == 'query' else [link.passage, *link.negatives]
-            for key, number in zip(used, dedup.key_hashes(used).tolist(), strict=True):
+            for key, number in zip(used, ragged.hash_keys(used).tolist(), strict=True):
                 if number in wanted:
                     return ValueError(
                         f'{link.place}: expected the id of a {side} in the collection, got {key!r}'

@@ -12,8 +12,7 @@ from collections import abc
 import numpy as np
 import tokenizers
 
-from hbt.data import ragged
-from hbt.data.curation import dedup
+from hbt.data import ragged, tokenizer_files
 
 
 class Setting(typing.NamedTuple):
@@ -23,7 +22,6 @@ class Setting(typing.NamedTuple):
     passage_prefix: str
     query_length: int
     passage_length: int
-    end: int | None
     dtype: str
 
 
@@ -31,9 +29,7 @@ class Tokens(typing.NamedTuple):
     """Texts of one side and language. Text i is row `rows[i]` of the table."""
 
     rows: np.ndarray  # n; in a block of groups, counted from its first
-    lengths: np.ndarray  # n
-    hashes: np.ndarray  # n; 0 where there is no text
-    tokens: np.ndarray
+    table: ragged.TokenTable  # n; starts are counted from the block's first token
     texts: int
     truncated: int
 
@@ -124,8 +120,10 @@ def groups(read: abc.Callable, block, file: str, setting: Setting) -> Block:
 def widen(tokens: Tokens, at: list[int], size: int) -> Tokens:
     """The same texts in a table of `size` rows without gaps."""
     lengths, hashes = np.zeros(size, np.int32), np.zeros(size, np.uint64)
-    lengths[at], hashes[at] = tokens.lengths, tokens.hashes
-    return tokens._replace(rows=np.arange(size), lengths=lengths, hashes=hashes)
+    lengths[at], hashes[at] = tokens.table.lengths, tokens.table.hashes
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    table = ragged.TokenTable(tokens.table.tokens, starts, lengths, hashes)
+    return tokens._replace(rows=np.arange(size), table=table)
 
 
 def texts(
@@ -134,7 +132,7 @@ def texts(
     """A block of texts of a collection; those whose key is not in the file `known` are dropped."""
     keys = np.memmap(known, np.uint64, 'r')
     found = read(block)
-    hashes = dedup.key_hashes(x.key for x in found)
+    hashes = ragged.hash_keys(x.key for x in found)
     at = np.searchsorted(keys, hashes)
     mine = np.flatnonzero(keys[np.minimum(at, len(keys) - 1)] == hashes)
     kept = [found[i] for i in mine]
@@ -153,31 +151,48 @@ def texts(
 def links(read: abc.Callable, block) -> Links:
     found = read(block)
     return Links(
-        dedup.key_hashes(x.query for x in found),
-        dedup.key_hashes(x.passage for x in found),
+        ragged.hash_keys(x.query for x in found),
+        ragged.hash_keys(x.passage for x in found),
         np.array([len(x.negatives) for x in found], np.int64),
-        dedup.key_hashes(key for x in found for key in x.negatives),
+        ragged.hash_keys(key for x in found for key in x.negatives),
     )
 
 
 def encode(found: list[str], side: str, file: str, setting: Setting) -> Tokens:
     """Tokens of texts with the prefix of their side, cut to its length; `rows` are missing."""
     prefix, limit = getattr(setting, f'{side}_prefix'), getattr(setting, f'{side}_length')
-    encoded = load(file).encode_batch_fast([prefix + text for text in found])
-    ids = [x.ids for x in encoded]
+    table, truncated = encode_texts(load(file), found, prefix, limit, setting.dtype)
+    return Tokens(np.zeros(0, int), table, len(found), truncated)
+
+
+def encode_texts(
+    tokenizer: tokenizers.Tokenizer,
+    texts: abc.Sequence[str],
+    prefix: str,
+    limit: int,
+    dtype: str = 'int32',
+) -> tuple[ragged.TokenTable, int]:
+    """Tokenises `prefix + text` for every text.
+
+    Returns:
+      The table of all texts, and how many had more than `limit` tokens: those are truncated and
+      keep their end token.
+    """
+    ids = [x.ids for x in tokenizer.encode_batch_fast([prefix + text for text in texts])]
     full = np.fromiter(map(len, ids), np.int32, len(ids))
-    cut = np.flatnonzero(full > limit)
-    for i in cut:
-        ids[i] = ragged.truncate(ids[i], limit, setting.end)
+    truncated, end = np.flatnonzero(full > limit), tokenizer_files.end_id(tokenizer)
+    for i in truncated:
+        ids[i] = ragged.truncate(ids[i], limit, end)
     lengths = np.minimum(full, limit)
-    flat = array.array(np.dtype(setting.dtype).char)
+    tokens = array.array(np.dtype(dtype).char)
     for text in ids:
-        flat.fromlist(text)  # four times as fast as by an iterator
-    flat = np.frombuffer(flat, setting.dtype)
-    return Tokens(np.zeros(0, int), lengths, dedup.text_hashes(found), flat, len(found), len(cut))
+        tokens.fromlist(text)  # four times as fast as by an iterator
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    tokens = np.frombuffer(tokens, dtype)
+    return ragged.TokenTable(tokens, starts, lengths, ragged.hash_texts(texts)), len(truncated)
 
 
 def names(found: list[str], at: np.ndarray) -> Names:
     data = [name.encode() for name in found]
     lengths = np.fromiter(map(len, data), np.int32, len(data))
-    return Names(at, lengths, dedup.key_hashes(found), b''.join(data))
+    return Names(at, lengths, ragged.hash_keys(found), b''.join(data))

@@ -89,6 +89,31 @@ def padding_id(vocabulary: tokenizers.Tokenizer) -> int:
     raise ValueError(f'tokenizer: expected a token <pad> or [PAD], got neither among {size} tokens')
 
 
+def end_id(vocabulary: tokenizers.Tokenizer) -> int | None:
+    """The id of the special token that ends every text, if there is one."""
+    return (vocabulary.encode('').ids or [None])[-1]
+
+
+def check_same_tokenizer(
+    store_path: pathlib.Path, vocabulary: tokenizers.Tokenizer, owner: str
+) -> None:
+    """Raises ValueError unless a store was made with the tokenizer of a model.
+
+    Args:
+      store_path: directory of the store.
+      vocabulary: the tokenizer of the model.
+      owner: the model, for the message.
+    """
+    stored = load_tokenizer(store_path / 'tokenizer.json').get_vocab()
+    differences = stored.items() ^ vocabulary.get_vocab().items()
+    if differences:
+        token, _ = min(differences, key=lambda item: item[::-1])
+        raise ValueError(
+            f'{store_path}: expected a store made with the tokenizer of {owner}, got one whose '
+            f'tokens differ, such as {token!r}; prepare it again with that --tokenizer'
+        )
+
+
 def vocab_size(vocabulary: tokenizers.Tokenizer) -> int:
     """The greatest id, plus one: as many rows a table of tokens needs."""
     return max(vocabulary.get_vocab().values()) + 1

@@ -17,7 +17,7 @@ import tokenizers
 from jaxtyping import Float
 
 from hbt import config
-from hbt.data import ragged, store
+from hbt.data import ragged, store, tokenizer_files
 from hbt.utils import files
 
 TEXTS = 10_000  # of a language: half of them queries, half passages
@@ -88,9 +88,7 @@ def _fit(kind, count: int, language: str, s: store.Store, data: config.Data, emb
 
 def check_store(s: store.Store, data: config.Data, tokenizer: tokenizers.Tokenizer) -> None:
     """ValueError unless the tokens of a store are those that a model takes."""
-    ours = tokenizers.Tokenizer.from_file(str(s.path / 'tokenizer.json')).get_vocab()
-    if ours != tokenizer.get_vocab():
-        raise ValueError(f"{s.path}: expected a store made with the model's tokenizer, got another")
+    tokenizer_files.check_same_tokenizer(s.path, tokenizer, 'the model')
     for name in ('query_prefix', 'passage_prefix'):
         had, wanted = s.manifest['settings'][name], getattr(data, name)
         if had != wanted:
@@ -116,10 +114,7 @@ def sample_texts(s: store.Store, data: config.Data, language: str) -> Iterator[r
             rows = found[found[:, 0] == number, 1]
             for start in range(0, len(rows), BLOCK):
                 some = rows[start : start + BLOCK]
-                lengths = ragged.truncated_lengths(table, some, limit)
-                _, tokens = ragged.concatenate_texts(table, some, lengths, end)
-                starts = np.cumsum(lengths, dtype=np.int64) - lengths
-                yield ragged.TokenTable(tokens, starts, lengths, table.hashes[some])
+                yield ragged.truncate_texts(table, some, limit, end)
 
 
 def _places(s: store.Store, side: str, language: str) -> np.ndarray:

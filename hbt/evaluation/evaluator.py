@@ -13,7 +13,7 @@ import numpy as np
 import tokenizers
 
 from hbt import config
-from hbt.data import ragged, store
+from hbt.data import ragged, store, tokenization
 from hbt.evaluation import aggregate, benchmarks, bias, debias, metrics, results, search, trec
 from hbt.models import embedder, model_dir
 from hbt.training import checkpoint
@@ -65,7 +65,7 @@ def make_evaluation(
         def blocks(done: int) -> abc.Iterator[embedder.Block]:
             for start in range(done, len(texts.ids), embedder.CHUNK):
                 rows = slice(start, start + embedder.CHUNK)
-                table = embedder.tokenise(tokenizer, texts.texts[rows], prefix, limit)
+                table, _ = tokenization.encode_texts(tokenizer, texts.texts[rows], prefix, limit)
                 vectors = embed_table(params, table, what)
                 if removal:
                     unit = c.encoder.normalise

@@ -21,11 +21,10 @@ from collections import abc
 
 import jax
 import numpy as np
-import tokenizers
 from jaxtyping import Float
 
 from hbt import config
-from hbt.data import ragged
+from hbt.data import ragged, tokenization
 from hbt.models import encoder, model_dir
 from hbt.utils import files, log, sharding
 
@@ -61,22 +60,10 @@ def make_embedder(model: model_dir.Model, batch_size: int, dtype: str) -> abc.Ca
             return np.zeros((0, c.encoder.projection_dim or c.encoder.hidden_dim), np.float32)
         prefix = getattr(c.data, f'{kind}_prefix') if kind else ''
         limit = getattr(c.data, f'{kind or "passage"}_length')
-        return run(params, tokenise(model.tokenizer, texts, prefix, limit), kind or 'texts')
+        table, _ = tokenization.encode_texts(model.tokenizer, texts, prefix, limit)
+        return run(params, table, kind or 'texts')
 
     return embed
-
-
-def tokenise(
-    tokenizer: tokenizers.Tokenizer, texts: abc.Sequence[str], prefix: str, limit: int
-) -> ragged.TokenTable:
-    """Token ids of `prefix + text`; texts longer than `limit` are cut and keep their end token."""
-    end = (tokenizer.encode('').ids or [None])[-1]
-    encoded = tokenizer.encode_batch_fast([prefix + text for text in texts])
-    cut = [ragged.truncate(encoding.ids, limit, end) for encoding in encoded]
-    lengths = np.fromiter(map(len, cut), np.int32, len(cut))
-    starts = np.cumsum(lengths, dtype=np.int64) - lengths
-    tokens = np.concatenate([np.asarray(ids, np.int32) for ids in cut])
-    return ragged.TokenTable(tokens, starts, lengths, np.ones(len(cut), np.uint64))
 
 
 def make_encoder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:

@@ -139,10 +139,7 @@ def encoder(c: config.Config, params, s: store.Store, mesh) -> abc.Callable:
         limit = getattr(c.data, f'{side}_length')
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]
-            lengths = ragged.truncated_lengths(table, part, limit)
-            _, tokens = ragged.concatenate_texts(table, part, lengths, end)
-            starts = np.cumsum(lengths, dtype=np.int64) - lengths
-            yield run(params, ragged.TokenTable(tokens, starts, lengths, table.hashes[part]), side)
+            yield run(params, ragged.truncate_texts(table, part, limit, end), side)
 
     return encode
 

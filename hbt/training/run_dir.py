@@ -127,13 +127,7 @@ def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
         raise ValueError(f'encoder.init: {error}') from None
     architecture = model_dir.read_architecture(path, c.encoder)
     if tokenizer_files.has_tokenizer(path):
-        theirs = tokenizer_files.load_tokenizer(path).get_vocab()
-        ours = tokenizer_files.load_tokenizer(s.path / 'tokenizer.json').get_vocab()
-        differ = sorted(ours.items() ^ theirs.items(), key=lambda item: item[1])
-        if differ:
-            raise ValueError(
-                f'{s.path}: expected a store made with the tokenizer of {path}, got one whose '
-                f'tokens differ, such as {differ[0][0]!r}; make it with --tokenizer={path}'
-            )
+        vocabulary = tokenizer_files.load_tokenizer(path)
+        tokenizer_files.check_same_tokenizer(s.path, vocabulary, str(path))
     name = hub.pinned_name(c.encoder.init, path)
     return dataclasses.replace(architecture, init=name, normalise=True)

@@ -7,8 +7,7 @@ import pytest
 import tokenizers
 
 from hbt import config
-from hbt.data import array_files, build, store, tokenizer_files, workers
-from hbt.data.curation import dedup
+from hbt.data import array_files, build, ragged, store, tokenizer_files, workers
 from hbt.data.readers import registry, text_lines
 
 DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
@@ -197,7 +196,7 @@ def test_rows_are_streamed(tmp_path, monkeypatch):
 
 
 def test_the_hash_of_a_text_ignores_runs_of_spaces_only():
-    a, b, c = dedup.text_hashes(['a  b\n', 'a b', 'A b'])
+    a, b, c = ragged.hash_texts(['a  b\n', 'a b', 'A b'])
     assert a == b != c
 
 

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 
 from hbt import config
-from hbt.data import build
+from hbt.data import build, tokenization
 from hbt.data.readers import retrieval, synthetic
 from hbt.evaluation import benchmarks, evaluator
 from hbt.models import embedder, encoder
@@ -53,14 +53,14 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monke
     monkeypatch.setattr(embedder, 'CHUNK', 128)
     whole = case()
     keep = evaluator.Keep(tmp_path / 'embeddings', {'model': 'a'})
-    calls, tokenise = itertools.count(), embedder.tokenise
+    calls, encode_texts = itertools.count(), tokenization.encode_texts
 
     def dies(*given):
         if next(calls) == 6:  # 4 blocks of queries, and 2 of documents, are done
             raise KeyboardInterrupt
-        return tokenise(*given)
+        return encode_texts(*given)
 
-    monkeypatch.setattr(embedder, 'tokenise', dies)
+    monkeypatch.setattr(tokenization, 'encode_texts', dies)
     with pytest.raises(KeyboardInterrupt):
         case(keep)
     done = np.load(tmp_path / 'embeddings/small.documents.partial.npy', mmap_mode='r')

@@ -12,6 +12,7 @@ import pytest
 import tokenizers
 
 from hbt import config
+from hbt.data import tokenization
 from hbt.models import embedder, encoder, model_dir
 from hbt.utils import sharding
 from tests import ROOT, tiny
@@ -31,9 +32,10 @@ def tokenizer():
 
 
 def test_a_text_too_long_is_cut_and_keeps_its_end():
-    table = embedder.tokenise(tokenizer(), ['w1 w2 w3 w4 w5 w6', 'w1'], 'w0 ', 6)
+    table, truncated = tokenization.encode_texts(tokenizer(), ['w1 w2 w3 w4 w5 w6', 'w1'], 'w0 ', 6)
     np.testing.assert_array_equal(table.tokens, [0, 4, 5, 6, 7, 2, 0, 4, 5, 2])
     np.testing.assert_array_equal([table.starts, table.lengths], [[0, 6], [6, 4]])
+    assert truncated == 1
 
 
 def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
@@ -42,7 +44,7 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
     params = encoder.init(c.encoder, jax.random.key(0))
     rng = np.random.default_rng(0)
     texts = [' '.join(f'w{i}' for i in rng.integers(0, 40, n)) for n in rng.integers(1, 30, 37)]
-    table = embedder.tokenise(tokenizer(), texts, '', 64)
+    table, _ = tokenization.encode_texts(tokenizer(), texts, '', 64)
     params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
     found = embedder.make_encoder(c, sharding.make_mesh())(params, table, 'texts')
     assert found.shape == (37, 32)

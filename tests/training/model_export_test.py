@@ -13,7 +13,7 @@ import pytest
 import tokenizers
 
 from hbt import config
-from hbt.data import build
+from hbt.data import build, tokenization
 from hbt.models import embedder
 from hbt.training import checkpoint, loop, model_export
 from hbt.utils import sharding
@@ -47,7 +47,7 @@ def from_run(run, texts, prefix):
     c, mesh = config.load(run / 'run/config.json'), sharding.make_mesh()
     tokenizer = tokenizers.Tokenizer.from_file(str(run / 'run/tokenizer.json'))
     _, params = checkpoint.load_params(run / 'run', 'latest', sharding.replicated(mesh))
-    table = embedder.tokenise(tokenizer, texts, prefix, c.data.passage_length)
+    table, _ = tokenization.encode_texts(tokenizer, texts, prefix, c.data.passage_length)
     return embedder.make_encoder(c, mesh)(params, table, 'texts')
 
 

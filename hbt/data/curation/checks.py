@@ -14,6 +14,7 @@ from collections import abc
 import numpy as np
 import py3langid
 
+from hbt.data import ragged
 from hbt.data.curation import decontamination, dedup
 from hbt.data.readers import schema
 
@@ -101,7 +102,7 @@ def judge(read: abc.Callable, choices: Choices, index: str, block) -> Judged:
                     for what, detail in wrong(text, side, language, choices, index)
                 ]
     whole = [json.dumps([row.query, row.passage], sort_keys=True) for row in found]
-    hashes = dedup.text_hashes(whole) if choices.exact != 'off' else np.zeros(0, np.uint64)
+    hashes = ragged.hash_texts(whole) if choices.exact != 'off' else np.zeros(0, np.uint64)
     both = [tuple(joined(side) for side in (row.query, row.passage)) for row in found]
     low, keys = dedup.signatures(both if choices.near != 'off' else [])
     sizes = [(len(row.query), len(row.passage)) for row in found]

@@ -14,6 +14,7 @@ from collections import abc
 
 import numpy as np
 
+from hbt.data import ragged
 from hbt.data.curation import checks, decontamination, dedup
 from hbt.data.readers import schema
 from hbt.utils import files, log
@@ -190,7 +191,7 @@ def look_at_texts(
                     write(report, reader.name, key, place, what, side, language, detail)
                     counts[what] += 1
                     if modes(choices)[what] == 'drop':
-                        gone[side].update(dedup.key_hashes([key]).tolist())
+                        gone[side].update(ragged.hash_keys([key]).tolist())
                 counts['texts'] += size
                 bar.update(size)
     for side, keys in gone.items():
@@ -283,4 +284,4 @@ def read_links(read: abc.Callable, gone: dict[str, pathlib.Path], block) -> list
 
 
 def goes(path: pathlib.Path, keys: list[str]) -> np.ndarray:
-    return np.isin(dedup.key_hashes(keys), np.load(path))
+    return np.isin(ragged.hash_keys(keys), np.load(path))

@@ -15,7 +15,6 @@ Which texts are one: equal in some language, or through others.
 Hides the search for equal texts in large tables. Called by `writer`.
 """
 
-import hashlib
 import pathlib
 from collections import abc
 
@@ -23,19 +22,6 @@ import numpy as np
 import rensa
 import scipy.sparse
 from jaxtyping import Int, UInt8, UInt64
-
-
-def text_hashes(found: abc.Iterable[str]) -> np.ndarray:
-    """64 bits of each text, never 0. Runs of white space count as one space."""
-    return key_hashes(' '.join(text.split()) for text in found)
-
-
-def key_hashes(keys: abc.Iterable[str]) -> np.ndarray:
-    data = b''.join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
-    hashes = np.frombuffer(data, '<u8').astype(np.uint64)
-    hashes[hashes == 0] = 1
-    return hashes
-
 
 PIECE = 4  # characters
 HASHES = 64  # of a side
