@@ -49,8 +49,11 @@ def xquad_like():
     return (
         benchmarks.Benchmark(
             'xquad_r',
-            benchmarks.Texts(ids, asked, ids),
-            benchmarks.Texts(texts, corpus, texts),
+            benchmarks.TextColumns(ids, asked, ids),
+            benchmarks.TextColumns(texts, corpus, texts),
+            names,
+            np.searchsorted(names, asked).astype(np.int32),
+            np.searchsorted(names, corpus).astype(np.int32),
             relevant,
             parallel=parallel,
         ),

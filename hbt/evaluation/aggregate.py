@@ -12,28 +12,11 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from hbt.evaluation import bias, metrics
+from hbt.evaluation import benchmarks, bias, metrics
 from hbt.utils import languages
 
 HELD = 2**20  # ranks that are looked at together
 Row = dict[str, float | int]  # metric -> mean over `queries` of them
-
-
-class Asked(typing.NamedTuple):
-    """What the metrics need to know of a benchmark; languages are codes into `names`."""
-
-    names: list[str]
-    asked: Int[np.ndarray, ' q']
-    corpus: Int[np.ndarray, ' n']
-    relevant: Int[np.ndarray, 'q r']
-    grades: Int[np.ndarray, 'q r'] | None = None
-
-    @property
-    def languages(self) -> Int[np.ndarray, 'q r']:
-        """Of the relevant documents; -1: padding."""
-        if not self.relevant.size:
-            return self.relevant
-        return np.where(self.relevant >= 0, self.corpus[self.relevant], -1)
 
 
 class Values(typing.NamedTuple):
@@ -46,39 +29,43 @@ class Values(typing.NamedTuple):
     pooled: dict[str, Float[np.ndarray, ' q']]
 
 
-def query_metrics(asked: Asked, own: metrics.Ranks, pooled: metrics.Ranks) -> Values:
+def query_metrics(
+    benchmark: benchmarks.Benchmark, own: metrics.Ranks, pooled: metrics.Ranks
+) -> Values:
     """Every metric of every query, in float64."""
     q, r = own.shape
     size = min(q, max(1, HELD // max(r, 1)))
-    grades = (own > 0).astype(np.int32) if asked.grades is None else asked.grades
-    inputs = own, pooled, asked.languages, grades, asked.asked
+    grades = (own > 0).astype(np.int32) if benchmark.grades is None else benchmark.grades
+    inputs = own, pooled, benchmark.relevant_languages, grades, benchmark.query_languages
     parts = []
     with jax.enable_x64(True):
         for start in range(0, q, size):
             rows = np.resize(np.arange(start, min(start + size, q)), size)  # one shape
-            part = _scored(*(np.asarray(x)[rows] for x in inputs), count=len(asked.names))
+            part = _scored(*(np.asarray(x)[rows] for x in inputs), count=len(benchmark.languages))
             parts.append(jax.tree.map(np.asarray, part))
     return jax.tree.map(lambda *x: np.concatenate(x)[:q], *parts)
 
 
-def _score(own, pooled, codes, grades, asked, count: int) -> Values:
-    def scores(corpus):
-        """In the corpus of one language; in the union where `corpus` is none: compiled once."""
-        ranks = jax.numpy.where(codes == corpus, own, 0)
-        ranks = jax.numpy.where(corpus < count, ranks, pooled)
+def _score(own, pooled, relevant_languages, grades, query_languages, count: int) -> Values:
+    def scores(language):
+        """In the corpus of one language; in the union where it is `count`: compiled once."""
+        ranks = jax.numpy.where(relevant_languages == language, own, 0)
+        ranks = jax.numpy.where(language < count, ranks, pooled)
         return {
             name: score(ranks, grades=grades) if name in metrics.GRADED else score(ranks)
             for name, score in metrics.SCORES.items()
         }
 
-    every = jax.vmap(scores, out_axes=1)(jax.numpy.arange(count + 1, dtype=codes.dtype))
+    every = jax.vmap(scores, out_axes=1)(
+        jax.numpy.arange(count + 1, dtype=relevant_languages.dtype)
+    )
     return Values(
         {name: x[:, :count] for name, x in every.items()},
         {name: x[:, count] for name, x in every.items()}
         | {
             'rank_distance': bias.rank_distance(pooled),
-            f'peer@{bias.DEPTH}': bias.peer(pooled, codes, count),
-            'preference': bias.preference(pooled, codes, asked),
+            f'peer@{bias.DEPTH}': bias.peer(pooled, relevant_languages, count),
+            'preference': bias.preference(pooled, relevant_languages, query_languages),
         },
     )
 
@@ -87,26 +74,26 @@ _scored = jax.jit(_score, static_argnames='count')
 
 
 def top_k_metrics(
-    asked: Asked,
+    benchmark: benchmarks.Benchmark,
     queries: Float[np.ndarray, 'q d'],
     documents: Float[np.ndarray, 'n d'],
     top: Int[np.ndarray, 'q k'],
-    parallel: Int[np.ndarray, ' q'] | None,
 ) -> dict[str, Float[np.ndarray, ' q']]:
     """The values that need the first documents, relevant or not, of the pooled ranking."""
-    if len(set(asked.corpus.tolist())) < 2:
+    own, corpus = benchmark.query_languages, benchmark.document_languages
+    if len(np.unique(corpus)) < 2:
         return {}
     depths = [k for k in bias.LISTED if k <= top.shape[1]]
-    found = {f'own_share@{k}': bias.own_share(top, asked.corpus, asked.asked, k) for k in depths}
-    if parallel is not None:
+    found = {f'own_share@{k}': bias.own_share(top, corpus, own, k) for k in depths}
+    if benchmark.parallel is not None:
         best = top[:, : bias.DEPTH]
         found[f'rank_correlation@{best.shape[1]}'] = bias.rank_correlation(
-            queries, documents, best, parallel, asked.asked
+            queries, documents, best, benchmark.parallel, own
         )
     return found
 
 
-def aggregate_metrics(asked: Asked, found: Values) -> dict[str, dict]:
+def aggregate_metrics(benchmark: benchmarks.Benchmark, found: Values) -> dict[str, dict]:
     """The protocol of arXiv 2408.10536, and more, as one JSON-ready tree.
 
     Pair X-C: the queries of language X, with their relevant documents in language C; a query
@@ -120,8 +107,8 @@ def aggregate_metrics(asked: Asked, found: Values) -> dict[str, dict]:
       pairs      'X-C' -> metrics and `queries`
     What no query can answer is left out, so that no NaN is in the tree.
     """
-    names = asked.names
-    rows = {x: asked.asked == code for code, x in enumerate(names)}
+    names = benchmark.languages
+    rows = {x: benchmark.query_languages == code for code, x in enumerate(names)}
     multi = {x: _row(found.pooled, rows[x]) for x in names}
     pairs = {
         (x, c): _row({name: value[:, code] for name, value in found.own.items()}, rows[x])

@@ -114,23 +114,20 @@ def score_embeddings(
     benchmark: benchmarks.Benchmark, queries, documents, mesh=None, depth: int = bias.LISTED[-1]
 ) -> Result:
     """Every number of a benchmark from its embeddings, and the `depth` best documents."""
-    asked = benchmarks.asked(benchmark)
     found = search.search(
         queries,
         documents,
         benchmark.relevant,
-        asked.corpus,
+        benchmark.document_languages,
         min(depth, len(documents)),
         benchmark.excluded,
         mesh,
     )
-    values = aggregate.query_metrics(asked, found.own, found.pooled)
-    values.pooled.update(
-        aggregate.top_k_metrics(asked, queries, documents, found.top, benchmark.parallel)
-    )
+    values = aggregate.query_metrics(benchmark, found.own, found.pooled)
+    values.pooled.update(aggregate.top_k_metrics(benchmark, queries, documents, found.top))
     counts = {'queries': len(queries), 'documents': len(documents)}
     numbers = {'benchmark': benchmark.name, 'counts': counts} | aggregate.aggregate_metrics(
-        asked, values
+        benchmark, values
     )
     return Result(benchmark, numbers, values, found.pooled, found.top)
 
@@ -237,8 +234,7 @@ def fit_removal(
         raise ValueError('--debias: expected --store=DIR with texts to fit it on, got none')
     s = store.open_store(given.store or config.store_path(c))
     told = {'store': s.manifest['seal'], 'model': model}
-    sides = [side for x in loaded for side in (x.queries, x.documents)]
-    languages = sorted({x for side in sides for x in side.languages})
+    languages = sorted({x for benchmark in loaded for x in benchmark.languages})
     path = of.folder / 'debias.npz'
     if path.exists():  # of a call that was killed, or of one for other benchmarks
         found = debias.load_removal(path)

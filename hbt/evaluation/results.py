@@ -49,8 +49,8 @@ def save_result(
 ) -> None:
     """Writes FOLDER/NAME.npz and then FOLDER/NAME.json, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = benchmarks.asked(benchmark)
-    questions = np.arange(len(asked.asked)) + len(asked.asked)
+    count = len(benchmark.query_languages)
+    questions = np.arange(count) + count
     if benchmark.parallel is not None:
         questions = np.where(benchmark.parallel >= 0, benchmark.parallel, questions)
     arrays = {f'own/{name}': x.astype(np.float32) for name, x in values.own.items()}
@@ -61,8 +61,8 @@ def save_result(
         np.savez_compressed(
             file,
             queries=np.array(benchmark.queries.ids),
-            languages=np.array(asked.names),
-            asked=asked.asked,
+            languages=np.array(benchmark.languages),
+            asked=benchmark.query_languages,
             questions=questions,
             **arrays,
         )

@@ -12,17 +12,24 @@ def check(values, expected):
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
+def judged(languages, query_languages, document_languages, relevant, grades=None):
+    """A benchmark without texts, of which metrics need none."""
+    texts = benchmarks.TextColumns([], [], [])
+    codes = query_languages, document_languages
+    return benchmarks.Benchmark('judged', texts, texts, languages, *codes, relevant, grades)
+
+
 def two_languages():
     """Queries de1 (answered in de and en), de2 (in de only), en1 (in de and en)."""
-    asked = aggregate.Asked(
+    case = judged(
         ['de', 'en'],
-        asked=np.array([0, 0, 1], np.int32),
-        corpus=np.array([0, 1, 0], np.int32),
+        query_languages=np.array([0, 0, 1], np.int32),
+        document_languages=np.array([0, 1, 0], np.int32),
         relevant=np.array([[0, 1], [0, -1], [0, 1]], np.int32),
     )
     own = np.array([[1, 2], [4, 0], [5, 1]], np.int32)
     pooled = np.array([[1, 3], [6, 0], [9, 2]], np.int32)
-    return asked, aggregate.query_metrics(asked, own, pooled)
+    return case, aggregate.query_metrics(case, own, pooled)
 
 
 def test_a_query_without_an_answer_in_the_corpus_language_is_dropped_from_that_pair():
@@ -50,16 +57,16 @@ def test_mono_cross_and_multi_are_macro_averages_over_pairs_and_query_languages(
 
 
 def test_a_single_language_has_no_cross():
-    asked = aggregate.Asked(['de'], *(np.zeros(1, np.int32),) * 2, np.zeros((1, 1), np.int32))
+    case = judged(['de'], *(np.zeros(1, np.int32),) * 2, np.zeros((1, 1), np.int32))
     one = np.ones((1, 1), np.int32)
-    tree = aggregate.aggregate_metrics(asked, aggregate.query_metrics(asked, one, one))
+    tree = aggregate.aggregate_metrics(case, aggregate.query_metrics(case, one, one))
     assert set(tree['metrics']) == set(tree['languages']['de']) == {'mono', 'multi'}
     assert list(tree['pairs']) == ['de-de'] and tree['families'] == {}
 
 
 def test_what_no_query_can_answer_is_left_out_and_never_nan():
-    asked, corpus = np.array([0, 1], np.int32), np.array([0, 1], np.int32)
-    case = aggregate.Asked(['de', 'en'], asked, corpus, np.full((2, 1), -1, np.int32))
+    each = np.array([0, 1], np.int32)
+    case = judged(['de', 'en'], each, each, np.full((2, 1), -1, np.int32))
     none = np.zeros((2, 1), np.int32)
     tree = aggregate.aggregate_metrics(case, aggregate.query_metrics(case, none, none))
     assert set(map(len, tree.values())) == {0}
@@ -76,9 +83,9 @@ def test_a_perfect_pooled_ranking_reaches_a_recall_at_10_of_10_in_11():
     names = 'ar de el en es hi ru th tr vi zh'.split()
     each = np.arange(11, dtype=np.int32)
     relevant = np.tile(each, (11, 1))
-    asked = aggregate.Asked(names, each, each, relevant)
-    found = aggregate.query_metrics(asked, np.ones_like(relevant), relevant + 1)
-    tree = aggregate.aggregate_metrics(asked, found)
+    case = judged(names, each, each, relevant)
+    found = aggregate.query_metrics(case, np.ones_like(relevant), relevant + 1)
+    tree = aggregate.aggregate_metrics(case, found)
     check(tree['metrics']['multi']['recall@10'], 10 / 11)
     assert tree['metrics']['multi']['map'] == tree['metrics']['cross']['recall@1'] == 1
     assert len(tree['pairs']) == 121
@@ -89,7 +96,7 @@ def test_a_perfect_pooled_ranking_reaches_a_recall_at_10_of_10_in_11():
 def test_blocks_of_queries_do_not_change_a_value(monkeypatch):
     chance = np.random.default_rng(0)
     relevant = np.sort(chance.integers(0, 50, (37, 4)), axis=1).astype(np.int32)
-    asked = aggregate.Asked(
+    case = judged(
         ['de', 'en', 'zh'],
         chance.integers(0, 3, 37).astype(np.int32),
         chance.integers(0, 3, 50).astype(np.int32),
@@ -97,24 +104,24 @@ def test_blocks_of_queries_do_not_change_a_value(monkeypatch):
         chance.integers(1, 4, relevant.shape).astype(np.int32),
     )
     ranks = chance.integers(1, 60, (2, 37, 4)).astype(np.int32)
-    whole = aggregate.query_metrics(asked, *ranks)
+    whole = aggregate.query_metrics(case, *ranks)
     monkeypatch.setattr(aggregate, 'HELD', 40)
-    blocks = aggregate.query_metrics(asked, *ranks)
+    blocks = aggregate.query_metrics(case, *ranks)
     for a, b in ((whole.own, blocks.own), (whole.pooled, blocks.pooled)):
         assert a.keys() == b.keys()
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
-    unjudged = aggregate.query_metrics(asked._replace(grades=None), *ranks)
+    unjudged = aggregate.query_metrics(case._replace(grades=None), *ranks)
     assert (whole.pooled['ndcg@10'] != unjudged.pooled['ndcg@10']).any()
 
 
 def test_a_query_language_needs_no_documents_of_its_own():
     """Questions in Swahili over English documents: cross-lingual and pooled, not monolingual."""
-    asked = aggregate.Asked(
+    case = judged(
         ['en', 'sw'], np.ones(2, np.int32), np.zeros(3, np.int32), np.array([[0], [2]], np.int32)
     )
     ranks = np.array([[1], [2]], np.int32)
-    tree = aggregate.aggregate_metrics(asked, aggregate.query_metrics(asked, ranks, ranks))
+    tree = aggregate.aggregate_metrics(case, aggregate.query_metrics(case, ranks, ranks))
     assert list(tree['pairs']) == ['sw-en'] and set(tree['metrics']) == {'cross', 'multi'}
     assert math.isclose(tree['metrics']['multi']['mrr'], 3 / 4)
 
@@ -124,9 +131,8 @@ def test_the_best_possible_run_on_real_files_has_the_known_ceilings(name, shared
     benchmark = benchmarks.load_benchmark(name, shared_data)
     pooled = np.where(benchmark.relevant >= 0, np.arange(benchmark.relevant.shape[1]) + 1, 0)
     pooled = pooled.astype(np.int32)
-    asked = benchmarks.asked(benchmark)
     own = (pooled > 0).astype(np.int32)
-    tree = aggregate.aggregate_metrics(asked, aggregate.query_metrics(asked, own, pooled))
+    tree = aggregate.aggregate_metrics(benchmark, aggregate.query_metrics(benchmark, own, pooled))
     assert tree['metrics']['multi']['map'] == tree['metrics']['mono']['map'] == 1
     check(tree['metrics']['multi']['recall@10'], 10 / 11 if name == 'xquad_r' else 1)
     check(tree['metrics']['multi']['rank_distance'], 10) if name == 'xquad_r' else None

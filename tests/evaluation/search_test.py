@@ -180,16 +180,17 @@ def load(name, shared_data, depth, step=1):
     Of every `step`-th query, on all documents.
     """
     benchmark = benchmarks.load_benchmark(name, shared_data)
-    queries = benchmarks.Texts(*(column[::step] for column in benchmark.queries))
-    benchmark = benchmark._replace(queries=queries, relevant=benchmark.relevant[::step])
+    queries = benchmarks.TextColumns(*(column[::step] for column in benchmark.queries))
+    codes, relevant = benchmark.query_languages[::step], benchmark.relevant[::step]
+    benchmark = benchmark._replace(queries=queries, query_languages=codes, relevant=relevant)
     generator = np.random.default_rng(0)
     documents = small(generator, len(benchmark.documents.ids), 16)
     rows = np.arange(len(benchmark.relevant))
     answers = (benchmark.relevant >= 0).sum(axis=1)
     centres = documents[benchmark.relevant[rows, generator.integers(answers)]]
     queries = np.clip(centres + small(generator, *centres.shape), -2, 2)
-    asked = benchmarks.asked(benchmark)
-    found = search.search(queries, documents, benchmark.relevant, asked.corpus, depth)
+    codes = benchmark.document_languages
+    found = search.search(queries, documents, benchmark.relevant, codes, depth)
     return benchmark, queries, documents, found
 
 

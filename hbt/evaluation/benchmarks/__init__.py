@@ -4,7 +4,7 @@
 into the order in which trec_eval breaks ties.
 """
 
-from hbt.evaluation.benchmarks.assembly import Benchmark, Texts, asked, assemble
+from hbt.evaluation.benchmarks.assembly import Benchmark, TextColumns, assemble
 from hbt.evaluation.benchmarks.registry import BENCHMARKS, load_benchmark
 
-__all__ = ['BENCHMARKS', 'Benchmark', 'Texts', 'asked', 'assemble', 'load_benchmark']
+__all__ = ['BENCHMARKS', 'Benchmark', 'TextColumns', 'assemble', 'load_benchmark']

@@ -16,12 +16,11 @@ import numpy as np
 from jaxtyping import Int
 
 from hbt.data.readers import retrieval, schema
-from hbt.evaluation import aggregate
 from hbt.utils import languages
 
 
-class Texts(NamedTuple):
-    """Parallel lists. Ids are unique, stable, and without whitespace; texts may be on disk."""
+class TextColumns(NamedTuple):
+    """Parallel columns. Ids are unique, stable, and without whitespace; texts may be on disk."""
 
     ids: Sequence[str]
     languages: Sequence[str]
@@ -29,27 +28,26 @@ class Texts(NamedTuple):
 
 
 class Benchmark(NamedTuple):
-    """Row i of `relevant` indexes the relevant documents of query i, ascending, then -1."""
+    """Queries, documents (in descending order of their ids), and judgements."""
 
     name: str
-    queries: Texts
-    documents: Texts
-    relevant: Int[np.ndarray, 'q r']
+    queries: TextColumns
+    documents: TextColumns
+    languages: list[str]  # of queries and documents, sorted
+    query_languages: Int[np.ndarray, ' q']  # index into `languages`
+    document_languages: Int[np.ndarray, ' n']
+    relevant: Int[np.ndarray, 'q r']  # indices of relevant documents, ascending, then -1
     grades: Int[np.ndarray, 'q r'] | None = None  # of the relevant documents; none: all are 1
     excluded: Int[np.ndarray, 'q x'] | None = None  # documents that are the query itself, then -1
     parallel: Int[np.ndarray, ' q'] | None = None  # equal for translations; -1: has none
     files: tuple[pathlib.Path, ...] = ()
 
-
-def asked(benchmark: Benchmark) -> aggregate.Asked:
-    """What the metrics need to know of it."""
-    every = sorted({*benchmark.documents.languages, *benchmark.queries.languages})
-    codes = {language: i for i, language in enumerate(every)}
-    queries, documents = (
-        np.array([codes[x] for x in side.languages], np.int32)
-        for side in (benchmark.queries, benchmark.documents)
-    )
-    return aggregate.Asked(every, queries, documents, benchmark.relevant, benchmark.grades)
+    @property
+    def relevant_languages(self) -> Int[np.ndarray, 'q r']:
+        """Languages of the relevant documents; -1: padding."""
+        if not self.relevant.size:
+            return self.relevant
+        return np.where(self.relevant >= 0, self.document_languages[self.relevant], -1)
 
 
 def assemble(name: str, found: retrieval.Collection) -> Benchmark:
@@ -85,10 +83,15 @@ def assemble(name: str, found: retrieval.Collection) -> Benchmark:
     excluded = [[row_of.get(found.excluded.get(q, ''), -1)] for q in queries.ids]
     keys = {key: i for i, key in enumerate(dict.fromkeys(found.parallel.values()))}
     parallel = [keys[found.parallel[q]] if q in found.parallel else -1 for q in queries.ids]
+    languages = sorted({*queries.languages, *documents.languages})
+    codes = {language: i for i, language in enumerate(languages)}
     return Benchmark(
         name,
         queries,
         documents,
+        languages,
+        np.array([codes[x] for x in queries.languages], np.int32),
+        np.array([codes[x] for x in documents.languages], np.int32),
         relevant,
         grades if (grades > 1).any() else None,
         np.array(excluded, np.int32) if np.max(excluded) >= 0 else None,
@@ -97,15 +100,15 @@ def assemble(name: str, found: retrieval.Collection) -> Benchmark:
     )
 
 
-def _in_memory(place: str, found: list[retrieval.Row]) -> Texts:
+def _in_memory(place: str, found: list[retrieval.Row]) -> TextColumns:
     """The rows as three lists, in their order."""
     ids, languages = [], []
     texts = list(_checked(place, found, ids, languages))
     _check_unique(place, sorted(ids))
-    return Texts(ids, languages, texts)
+    return TextColumns(ids, languages, texts)
 
 
-def _documents(name: str, found: retrieval.Collection) -> Texts:
+def _documents(name: str, found: retrieval.Collection) -> TextColumns:
     """By id, descending, with the texts on disk."""
     place, ids, languages = f'{name}: documents', [], []
     texts = retrieval.Spool(_checked(place, found.documents, ids, languages))
@@ -113,7 +116,7 @@ def _documents(name: str, found: retrieval.Collection) -> Texts:
     texts.arrange(order)
     ids = [ids[i] for i in order]
     _check_unique(place, ids)
-    return Texts(ids, [languages[i] for i in order], texts)
+    return TextColumns(ids, [languages[i] for i in order], texts)
 
 
 def _checked(

@@ -215,7 +215,7 @@ def test_beir_folders_by_language_are_one_pool(tmp_path):
     beir(tmp_path / 'de')
     beir(tmp_path / 'fr')
     benchmark = benchmarks.load_benchmark('beir:', tmp_path)
-    assert benchmarks.asked(benchmark).names == ['de', 'fr']
+    assert benchmark.languages == ['de', 'fr']
     assert answers(benchmark)['q:fr:q2'] == ['d:fr:a']
 
 
