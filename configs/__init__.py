@@ -1,1 +1,0 @@
-"""Experiments: a file each, whose `get_config` returns every setting."""

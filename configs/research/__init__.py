@@ -1,1 +1,0 @@
-"""Questions that the paper leaves open: a sweep and a report each."""
