@@ -25,7 +25,9 @@ def main(_) -> None:
     name = given.model or f'{given.workdir} at step {of.step}'
     name += f', {embedder.fingerprint(of.model)}'
     print(
-        hard_negatives.table(hard_negatives.mine(c, params, s, of.folder, setting, name).manifest)
+        hard_negatives.format_counts(
+            hard_negatives.mine(c, params, s, of.folder, setting, name).manifest
+        )
     )
 
 

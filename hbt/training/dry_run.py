@@ -15,7 +15,7 @@ from hbt import config
 from hbt.data import store
 from hbt.sampling import batches, packing, proportions, sampler
 from hbt.training import run_dir, telemetry, train_state, train_step
-from hbt.utils import log, sharding
+from hbt.utils import log, sharding, text_table
 
 LOOKED_AT = 200  # steps that are planned, without their tokens
 COLLECTIVE = re.compile(
@@ -64,7 +64,7 @@ def report(c: config.Config, s: sampler.Sampler, mesh: jax.sharding.Mesh) -> str
         ('collectives', ', '.join(f'{n} {name}' for name, n in found.items()) or 'none'),
         ('FLOPs a step', f'{flops:.3g} of the model; {mesh.size * cost["flops"]:.3g} compiled'),
     ]
-    return '\n'.join(f'{name:<16}{text}' for name, text in table)
+    return text_table.format_table((), table)
 
 
 def parameters(c: config.Config) -> int:

@@ -21,7 +21,7 @@ from hbt.data import ragged, store
 from hbt.evaluation import search
 from hbt.models import embedder
 from hbt.sampling import sampler
-from hbt.utils import files, log, sharding
+from hbt.utils import files, log, resume, sharding, text_table
 
 CHUNK = 50_000  # texts embedded, or groups looked at, at a time
 GROWTH = 8  # queries are searched together that exclude up to 1, 8, 64 ... passages
@@ -64,7 +64,7 @@ def mine(
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
     about = {'model': model, 'store': s.manifest['seal'], **dataclasses.asdict(setting)}
-    partial = begin(out, about)
+    partial = resume.open_folder(out, about)
     mesh = sharding.make_mesh()
     encode = encoder(c, params, s, mesh)
     manifest = json.loads(json.dumps(s.manifest)) | {'mined': about}
@@ -92,21 +92,6 @@ def shortened(c: config.Config, s: store.Store) -> config.Config:
     return c
 
 
-def begin(out: pathlib.Path, about: dict) -> pathlib.Path:
-    partial = out.with_name(out.name + '.partial')
-    partial.mkdir(parents=True, exist_ok=True)
-    progress = partial / 'progress.json'
-    if progress.exists() and files.read_json(progress, dict) != about:
-        had = files.read_json(progress, dict)
-        key = next(key for key in about if had.get(key) != about[key])
-        raise ValueError(
-            f'{partial}: {key}: expected {had.get(key)!r}, with which it began, got '
-            f'{about[key]!r}; delete it to begin again'
-        )
-    files.write_json(progress, about)
-    return partial
-
-
 def finish(s: store.Store, manifest: dict, partial: pathlib.Path, out: pathlib.Path) -> store.Store:
     """Links what stays, counts what is new, and names the whole."""
     known = manifest['files']
@@ -117,17 +102,13 @@ def finish(s: store.Store, manifest: dict, partial: pathlib.Path, out: pathlib.P
             os.link(s.path / name, partial / name)
         except OSError:  # another file system
             shutil.copyfile(s.path / name, partial / name)
-    for file in partial.rglob('progress.*'):
-        if file.name != 'progress.json' or file.parent != partial:
-            file.unlink()
     new = {
         str(file.relative_to(partial)): {'bytes': file.stat().st_size, 'sha256': files.sha256(file)}
         for file in sorted(partial.glob('*/negatives.*'))
     }
     manifest['files'] = kept | new
     files.write_json(partial / 'manifest.json', store.seal_manifest(manifest))
-    (partial / 'progress.json').unlink()
-    os.replace(partial, out)
+    resume.finish_folder(out)
     return store.open_store(out)
 
 
@@ -271,12 +252,17 @@ def best(
     return scores, top
 
 
-def table(manifest: dict) -> str:
+def format_counts(manifest: dict) -> str:
     """Groups, negatives, and groups without any, by dataset and language, as text."""
-    lines = [f'{"dataset":<16}{"language":<10}{"groups":>10}{"negatives":>11}{"without %":>11}']
-    for entry in manifest['datasets']:
-        for language, n in entry['mined'].items():
-            share = 100 * n['without'] / max(n['groups'], 1)
-            counts = f'{n["groups"]:>10}{n["negatives"]:>11}{share:>11.1f}'
-            lines.append(f'{entry["name"]:<16}{language:<10}{counts}')
-    return '\n'.join(lines)
+    rows = [
+        (entry['name'], language, n['groups'], n['negatives'], f'{_without(n):.1f}')
+        for entry in manifest['datasets']
+        for language, n in entry['mined'].items()
+    ]
+    return text_table.format_table(
+        ('dataset', 'language', 'groups', 'negatives', 'without %'), rows
+    )
+
+
+def _without(counts: dict) -> float:
+    return 100 * counts['without'] / max(counts['groups'], 1)

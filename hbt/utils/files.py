@@ -1,22 +1,17 @@
-"""Small files, and what error messages tell of files.
-
-Called by whatever reads a file that somebody else wrote.
-
-
-What a source of training data yields: rows or texts, read from blocks of lines.
-
-Hides how files are cut into blocks, and the checks that every format shares: what is wrong is
-named with file and line, what was expected and what came. Called by `sources` and its formats.
+"""Small files: reading, writing them whole or not at all, locks, checksums, and what error messages
+say of a file or a value.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import socket
 import typing
+from collections import abc
+
+import filelock
 
 
 def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
@@ -59,8 +54,14 @@ def describe_path(path: str | pathlib.Path) -> str:
 
 
 def sha256(file: pathlib.Path) -> str:
+    """SHA-256 of the bytes of a file, in hexadecimal digits."""
     with file.open('rb') as data:
         return hashlib.file_digest(data, 'sha256').hexdigest()
+
+
+def sha256_of_text(text: str) -> str:
+    """SHA-256 of a text in UTF-8, in hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextlib.contextmanager
@@ -74,31 +75,45 @@ def name_in_errors(place: str | os.PathLike):
         raise OSError(f'{place}: {first_line(error)}') from error
 
 
-def write_json(path: pathlib.Path, content) -> None:
-    """Writes a JSON file, whole or not at all."""
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False))
+def partial_path(path: pathlib.Path) -> pathlib.Path:
+    """Where a file or folder grows until it is whole."""
+    return path.with_name(path.name + '.partial')
+
+
+@contextlib.contextmanager
+def atomic(path: pathlib.Path, mode: str = 'w') -> abc.Iterator[typing.IO]:
+    """Opens a file that appears whole, when the block ends, or not at all."""
+    partial = partial_path(path)
+    with partial.open(mode, encoding=None if 'b' in mode else 'utf-8') as file:
+        yield file
     os.replace(partial, path)
 
 
-def lock(path: pathlib.Path) -> typing.TextIO:
-    """A file that is this process's until it is closed or the process ends, however it ends.
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file, whole or not at all."""
+    with atomic(path) as file:
+        file.write(text)
 
-    ValueError if it is another's.
+
+def write_json(path: pathlib.Path, content) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False))
+
+
+@contextlib.contextmanager
+def lock(path: pathlib.Path) -> abc.Iterator[None]:
+    """Locks a folder by the file `path` in it until the block or the process ends.
+
+    Raises:
+      ValueError: another process holds the lock.
     """
-    file = path.open('a+')
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip()
-        raise ValueError(
-            f'{path}: expected to be alone in {path.parent}, got {holder} at work there'
-        ) from None
-    file.truncate(0)
-    file.write(f'process {os.getpid()} on {socket.gethostname()}\n')
-    file.flush()
-    return file
+        acquired = filelock.FileLock(path, timeout=0, fallback_to_soft=False).acquire()
+    except filelock.Timeout:
+        raise ValueError(f'{path.parent} is locked by {path.read_text().strip()}') from None
+    with acquired:
+        path.write_text(f'process {os.getpid()} on {socket.gethostname()}\n')
+        yield
 
 
 def shorten(value) -> str:

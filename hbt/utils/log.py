@@ -4,7 +4,6 @@ Hides the writers; silent on all processes but the first. Called by every progra
 """
 
 import json
-import os
 import pathlib
 import sys
 import time
@@ -13,7 +12,7 @@ import tqdm
 from tensorboardX import event_file_writer, summary
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from hbt.utils import distributed
+from hbt.utils import distributed, files
 
 
 def progress(**options) -> tqdm.tqdm:
@@ -41,9 +40,7 @@ class MetricsWriter:
             return
         path = workdir / 'metrics.jsonl'
         kept = [line for line in read_metrics(path) if line['step'] <= step]
-        partial = path.with_suffix('.partial')
-        partial.write_text(''.join(json.dumps(line) + '\n' for line in kept))
-        os.replace(partial, path)
+        files.write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
         self.file = path.open('a')
         folder = workdir / 'tensorboard'
         folder.mkdir(exist_ok=True)

@@ -7,11 +7,12 @@ reference for people follow from the declaration alone.
 import dataclasses
 import difflib
 import json
-import os
 import pathlib
 import types
 import typing
 from collections import abc
+
+from hbt.utils import files
 
 KINDS = {bool: 'true or false', int: 'integer', float: 'number', str: 'text', tuple: 'words'}
 
@@ -108,9 +109,7 @@ def changes(old, new) -> dict[str, tuple]:
 
 def save_json(config, path: pathlib.Path, version: int) -> None:
     """Writes every setting as JSON, whole or not at all."""
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps({'version': version} | dataclasses.asdict(config), indent=1))
-    os.replace(partial, path)
+    files.write_json(path, {'version': version} | dataclasses.asdict(config))
 
 
 def load_json(config, path: pathlib.Path, version: int):

@@ -127,7 +127,9 @@ def test_negatives_are_the_best_passages_that_answer_nothing_alike(
         assert 20 < sum(map(len, wanted.values())) < 3 * len(wanted)
     counts = made.manifest['datasets'][0]['mined']
     assert counts['fr'] == {'groups': 0, 'without': 0, 'negatives': 0}
-    assert counts['en']['groups'] == 23 and 'without %' in hard_negatives.table(made.manifest)
+    assert counts['en']['groups'] == 23 and 'without %' in hard_negatives.format_counts(
+        made.manifest
+    )
 
 
 def test_the_mined_store_is_the_store_but_for_its_negatives(stored, model, tmp_path):
@@ -160,7 +162,9 @@ def test_a_language_that_was_searched_before_a_kill_is_not_searched_again(
     with pytest.raises(KeyboardInterrupt):
         hard_negatives.mine(*model, stored, tmp_path / 'killed', SETTING)
     assert not (tmp_path / 'killed').exists()
-    with pytest.raises(ValueError, match='margin: expected 0.01, with which it began, got 0.5'):
+    with pytest.raises(
+        ValueError, match='margin: expected 0.01, with which this output began, got 0.5'
+    ):
         hard_negatives.mine(*model, stored, tmp_path / 'killed', hard_negatives.Setting(3, 9, 0.5))
     killed = hard_negatives.mine(*model, stored, tmp_path / 'killed', SETTING)
     assert len(calls) == 5 and killed.manifest == whole.manifest

@@ -127,7 +127,7 @@ def test_two_processes_are_not_at_work_in_one_directory(stored, tmp_path):
     process.kill()
     process.communicate()
     assert second.returncode == 2
-    assert f'expected to be alone in {tmp_path}, got process {process.pid} on' in second.stderr
+    assert f'{tmp_path} is locked by process {process.pid} on' in second.stderr
 
 
 @pytest.mark.slow
