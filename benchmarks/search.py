@@ -143,7 +143,7 @@ def on_disk(path: pathlib.Path, asked: int) -> None:
     search.search(queries, documents, relevant, corpus, 100)
     ours = time.perf_counter() - start
     peak = max(peak, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    block = np.array(documents[: min(count, search.HELD)])
+    block = np.array(documents[: min(count, search.DEVICE_DOCUMENTS)])
     product = jax.jit(lambda q, d: jnp.matmul(q, d.T, precision='highest'))
     jax.block_until_ready(product(queries, block))
     start = time.perf_counter()

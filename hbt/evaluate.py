@@ -55,5 +55,5 @@ if __name__ == '__main__':
     flags.DEFINE_string('debias', None, f'{debias.KINDS}; or the debias.npz of an earlier call')
     flags.DEFINE_string('store', None, "training texts that it is fitted on; none: the run's")
     flags.DEFINE_string('run_file', None, 'writes the pooled ranking as a TREC run, .qrels beside')
-    flags.DEFINE_integer('run_depth', bias.LISTED[-1], 'documents a query in the run file')
+    flags.DEFINE_integer('run_depth', bias.SHARE_CUTOFFS[-1], 'documents a query in the run file')
     cli.run(main)

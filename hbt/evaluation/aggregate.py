@@ -15,26 +15,26 @@ from jaxtyping import Float, Int
 from hbt.evaluation import benchmarks, bias, metrics
 from hbt.utils import languages
 
-HELD = 2**20  # ranks that are looked at together
+BLOCK_RANKS = 2**20  # ranks that are looked at together
 Row = dict[str, float | int]  # metric -> mean over `queries` of them
 
 
-class Values(typing.NamedTuple):
+class QueryMetrics(typing.NamedTuple):
     """Metric -> its value for every query, NaN where it has none.
 
-    `own`: for every corpus language alone; `pooled`: in the union of all corpora.
+    `per_language`: for every corpus language alone; `pooled`: in the union of all corpora.
     """
 
-    own: dict[str, Float[np.ndarray, 'q c']]
+    per_language: dict[str, Float[np.ndarray, 'q c']]
     pooled: dict[str, Float[np.ndarray, ' q']]
 
 
-def query_metrics(
+def compute_query_metrics(
     benchmark: benchmarks.Benchmark, own: metrics.Ranks, pooled: metrics.Ranks
-) -> Values:
+) -> QueryMetrics:
     """Every metric of every query, in float64."""
     q, r = own.shape
-    size = min(q, max(1, HELD // max(r, 1)))
+    size = min(q, max(1, BLOCK_RANKS // max(r, 1)))
     grades = (own > 0).astype(np.int32) if benchmark.grades is None else benchmark.grades
     inputs = own, pooled, benchmark.relevant_languages, grades, benchmark.query_languages
     parts = []
@@ -46,26 +46,26 @@ def query_metrics(
     return jax.tree.map(lambda *x: np.concatenate(x)[:q], *parts)
 
 
-def _score(own, pooled, relevant_languages, grades, query_languages, count: int) -> Values:
+def _score(own, pooled, relevant_languages, grades, query_languages, count: int) -> QueryMetrics:
     def scores(language):
         """In the corpus of one language; in the union where it is `count`: compiled once."""
         ranks = jax.numpy.where(relevant_languages == language, own, 0)
         ranks = jax.numpy.where(language < count, ranks, pooled)
         return {
-            name: score(ranks, grades=grades) if name in metrics.GRADED else score(ranks)
-            for name, score in metrics.SCORES.items()
+            name: score(ranks, grades=grades) if name in metrics.GRADED_METRICS else score(ranks)
+            for name, score in metrics.METRICS.items()
         }
 
     every = jax.vmap(scores, out_axes=1)(
         jax.numpy.arange(count + 1, dtype=relevant_languages.dtype)
     )
-    return Values(
+    return QueryMetrics(
         {name: x[:, :count] for name, x in every.items()},
         {name: x[:, count] for name, x in every.items()}
         | {
             'rank_distance': bias.rank_distance(pooled),
-            f'peer@{bias.DEPTH}': bias.peer(pooled, relevant_languages, count),
-            'preference': bias.preference(pooled, relevant_languages, query_languages),
+            f'peer@{bias.CUTOFF}': bias.peer(pooled, relevant_languages, count),
+            'preference': bias.language_preference(pooled, relevant_languages, query_languages),
         },
     )
 
@@ -73,7 +73,7 @@ def _score(own, pooled, relevant_languages, grades, query_languages, count: int)
 _scored = jax.jit(_score, static_argnames='count')
 
 
-def top_k_metrics(
+def compute_top_k_metrics(
     benchmark: benchmarks.Benchmark,
     queries: Float[np.ndarray, 'q d'],
     documents: Float[np.ndarray, 'n d'],
@@ -83,17 +83,17 @@ def top_k_metrics(
     own, corpus = benchmark.query_languages, benchmark.document_languages
     if len(np.unique(corpus)) < 2:
         return {}
-    depths = [k for k in bias.LISTED if k <= top.shape[1]]
-    found = {f'own_share@{k}': bias.own_share(top, corpus, own, k) for k in depths}
+    depths = [k for k in bias.SHARE_CUTOFFS if k <= top.shape[1]]
+    found = {f'own_share@{k}': bias.own_language_share(top, corpus, own, k) for k in depths}
     if benchmark.parallel is not None:
-        best = top[:, : bias.DEPTH]
+        best = top[:, : bias.CUTOFF]
         found[f'rank_correlation@{best.shape[1]}'] = bias.rank_correlation(
             queries, documents, best, benchmark.parallel, own
         )
     return found
 
 
-def aggregate_metrics(benchmark: benchmarks.Benchmark, found: Values) -> dict[str, dict]:
+def aggregate_metrics(benchmark: benchmarks.Benchmark, found: QueryMetrics) -> dict[str, dict]:
     """The protocol of arXiv 2408.10536, and more, as one JSON-ready tree.
 
     Pair X-C: the queries of language X, with their relevant documents in language C; a query
@@ -111,7 +111,7 @@ def aggregate_metrics(benchmark: benchmarks.Benchmark, found: Values) -> dict[st
     rows = {x: benchmark.query_languages == code for code, x in enumerate(names)}
     multi = {x: _row(found.pooled, rows[x]) for x in names}
     pairs = {
-        (x, c): _row({name: value[:, code] for name, value in found.own.items()}, rows[x])
+        (x, c): _row({name: value[:, code] for name, value in found.per_language.items()}, rows[x])
         for x in names
         for code, c in enumerate(names)
     }
@@ -156,7 +156,7 @@ def _row(scores: dict[str, np.ndarray], rows: np.ndarray) -> Row:
     answerable = rows & ~np.isnan(scores['map'])
     if not answerable.any():
         return {}
-    means = {name: metrics.mean(value[answerable]) for name, value in scores.items()}
+    means = {name: metrics.mean_defined(value[answerable]) for name, value in scores.items()}
     known = {name: value for name, value in means.items() if not np.isnan(value)}
     return {'queries': int(answerable.sum())} | known
 

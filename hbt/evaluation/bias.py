@@ -16,9 +16,9 @@ from jaxtyping import Array, Float, Int
 from hbt.evaluation import metrics
 
 Codes = Int[Array | np.ndarray, 'q r']
-LISTED = (1, 5, 10, 20, 50, 100)  # depths of the curve of the query's own language
-DEPTH = 20  # of PEER and of rank correlation, as in MIMO (arXiv 2605.31171)
-HELD = 2**24  # numbers of documents' embeddings that are compared at a time: 64 MiB
+SHARE_CUTOFFS = (1, 5, 10, 20, 50, 100)  # depths of the curve of the query's own language
+CUTOFF = 20  # of PEER and of rank correlation, as in MIMO (arXiv 2605.31171)
+BLOCK_ELEMENTS = 2**24  # numbers of documents' embeddings that are compared at a time: 64 MiB
 
 
 def rank_distance(ranks: metrics.Ranks) -> Float[Array, ' q']:
@@ -28,11 +28,11 @@ def rank_distance(ranks: metrics.Ranks) -> Float[Array, ' q']:
     """
     last = jnp.asarray(ranks, float).max(axis=1, initial=0.0)
     first = jnp.where(ranks > 0, jnp.asarray(ranks, float), jnp.inf).min(axis=1, initial=jnp.inf)
-    whole = (metrics.relevant(ranks) > 0) & (last < metrics.UNFOUND)
+    whole = (metrics.count_relevant(ranks) > 0) & (last < metrics.UNRANKED)
     return jnp.where(whole, last - first, jnp.nan)
 
 
-def preference(
+def language_preference(
     ranks: metrics.Ranks, languages: Codes, asked: Int[Array | np.ndarray, ' q']
 ) -> Float[Array, ' q']:
     """1 where the first relevant document is of the query's language, else 0.
@@ -42,7 +42,7 @@ def preference(
     """
     mine = (ranks > 0) & (languages == asked[:, None])
     others = (ranks > 0) & (languages != asked[:, None])
-    found = jnp.where(metrics.found(ranks), jnp.asarray(ranks, float), jnp.inf)
+    found = jnp.where(metrics.is_ranked(ranks), jnp.asarray(ranks, float), jnp.inf)
     first = found.min(axis=1, initial=jnp.inf)
     own = jnp.where(mine, found, jnp.inf).min(axis=1, initial=jnp.inf)
     known = mine.any(axis=1) & others.any(axis=1) & jnp.isfinite(first)
@@ -53,7 +53,7 @@ def peer(
     ranks: metrics.Ranks,
     languages: Codes,
     count: int,
-    k: int = DEPTH,
+    k: int = CUTOFF,
     grades: Int[Array | np.ndarray, 'q r'] | None = None,
     weights: Mapping[int, float] = types.MappingProxyType({1: 1.0}),
 ) -> Float[Array, ' q']:
@@ -70,7 +70,7 @@ def peer(
         * _kruskal(jnp.asarray(ranks), member, languages, count, k)
         for grade, weight in weights.items()
     )
-    return jnp.where(metrics.relevant(ranks) > 0, total, jnp.nan)
+    return jnp.where(metrics.count_relevant(ranks) > 0, total, jnp.nan)
 
 
 def _kruskal(ranks: metrics.Ranks, member, languages: Codes, count: int, k: int) -> Array:
@@ -140,7 +140,11 @@ def rank_correlation(
     group = np.searchsorted(starts, np.arange(len(rows)), side='right') - 1
     members[group, np.arange(len(rows)) - starts[group]] = rows
     most = members.shape[1] * top.shape[1]  # documents of a group
-    size = len(members) if documents.size <= HELD else max(1, HELD // (most * queries.shape[1]))
+    size = (
+        len(members)
+        if documents.size <= BLOCK_ELEMENTS
+        else max(1, BLOCK_ELEMENTS // (most * queries.shape[1]))
+    )
     for start in range(0, len(members), size):
         some = np.full((min(size, len(members)), members.shape[1]), -1)
         some[: len(members) - start] = members[start : start + size]
@@ -199,7 +203,7 @@ def _spearman(x: Float[Array, ' n'], y: Float[Array, ' n'], kept) -> Float[Array
     return (x * y).sum() / jnp.sqrt((x * x).sum() * (y * y).sum())
 
 
-def own_share(
+def own_language_share(
     top: Int[np.ndarray, 'q k'], corpus: Int[np.ndarray, ' n'], asked: Int[np.ndarray, ' q'], k: int
 ) -> Float[np.ndarray, ' q']:
     """Share of documents of the query's own language among the first k (Multi-EuP, 2311.01870)."""

@@ -25,9 +25,9 @@ class Result(typing.NamedTuple):
 
     benchmark: benchmarks.Benchmark
     numbers: dict
-    values: aggregate.Values  # of every query
+    query_metrics: aggregate.QueryMetrics  # of every query
     ranks: np.ndarray  # q r; in the union of all corpora
-    top: np.ndarray  # q k; the best documents
+    top_k: np.ndarray  # q k; the best documents
 
 
 def load_benchmarks(c: config.Eval) -> list[benchmarks.Benchmark]:
@@ -47,7 +47,7 @@ def make_evaluation(
     tokenizer: tokenizers.Tokenizer,
     mesh,
     loaded: abc.Sequence[benchmarks.Benchmark],
-    depth: int = bias.LISTED[-1],
+    depth: int = bias.SHARE_CUTOFFS[-1],
     removal: debias.Removal | None = None,
     keep: Keep | None = None,
 ) -> abc.Callable:
@@ -74,7 +74,7 @@ def make_evaluation(
 
         out, told = None, {}
         if keep:
-            out = keep.folder / f'{results.stem(benchmark.name)}.{side}.npy'
+            out = keep.folder / f'{results.file_stem(benchmark.name)}.{side}.npy'
             told = keep.about | {'content': manifest['content']}
         return embedder.fill(blocks, len(texts.ids), out, told, what)
 
@@ -111,7 +111,11 @@ def about(c: config.Config, removal: debias.Removal | None) -> dict:
 
 
 def score_embeddings(
-    benchmark: benchmarks.Benchmark, queries, documents, mesh=None, depth: int = bias.LISTED[-1]
+    benchmark: benchmarks.Benchmark,
+    queries,
+    documents,
+    mesh=None,
+    depth: int = bias.SHARE_CUTOFFS[-1],
 ) -> Result:
     """Every number of a benchmark from its embeddings, and the `depth` best documents."""
     found = search.search(
@@ -123,13 +127,13 @@ def score_embeddings(
         benchmark.excluded,
         mesh,
     )
-    values = aggregate.query_metrics(benchmark, found.own, found.pooled)
-    values.pooled.update(aggregate.top_k_metrics(benchmark, queries, documents, found.top))
+    values = aggregate.compute_query_metrics(benchmark, found.per_language_ranks, found.pooled_ranks)
+    values.pooled.update(aggregate.compute_top_k_metrics(benchmark, queries, documents, found.top_k))
     counts = {'queries': len(queries), 'documents': len(documents)}
     numbers = {'benchmark': benchmark.name, 'counts': counts} | aggregate.aggregate_metrics(
         benchmark, values
     )
-    return Result(benchmark, numbers, values, found.pooled, found.top)
+    return Result(benchmark, numbers, values, found.pooled_ranks, found.top_k)
 
 
 def flatten_scores(results: dict[str, Result]) -> dict[str, float]:
@@ -144,7 +148,9 @@ def flatten_scores(results: dict[str, Result]) -> dict[str, float]:
 
 def save_result(result: Result, folder: pathlib.Path, step: int) -> None:
     """Writes FOLDER/<benchmark>.json, and the values of every query beside it."""
-    results.save_result(folder, result.benchmark, {'step': step} | result.numbers, result.values)
+    results.save_result(
+        folder, result.benchmark, {'step': step} | result.numbers, result.query_metrics
+    )
 
 
 def format_result(numbers: dict, step: int) -> str:
@@ -179,17 +185,17 @@ def write_run(result: Result, path: pathlib.Path) -> dict[str, float]:
     Returns the numbers that trec_eval gives for these files: documents below that depth count as
     not found, which is why `map` can be a little lower than at full depth.
     """
-    benchmark, depth = result.benchmark, result.top.shape[1]
+    benchmark, depth = result.benchmark, result.top_k.shape[1]
     ids = benchmark.queries.ids, benchmark.documents.ids
-    trec.write_run(path, *ids, result.top, 'hbt')
+    trec.write_run(path, *ids, result.top_k, 'hbt')
     trec.write_qrels(path.with_suffix('.qrels'), *ids, benchmark.relevant, benchmark.grades)
-    ranks = np.where(result.ranks > depth, metrics.UNFOUND, result.ranks)
+    ranks = np.where(result.ranks > depth, metrics.UNRANKED, result.ranks)
     return {
         'depth': depth,
-        'map': metrics.mean(metrics.average_precision(ranks)),
-        'mrr': metrics.mean(metrics.reciprocal_rank(ranks)),
-        'recall@1': metrics.mean(metrics.recall(ranks, 1)),
-        'recall@10': metrics.mean(metrics.recall(ranks, 10)),
+        'map': metrics.mean_defined(metrics.average_precision(ranks)),
+        'mrr': metrics.mean_defined(metrics.reciprocal_rank(ranks)),
+        'recall@1': metrics.mean_defined(metrics.recall(ranks, 1)),
+        'recall@10': metrics.mean_defined(metrics.recall(ranks, 10)),
     }
 
 

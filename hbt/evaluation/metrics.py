@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
 Ranks = Int[Array | np.ndarray, 'q r']
-UNFOUND = np.iinfo(np.int32).max
+UNRANKED = np.iinfo(np.int32).max
 
 
 def average_precision(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
@@ -23,7 +23,7 @@ def average_precision(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
     """
     ordered = jnp.sort(_within(ranks, k), axis=1)  # q r
     nth = jnp.asarray(jnp.arange(1, ranks.shape[1] + 1), float)
-    return (nth[None] / ordered).sum(axis=1) / relevant(ranks)
+    return (nth[None] / ordered).sum(axis=1) / count_relevant(ranks)
 
 
 def reciprocal_rank(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
@@ -33,7 +33,7 @@ def reciprocal_rank(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
 
 def recall(ranks: Ranks, k: int) -> Float[Array, ' q']:
     """Share of the relevant documents that are among the first k."""
-    return _found(ranks, k) / relevant(ranks)
+    return _found(ranks, k) / count_relevant(ranks)
 
 
 def success(ranks: Ranks, k: int) -> Float[Array, ' q']:
@@ -43,7 +43,7 @@ def success(ranks: Ranks, k: int) -> Float[Array, ' q']:
 
 def r_precision(ranks: Ranks) -> Float[Array, ' q']:
     """Share of relevant documents among the first R, R being their number."""
-    count = relevant(ranks)
+    count = count_relevant(ranks)
     return _float((_within(ranks) <= count[:, None]).sum(axis=1)) / count
 
 
@@ -64,41 +64,41 @@ def ndcg(
     return _known(ranks, gain / (best / discounts[None]).sum(axis=1))
 
 
-def mean(values: Float[Array | np.ndarray, '...']) -> float:
+def mean_defined(values: Float[Array | np.ndarray, '...']) -> float:
     """Mean in float64 of the values that are not NaN; NaN if all are."""
     kept = np.asarray(values, np.float64)
     kept = kept[~np.isnan(kept)]
     return float(kept.mean()) if kept.size else math.nan
 
 
-def relevant(ranks: Ranks) -> Float[Array, ' q']:
+def count_relevant(ranks: Ranks) -> Float[Array, ' q']:
     """How many documents are relevant."""
     return _float((ranks > 0).sum(axis=1))
 
 
-def found(ranks: Ranks, k: int | None = None) -> Bool[Array, 'q r']:
+def is_ranked(ranks: Ranks, k: int | None = None) -> Bool[Array, 'q r']:
     """Whether a document is relevant and among the first k, or ranked at all."""
-    return jnp.asarray((ranks > 0) & (ranks <= (UNFOUND - 1 if k is None else k)))
+    return jnp.asarray((ranks > 0) & (ranks <= (UNRANKED - 1 if k is None else k)))
 
 
 def _found(ranks: Ranks, k: int) -> Float[Array, ' q']:
-    return _float(found(ranks, k).sum(axis=1))
+    return _float(is_ranked(ranks, k).sum(axis=1))
 
 
 def _within(ranks: Ranks, k: int | None = None) -> Float[Array, 'q r']:
     """The ranks up to k; padding and the rest at infinity, where they add nothing to a sum."""
-    return jnp.where(found(ranks, k), _float(ranks), jnp.inf)
+    return jnp.where(is_ranked(ranks, k), _float(ranks), jnp.inf)
 
 
 def _known(ranks: Ranks, values: Float[Array, ' q']) -> Float[Array, ' q']:
-    return jnp.where(relevant(ranks) > 0, values, jnp.nan)
+    return jnp.where(count_relevant(ranks) > 0, values, jnp.nan)
 
 
 def _float(x: Array | np.ndarray) -> Array:
     return jnp.asarray(x, float)
 
 
-SCORES = {  # what is reported in every setting
+METRICS = {  # what is reported in every setting
     'map': average_precision,
     'map@10': functools.partial(average_precision, k=10),
     'mrr': reciprocal_rank,
@@ -113,4 +113,4 @@ SCORES = {  # what is reported in every setting
     'success@10': functools.partial(success, k=10),
     'r_precision': r_precision,
 }
-GRADED = ('ndcg@10',)  # those that take grades too
+GRADED_METRICS = ('ndcg@10',)  # those that take grades too

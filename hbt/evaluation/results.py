@@ -19,24 +19,25 @@ import numpy as np
 from hbt.evaluation import aggregate, benchmarks
 from hbt.utils import files
 
-TREES = ('metrics', 'languages', 'scripts', 'resources', 'families', 'pairs')  # of numbers
-PARTS = {'benchmark': str, 'manifest': dict} | dict.fromkeys(TREES, dict)
+FORMAT = 2  # of both files; 1 had other names in the .npz, and no `format`
+BREAKDOWNS = ('metrics', 'languages', 'scripts', 'resources', 'families', 'pairs')  # of numbers
+PARTS = {'benchmark': str, 'manifest': dict} | dict.fromkeys(BREAKDOWNS, dict)
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'tokenizers')
 
 
-class Saved(typing.NamedTuple):
+class Result(typing.NamedTuple):
     """A result that was read back."""
 
     path: pathlib.Path
     numbers: dict
-    queries: list[str]  # ids
+    query_ids: list[str]  # ids
     languages: list[str]
-    asked: np.ndarray  # q; index into languages
-    questions: np.ndarray  # q; equal for translations
-    values: aggregate.Values
+    query_languages: np.ndarray  # q; index into languages
+    query_groups: np.ndarray  # q; equal for translations
+    query_metrics: aggregate.QueryMetrics
 
 
-def stem(name: str) -> str:
+def file_stem(name: str) -> str:
     """The name of a benchmark as the name of a file."""
     return re.sub(r'[^\w.+-]+', '-', name)
 
@@ -45,32 +46,34 @@ def save_result(
     folder: pathlib.Path,
     benchmark: benchmarks.Benchmark,
     numbers: dict,
-    values: aggregate.Values,
+    values: aggregate.QueryMetrics,
 ) -> None:
     """Writes FOLDER/NAME.npz and then FOLDER/NAME.json, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     count = len(benchmark.query_languages)
-    questions = np.arange(count) + count
+    groups = np.arange(count) + count
     if benchmark.parallel is not None:
-        questions = np.where(benchmark.parallel >= 0, benchmark.parallel, questions)
-    arrays = {f'own/{name}': x.astype(np.float32) for name, x in values.own.items()}
+        groups = np.where(benchmark.parallel >= 0, benchmark.parallel, groups)
+    arrays = {
+        f'per_language/{name}': x.astype(np.float32) for name, x in values.per_language.items()
+    }
     arrays |= {f'pooled/{name}': x.astype(np.float32) for name, x in values.pooled.items()}
-    path = folder / f'{stem(benchmark.name)}.npz'
+    path = folder / f'{file_stem(benchmark.name)}.npz'
     partial = path.with_suffix('.partial')
     with partial.open('wb') as file:
         np.savez_compressed(
             file,
-            queries=np.array(benchmark.queries.ids),
+            query_ids=np.array(benchmark.queries.ids),
             languages=np.array(benchmark.languages),
-            asked=benchmark.query_languages,
-            questions=questions,
+            query_languages=benchmark.query_languages,
+            query_groups=groups,
             **arrays,
         )
     os.replace(partial, path)
-    files.write_json(path.with_suffix('.json'), numbers)
+    files.write_json(path.with_suffix('.json'), {'format': FORMAT} | numbers)
 
 
-def load_result(path: pathlib.Path) -> Saved:
+def load_result(path: pathlib.Path) -> Result:
     """Reads NAME.json and the NAME.npz beside it. ValueError names what is missing or broken."""
     for file in (path, path.with_suffix('.npz')):
         if not file.is_file():
@@ -80,15 +83,15 @@ def load_result(path: pathlib.Path) -> Saved:
     try:
         with path.with_suffix('.npz').open('rb') as file, np.load(file) as arrays:
             found = dict(arrays)
-        saved = Saved(
+        saved = Result(
             path,
             numbers,
-            found['queries'].tolist(),
+            found['query_ids'].tolist(),
             found['languages'].tolist(),
-            found['asked'],
-            found['questions'],
-            aggregate.Values(
-                *({k: x for k, x in _part(found, side)} for side in ('own', 'pooled'))
+            found['query_languages'],
+            found['query_groups'],
+            aggregate.QueryMetrics(
+                *({k: x for k, x in _part(found, side)} for side in aggregate.QueryMetrics._fields)
             ),
         )
         _check_values(saved)
@@ -101,6 +104,11 @@ def load_result(path: pathlib.Path) -> Saved:
 
 def _check_numbers(path: pathlib.Path, numbers: dict) -> None:
     """ValueError where a part is missing, or a number is none."""
+    if numbers.get('format') != FORMAT:
+        raise ValueError(
+            f'{path}: expected the result of an evaluation in format {FORMAT}, '
+            f'got {numbers.get("format", 1)!r}; evaluate again'
+        )
     for name, kind in PARTS.items():
         if not isinstance(numbers.get(name), kind):
             raise ValueError(
@@ -115,23 +123,23 @@ def _check_numbers(path: pathlib.Path, numbers: dict) -> None:
         elif type(tree) not in (int, float) or not math.isfinite(tree):
             raise ValueError(f'{path}: {place}: expected a finite number, got {tree!r}')
 
-    for name in TREES:
+    for name in BREAKDOWNS:
         look(numbers[name], name)
 
 
-def _check_values(saved: Saved) -> None:
+def _check_values(saved: Result) -> None:
     """ValueError unless values are of all queries and have the mean that the numbers tell."""
-    n, width = len(saved.queries), len(saved.languages)
-    shapes = {'asked': (n,), 'questions': (n,)}
+    n, width = len(saved.query_ids), len(saved.languages)
+    shapes = {'query_languages': (n,), 'query_groups': (n,)}
     found = {name: getattr(saved, name).shape for name in shapes}
-    for side, shape in (('own', (n, width)), ('pooled', (n,))):
-        for name, values in getattr(saved.values, side).items():
+    for side, shape in (('per_language', (n, width)), ('pooled', (n,))):
+        for name, values in getattr(saved.query_metrics, side).items():
             shapes[f'{side}/{name}'], found[f'{side}/{name}'] = shape, values.shape
     for name, shape in shapes.items():
         if found[name] != shape:
             raise ValueError(f'{name}: expected the shape {shape}, got {found[name]}')
-    pooled = np.asarray(saved.values.pooled['map'], float)
-    rows = [pooled[saved.asked == code] for code in range(width)]
+    pooled = np.asarray(saved.query_metrics.pooled['map'], float)
+    rows = [pooled[saved.query_languages == code] for code in range(width)]
     means = [np.nanmean(row) for row in rows if not np.isnan(row).all()]
     told = saved.numbers['metrics'].get('multi', {}).get('map')
     if told is None or not means or not math.isclose(np.mean(means), told, abs_tol=1e-5):
@@ -142,7 +150,7 @@ def _part(arrays: dict[str, np.ndarray], side: str):
     return ((key.partition('/')[2], x) for key, x in arrays.items() if key.startswith(f'{side}/'))
 
 
-def check_comparable(first: Saved, second: Saved) -> None:
+def check_comparable(first: Result, second: Result) -> None:
     """ValueError unless both are of the same queries, documents and judgements."""
     for what in ('benchmark', 'content'):
         ours, theirs = (x.numbers['manifest'].get(what) for x in (first, second))
@@ -150,11 +158,11 @@ def check_comparable(first: Saved, second: Saved) -> None:
             raise ValueError(
                 f'{second.path}: {what}: expected {ours!r} as in {first.path}, got {theirs!r}'
             )
-    if first.queries != second.queries:
-        missing = sorted({*first.queries} ^ {*second.queries})
+    if first.query_ids != second.query_ids:
+        missing = sorted({*first.query_ids} ^ {*second.query_ids})
         raise ValueError(
-            f'{second.path}: expected the {len(first.queries)} queries of {first.path}, got '
-            f'{len(second.queries)}; {len(missing)} are in one alone, such as {missing[:1]}'
+            f'{second.path}: expected the {len(first.query_ids)} queries of {first.path}, got '
+            f'{len(second.query_ids)}; {len(missing)} are in one alone, such as {missing[:1]}'
         )
 
 
@@ -165,7 +173,7 @@ def make_manifest(benchmark: benchmarks.Benchmark, about: dict) -> dict:
     """
     return {
         'benchmark': benchmark.name,
-        'content': content(benchmark),
+        'content': hash_content(benchmark),
         'files': {file.name: _sha256(file) for file in benchmark.files},
         'queries': _counts(benchmark.queries.languages),
         'documents': _counts(benchmark.documents.languages),
@@ -181,7 +189,7 @@ def make_manifest(benchmark: benchmarks.Benchmark, about: dict) -> dict:
     }
 
 
-def content(benchmark: benchmarks.Benchmark) -> str:
+def hash_content(benchmark: benchmarks.Benchmark) -> str:
     """SHA-256 of all ids, languages, texts and judgements."""
     digest = hashlib.sha256()
     for side in (benchmark.queries, benchmark.documents):

@@ -17,19 +17,21 @@ from jaxtyping import Array, Float, Int
 from hbt.evaluation import rank_counts
 from hbt.utils import sharding
 
-HELD = 2**15  # documents of a device at a time
-SCORES_HELD = 2**21  # of a device at a time: 8 MiB, which stay in a cache
+DEVICE_DOCUMENTS = 2**15  # documents of a device at a time
+DEVICE_SCORES = 2**21  # of a device at a time: 8 MiB, which stay in a cache
 STRIP = 64  # documents of a device come in multiples of this
 GROWTH = 4  # queries are grouped by their number of relevant documents: 1, 2-4, 5-16, ...
 
 
-class Found(typing.NamedTuple):
+class SearchResult(typing.NamedTuple):
     """What a search gives, for query i and its j-th relevant document, or its j-th best one."""
 
-    own: Int[np.ndarray, 'q r']  # 1-based rank among the documents of its language; 0: padding
-    pooled: Int[np.ndarray, 'q r']  # among all documents
+    per_language_ranks: Int[
+        np.ndarray, 'q r'
+    ]  # 1-based rank among the documents of its language; 0: padding
+    pooled_ranks: Int[np.ndarray, 'q r']  # among all documents
     scores: Float[np.ndarray, 'q k']  # of the best documents, the best first
-    top: Int[np.ndarray, 'q k']  # their indices; -1 where fewer than k are not excluded
+    top_k: Int[np.ndarray, 'q k']  # their indices; -1 where fewer than k are not excluded
 
 
 def search(
@@ -40,7 +42,7 @@ def search(
     k: int = 0,
     excluded: Int[np.ndarray, 'b x'] | None = None,
     mesh: jax.sharding.Mesh | None = None,
-) -> Found:
+) -> SearchResult:
     """Ranks of the relevant documents and the k best of all, by dot product.
 
     `documents` may be a memory-mapped `.npy` file: it is read in pieces, which are not kept.
@@ -110,12 +112,12 @@ def _check_finite(name: str, vectors: Float[np.ndarray, 'n d'], start: int, coun
 
 
 def _layout(documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Layout:
-    resident = documents <= HELD * mesh.size
-    part = -(-documents // mesh.size) if resident else HELD
+    resident = documents <= DEVICE_DOCUMENTS * mesh.size
+    part = -(-documents // mesh.size) if resident else DEVICE_DOCUMENTS
     part = -(-part // STRIP) * STRIP
     assert part <= 2**15, 'two counts share 32 bits'
     return rank_counts.Layout(
-        resident, part, part * mesh.size, max(1, SCORES_HELD // (part * mesh.size))
+        resident, part, part * mesh.size, max(1, DEVICE_SCORES // (part * mesh.size))
     )
 
 
@@ -229,17 +231,17 @@ def _rows(documents: Float[np.ndarray, 'n d'], start: int, stop: int) -> Float[n
     return np.asarray(documents[start:stop], np.float32)
 
 
-def _results(groups, states, relevant, k: int, mesh) -> Found:
+def _results(groups, states, relevant, k: int, mesh) -> SearchResult:
     count = len(relevant)
     ranks = (np.zeros(relevant.shape, np.int32) for _ in range(2))
-    found = Found(*ranks, np.zeros((count, k), np.float32), np.zeros((count, k), np.int32))
+    found = SearchResult(*ranks, np.zeros((count, k), np.float32), np.zeros((count, k), np.int32))
     for (rows, width), state in zip(groups, states, strict=True):
         state = rank_counts.State(*(np.asarray(x)[: len(rows)] for x in _everywhere(mesh)(state)))
         present = relevant[rows, :width] >= 0
-        found.own[rows, :width] = np.where(present, 1 + state.own, 0)
-        found.pooled[rows, :width] = np.where(present, 1 + state.pooled, 0)
+        found.per_language_ranks[rows, :width] = np.where(present, 1 + state.own, 0)
+        found.pooled_ranks[rows, :width] = np.where(present, 1 + state.pooled, 0)
         found.scores[rows] = state.scores
-        found.top[rows] = np.where(np.isneginf(state.scores), -1, state.top)
+        found.top_k[rows] = np.where(np.isneginf(state.scores), -1, state.top)
     return found
 
 

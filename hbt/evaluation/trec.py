@@ -100,7 +100,7 @@ def rank_relevant(
         listed = run.get(query, {})
         order = sorted(listed, key=lambda d: (listed[d], d), reverse=True)
         place = {document: at for at, document in enumerate(order, 1)}
-        places[i, : len(wanted)] = [place.get(d, metrics.UNFOUND) for d in wanted]
+        places[i, : len(wanted)] = [place.get(d, metrics.UNRANKED) for d in wanted]
         grades[i, : len(wanted)] = list(wanted.values())
     return places, grades
 

@@ -31,8 +31,8 @@ class Measure(typing.NamedTuple):
 SHORT = {'map': 'mAP', 'mrr': 'MRR', 'ndcg': 'nDCG', 'recall': 'R', 'success': 'S'}
 BIAS = (
     Measure('multi', 'rank_distance', 'rank distance', 'distance', False),
-    Measure('multi', f'peer@{bias.DEPTH}', f'PEER@{bias.DEPTH}'),
-    Measure('multi', f'rank_correlation@{bias.DEPTH}', f'rank correlation@{bias.DEPTH}'),
+    Measure('multi', f'peer@{bias.CUTOFF}', f'PEER@{bias.CUTOFF}'),
+    Measure('multi', f'rank_correlation@{bias.CUTOFF}', f'rank correlation@{bias.CUTOFF}'),
     Measure('multi', 'preference', 'own language first', 'percent', None),
     Measure('multi', 'own_share@10', 'own share@10', 'percent', None),
 )
@@ -48,7 +48,7 @@ def measure(text: str) -> Measure:
     """Reads SETTING.METRIC, such as cross.map@10; ValueError for an unknown one."""
     found = {f'{x.setting}.{x.metric}': x for x in BIAS}
     for setting in SETTINGS:
-        for metric in metrics.SCORES:
+        for metric in metrics.METRICS:
             name = f'{setting} {short(metric)}'
             found[f'{setting}.{metric}'] = Measure(setting, metric, name)
     if text not in found:
@@ -98,13 +98,13 @@ class Case(typing.NamedTuple):
             own = self.own(metric)
             chosen = [(x, c) for x in codes for c in codes if (x == c) == (setting == 'mono')]
             parts = [(x, own[:, c]) for x, c in chosen]
-        masked = [np.where(saved.asked == x, value, np.nan) for x, value in parts]
+        masked = [np.where(saved.query_languages == x, value, np.nan) for x, value in parts]
         kept = [column for column in masked if not np.isnan(column).all()]
-        return np.stack(kept, axis=1) if kept else np.zeros((len(saved.asked), 0))
+        return np.stack(kept, axis=1) if kept else np.zeros((len(saved.query_languages), 0))
 
     def own(self, metric: str) -> np.ndarray:
         """[q c]: of every corpus language alone. ValueError names a result that lacks it."""
-        found = self.system.values(self.benchmark).own
+        found = self.system.values(self.benchmark).per_language
         if metric not in found:
             raise ValueError(
                 f'{self.saved.path}: expected values of {metric}, got {", ".join(found)} alone; '
@@ -127,7 +127,7 @@ def pairs(case: Case) -> list[tuple[str, str]]:
 def interval(case: Case, measure: Measure) -> significance.Interval | None:
     """95 % interval over questions; None where the benchmark has no such number."""
     found = case.columns(measure.setting, measure.metric)
-    return significance.bootstrap(found, case.saved.questions) if found.shape[1] else None
+    return significance.bootstrap(found, case.saved.query_groups) if found.shape[1] else None
 
 
 def overall(
@@ -139,7 +139,7 @@ def overall(
     for case, measure in itertools.product(cases, measures):
         found = case.columns(measure.setting, measure.metric)
         if found.shape[1]:
-            part = significance.macro(found, case.saved.questions)
+            part = significance.macro(found, case.saved.query_groups)
             parts[case.system.label, measure.name] = part
     labels = [case.system.label for case in cases]
     chosen = [
@@ -168,10 +168,14 @@ def by_pair(
         own = Case(system, benchmark).own(metric)
         sides.append(
             np.stack(
-                [np.where(saved.asked == codes[x], own[:, codes[c]], np.nan) for x, c in known], 1
+                [
+                    np.where(saved.query_languages == codes[x], own[:, codes[c]], np.nan)
+                    for x, c in known
+                ],
+                1,
             )
         )
-    found = significance.compare(*sides, saved.questions)
+    found = significance.compare(*sides, saved.query_groups)
     names = [f'{x}-{c}' for x, c in known]
     return corrected([Test(first.label, second.label, *x) for x in zip(names, found, strict=True)])
 

@@ -31,7 +31,7 @@ class Run(typing.NamedTuple):
     name: str
     path: pathlib.Path
     settings: dict[str, object]  # dotted names; what is known of the data is in `data.`
-    results: dict[str, results.Saved]  # of the newest step, for every benchmark
+    results: dict[str, results.Result]  # of the newest step, for every benchmark
     lines: list[dict]  # of metrics.jsonl; none for a directory of results
 
 
@@ -42,23 +42,23 @@ class System(typing.NamedTuple):
     runs: list[Run]
     trees: dict[str, dict[str, dict]]  # of `summary.summarise`, by benchmark, as the mean of runs
 
-    def saved(self, benchmark: str) -> list[results.Saved]:
+    def saved(self, benchmark: str) -> list[results.Result]:
         return [run.results[benchmark] for run in self.runs if benchmark in run.results]
 
     def numbers(self, benchmark: str) -> dict[str, dict]:
         return self.trees[benchmark]
 
-    def values(self, benchmark: str) -> aggregate.Values:
+    def values(self, benchmark: str) -> aggregate.QueryMetrics:
         """The values of every query, as the mean of the runs."""
-        found = [x.values for x in self.saved(benchmark)]
-        return aggregate.Values(
+        found = [x.query_metrics for x in self.saved(benchmark)]
+        return aggregate.QueryMetrics(
             *(
                 {
                     name: np.mean([getattr(x, side)[name] for x in found], axis=0, dtype=float)
                     for name in getattr(found[0], side)
                     if all(name in getattr(x, side) for x in found)
                 }
-                for side in aggregate.Values._fields
+                for side in aggregate.QueryMetrics._fields
             )
         )
 
@@ -151,7 +151,7 @@ def _settings(home: pathlib.Path) -> dict[str, object]:
     }
 
 
-def _told(saved: results.Saved) -> dict[str, object]:
+def _told(saved: results.Result) -> dict[str, object]:
     """What the manifest of a result tells, where there is no run."""
     manifest = saved.numbers['manifest']
     settings = {f'encoder.{name}': x for name, x in manifest.get('encoder', {}).items()}
@@ -229,7 +229,7 @@ def systems(runs: Sequence[Run]) -> list[System]:
 
 def _tree(group: Sequence[Run], benchmark: str) -> dict[str, dict]:
     numbers = [run.results[benchmark].numbers for run in group if benchmark in run.results]
-    return {name: _mean([x[name] for x in numbers]) for name in results.TREES}
+    return {name: _mean([x[name] for x in numbers]) for name in results.BREAKDOWNS}
 
 
 def _mean(trees: list[dict]) -> dict:

@@ -106,7 +106,7 @@ def own_share(systems: Sequence[experiments.System], benchmark: str) -> document
     lines = {}
     for system in tables.of(systems, benchmark):
         tree = system.numbers(benchmark)['metrics'].get('multi', {})
-        at = [float(k) for k in bias.LISTED if f'own_share@{k}' in tree]
+        at = [float(k) for k in bias.SHARE_CUTOFFS if f'own_share@{k}' in tree]
         if at:
             lines[system.label] = plots.Line(at, [100 * tree[f'own_share@{k:g}'] for k in at])
     if not lines:

@@ -12,7 +12,7 @@ from hbt.reporting import comparison, document, experiments, significance
 
 def name(benchmark: str, what: str) -> str:
     """Of the files of a table or figure."""
-    return f'{results.stem(benchmark)}-{what}'
+    return f'{results.file_stem(benchmark)}-{what}'
 
 
 def of(systems: Sequence[experiments.System], benchmark: str) -> list[experiments.System]:

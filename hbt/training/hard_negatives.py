@@ -248,7 +248,7 @@ def best(
             excluded,
             mesh,
         )
-        scores[rows], top[rows] = found.scores, found.top
+        scores[rows], top[rows] = found.scores, found.top_k
     return scores, top
 
 

@@ -29,7 +29,7 @@ def two_languages():
     )
     own = np.array([[1, 2], [4, 0], [5, 1]], np.int32)
     pooled = np.array([[1, 3], [6, 0], [9, 2]], np.int32)
-    return case, aggregate.query_metrics(case, own, pooled)
+    return case, aggregate.compute_query_metrics(case, own, pooled)
 
 
 def test_a_query_without_an_answer_in_the_corpus_language_is_dropped_from_that_pair():
@@ -50,7 +50,7 @@ def test_mono_cross_and_multi_are_macro_averages_over_pairs_and_query_languages(
     check(tree['metrics']['multi']['preference'], 1)  # de1 finds de first, en1 finds en first
     check(tree['languages']['de']['multi']['map'], x)
     check(tree['languages']['en']['cross']['map'], 1 / 5)
-    assert set(tree['languages']['de']['mono']) == set(metrics.SCORES)
+    assert set(tree['languages']['de']['mono']) == set(metrics.METRICS)
     assert tree['scripts']['Latn'] == tree['metrics']
     assert tree['resources'] == {'5': tree['metrics']}
     assert tree['families'] == {'European-European': tree['metrics']['cross']}
@@ -59,7 +59,7 @@ def test_mono_cross_and_multi_are_macro_averages_over_pairs_and_query_languages(
 def test_a_single_language_has_no_cross():
     case = judged(['de'], *(np.zeros(1, np.int32),) * 2, np.zeros((1, 1), np.int32))
     one = np.ones((1, 1), np.int32)
-    tree = aggregate.aggregate_metrics(case, aggregate.query_metrics(case, one, one))
+    tree = aggregate.aggregate_metrics(case, aggregate.compute_query_metrics(case, one, one))
     assert set(tree['metrics']) == set(tree['languages']['de']) == {'mono', 'multi'}
     assert list(tree['pairs']) == ['de-de'] and tree['families'] == {}
 
@@ -68,12 +68,12 @@ def test_what_no_query_can_answer_is_left_out_and_never_nan():
     each = np.array([0, 1], np.int32)
     case = judged(['de', 'en'], each, each, np.full((2, 1), -1, np.int32))
     none = np.zeros((2, 1), np.int32)
-    tree = aggregate.aggregate_metrics(case, aggregate.query_metrics(case, none, none))
+    tree = aggregate.aggregate_metrics(case, aggregate.compute_query_metrics(case, none, none))
     assert set(map(len, tree.values())) == {0}
     # The only query in German is answered in English; the one in English is not at all.
     case = case._replace(relevant=np.array([[1], [-1]], np.int32))
     one = np.array([[3], [0]], np.int32)
-    tree = aggregate.aggregate_metrics(case, aggregate.query_metrics(case, one, one))
+    tree = aggregate.aggregate_metrics(case, aggregate.compute_query_metrics(case, one, one))
     assert list(tree['pairs']) == ['de-en'] and list(tree['languages']) == ['de']
     assert set(tree['metrics']) == {'cross', 'multi'}
     json.dumps(tree, allow_nan=False)
@@ -84,7 +84,7 @@ def test_a_perfect_pooled_ranking_reaches_a_recall_at_10_of_10_in_11():
     each = np.arange(11, dtype=np.int32)
     relevant = np.tile(each, (11, 1))
     case = judged(names, each, each, relevant)
-    found = aggregate.query_metrics(case, np.ones_like(relevant), relevant + 1)
+    found = aggregate.compute_query_metrics(case, np.ones_like(relevant), relevant + 1)
     tree = aggregate.aggregate_metrics(case, found)
     check(tree['metrics']['multi']['recall@10'], 10 / 11)
     assert tree['metrics']['multi']['map'] == tree['metrics']['cross']['recall@1'] == 1
@@ -104,14 +104,14 @@ def test_blocks_of_queries_do_not_change_a_value(monkeypatch):
         chance.integers(1, 4, relevant.shape).astype(np.int32),
     )
     ranks = chance.integers(1, 60, (2, 37, 4)).astype(np.int32)
-    whole = aggregate.query_metrics(case, *ranks)
-    monkeypatch.setattr(aggregate, 'HELD', 40)
-    blocks = aggregate.query_metrics(case, *ranks)
-    for a, b in ((whole.own, blocks.own), (whole.pooled, blocks.pooled)):
+    whole = aggregate.compute_query_metrics(case, *ranks)
+    monkeypatch.setattr(aggregate, 'BLOCK_RANKS', 40)
+    blocks = aggregate.compute_query_metrics(case, *ranks)
+    for a, b in ((whole.per_language, blocks.per_language), (whole.pooled, blocks.pooled)):
         assert a.keys() == b.keys()
         for name in a:
             np.testing.assert_array_equal(a[name], b[name])
-    unjudged = aggregate.query_metrics(case._replace(grades=None), *ranks)
+    unjudged = aggregate.compute_query_metrics(case._replace(grades=None), *ranks)
     assert (whole.pooled['ndcg@10'] != unjudged.pooled['ndcg@10']).any()
 
 
@@ -121,7 +121,7 @@ def test_a_query_language_needs_no_documents_of_its_own():
         ['en', 'sw'], np.ones(2, np.int32), np.zeros(3, np.int32), np.array([[0], [2]], np.int32)
     )
     ranks = np.array([[1], [2]], np.int32)
-    tree = aggregate.aggregate_metrics(case, aggregate.query_metrics(case, ranks, ranks))
+    tree = aggregate.aggregate_metrics(case, aggregate.compute_query_metrics(case, ranks, ranks))
     assert list(tree['pairs']) == ['sw-en'] and set(tree['metrics']) == {'cross', 'multi'}
     assert math.isclose(tree['metrics']['multi']['mrr'], 3 / 4)
 
@@ -132,7 +132,7 @@ def test_the_best_possible_run_on_real_files_has_the_known_ceilings(name, shared
     pooled = np.where(benchmark.relevant >= 0, np.arange(benchmark.relevant.shape[1]) + 1, 0)
     pooled = pooled.astype(np.int32)
     own = (pooled > 0).astype(np.int32)
-    tree = aggregate.aggregate_metrics(benchmark, aggregate.query_metrics(benchmark, own, pooled))
+    tree = aggregate.aggregate_metrics(benchmark, aggregate.compute_query_metrics(benchmark, own, pooled))
     assert tree['metrics']['multi']['map'] == tree['metrics']['mono']['map'] == 1
     check(tree['metrics']['multi']['recall@10'], 10 / 11 if name == 'xquad_r' else 1)
     check(tree['metrics']['multi']['rank_distance'], 10) if name == 'xquad_r' else None

@@ -11,7 +11,7 @@ from hbt.evaluation import bias, metrics
 from tests import FIXTURES
 
 CASES = json.loads((FIXTURES / 'peer.json').read_text())
-NEVER = metrics.UNFOUND
+NEVER = metrics.UNRANKED
 
 
 @pytest.mark.parametrize('case', CASES[::10])
@@ -93,7 +93,7 @@ def test_preference_is_whether_the_querys_language_comes_first():
     ranks[chance.random(ranks.shape) < 0.3] = 0
     ranks[chance.random(ranks.shape) < 0.2] = NEVER
     languages, asked = chance.integers(0, 3, ranks.shape), chance.integers(0, 3, 300)
-    found = np.asarray(bias.preference(ranks, languages, asked))
+    found = np.asarray(bias.language_preference(ranks, languages, asked))
     rows = zip(ranks.tolist(), languages.tolist(), asked.tolist(), strict=True)
     np.testing.assert_array_equal(found, [slow_preference(*row) for row in rows])
     assert 0 < np.nanmean(found) < 1 and np.isnan(found).any()
@@ -102,8 +102,8 @@ def test_preference_is_whether_the_querys_language_comes_first():
 def test_the_share_of_the_own_language_is_among_the_first_k():
     top, corpus = np.array([[0, 1, 2], [2, 1, -1]]), np.array([7, 8, 7])
     asked = np.array([7, 7])
-    np.testing.assert_allclose(bias.own_share(top, corpus, asked, 1), [1, 1])
-    np.testing.assert_allclose(bias.own_share(top, corpus, asked, 3), [2 / 3, 1 / 3])
+    np.testing.assert_allclose(bias.own_language_share(top, corpus, asked, 1), [1, 1])
+    np.testing.assert_allclose(bias.own_language_share(top, corpus, asked, 3), [2 / 3, 1 / 3])
 
 
 def slow_ranks(values):
@@ -134,7 +134,7 @@ def slow_correlation(scores, top, parallel, asked, i):
 
 @pytest.mark.parametrize('held', [1, 2**24])
 def test_rank_correlation_is_that_of_plain_python(held, monkeypatch):
-    monkeypatch.setattr(bias, 'HELD', held)
+    monkeypatch.setattr(bias, 'BLOCK_ELEMENTS', held)
     chance = np.random.default_rng(1)
     queries = chance.integers(-2, 3, (24, 5)).astype(np.float32)  # with ties
     documents = chance.integers(-2, 3, (30, 5)).astype(np.float32)
@@ -162,6 +162,6 @@ def test_a_random_ranking_has_the_rank_distance_that_chance_gives(documents, rel
     generator = np.random.default_rng(0)
     rows = [generator.choice(documents, relevant, replace=False) + 1 for _ in range(4000)]
     expected = (documents + 1) * (relevant - 1) / (relevant + 1)
-    found = metrics.mean(bias.rank_distance(np.array(rows, np.int32)))
+    found = metrics.mean_defined(bias.rank_distance(np.array(rows, np.int32)))
     assert abs(found / expected - 1) < 0.01
     assert documents != 13014 or round(expected) == 10846

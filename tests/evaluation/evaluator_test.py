@@ -71,8 +71,8 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monke
     found = case(keep)
     assert next(calls) - before == 3  # the other 2 blocks of documents alone
     assert found.numbers == whole.numbers
-    for name, values in whole.values.pooled.items():
-        np.testing.assert_array_equal(found.values.pooled[name], values)
+    for name, values in whole.query_metrics.pooled.items():
+        np.testing.assert_array_equal(found.query_metrics.pooled[name], values)
     before = next(calls)
     assert case(keep).numbers == whole.numbers  # killed after the encoding
     assert next(calls) - before == 1

@@ -11,7 +11,7 @@ from hbt import config
 from hbt.evaluation import metrics, trec
 
 # Two relevant documents at 1 and 4, in any order; one at 3; none; one that is not ranked.
-RANKS = np.array([[4, 1], [3, 0], [0, 0], [metrics.UNFOUND, 0]], np.int32)
+RANKS = np.array([[4, 1], [3, 0], [0, 0], [metrics.UNRANKED, 0]], np.int32)
 
 
 def check(values, expected):
@@ -60,13 +60,13 @@ def test_ranks_may_be_on_the_device():
 
 def test_no_columns_of_relevant_documents_are_no_scores():
     none = np.zeros((2, 0), np.int32)
-    for score in metrics.SCORES.values():
+    for score in metrics.METRICS.values():
         assert np.isnan(score(none)).all()
 
 
 def test_the_mean_passes_over_queries_without_relevant_documents():
-    assert metrics.mean(np.array([1.0, math.nan, 0.0])) == 0.5
-    assert math.isnan(metrics.mean(np.array([math.nan])))
+    assert metrics.mean_defined(np.array([1.0, math.nan, 0.0])) == 0.5
+    assert math.isnan(metrics.mean_defined(np.array([math.nan])))
 
 
 # Ours, and what trec_eval and ir_measures call it.
@@ -150,4 +150,4 @@ def test_every_metric_is_that_of_trec_eval_and_of_ir_measures(case):
 
 
 def test_every_metric_may_choose_the_best_parameters():
-    assert tuple(metrics.SCORES) == config.METRICS
+    assert tuple(metrics.METRICS) == config.METRICS

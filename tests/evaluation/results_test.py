@@ -28,15 +28,17 @@ def saved(folder, seed=0, **given):
 
 def test_a_result_is_read_back_as_it_was_saved(tmp_path):
     result, found = saved(tmp_path)
-    assert found.numbers == json.loads(json.dumps({'step': 7} | result.numbers))
-    assert found.queries == ['q:en:1', 'q:de:1'] and found.languages == ['de', 'en']
-    assert found.asked.tolist() == [1, 0] and found.questions.tolist() == [0, 0]
-    for side in aggregate.Values._fields:
-        ours, theirs = getattr(result.values, side), getattr(found.values, side)
+    assert found.numbers == json.loads(
+        json.dumps({'format': results.FORMAT, 'step': 7} | result.numbers)
+    )
+    assert found.query_ids == ['q:en:1', 'q:de:1'] and found.languages == ['de', 'en']
+    assert found.query_languages.tolist() == [1, 0] and found.query_groups.tolist() == [0, 0]
+    for side in aggregate.QueryMetrics._fields:
+        ours, theirs = getattr(result.query_metrics, side), getattr(found.query_metrics, side)
         assert ours.keys() == theirs.keys()
         for name in ours:
             np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-6)
-    means = {name: np.nanmean(x) for name, x in found.values.pooled.items()}
+    means = {name: np.nanmean(x) for name, x in found.query_metrics.pooled.items()}
     assert means['map'] == pytest.approx(found.numbers['metrics']['multi']['map'])
 
 
@@ -56,7 +58,7 @@ def test_results_of_other_queries_are_not_compared(tmp_path):
     _, other = saved(tmp_path / 'c', texts=('ask', 'anders'))
     with pytest.raises(ValueError, match='c/set-a-b.json: content: expected .* as in .*/a/set'):
         results.check_comparable(first, other)
-    fewer = second._replace(queries=second.queries[:1])
+    fewer = second._replace(query_ids=second.query_ids[:1])
     with pytest.raises(ValueError, match=r"got 1; 1 are in one alone, such as \['q:de:1'\]"):
         results.check_comparable(first, fewer)
 
@@ -93,6 +95,8 @@ def edited(path, change):
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
+        (lambda x: x.pop('format'), 'evaluation in format 2, got 1; evaluate again'),
+        (lambda x: x.update(format=3), 'evaluation in format 2, got 3; evaluate again'),
         (lambda x: x.pop('manifest'), "evaluation with 'manifest', got 'None'"),
         (lambda x: x.update(metrics=[1]), "evaluation with 'metrics', got .*1"),
         (
@@ -131,8 +135,16 @@ def test_values_of_other_queries_than_the_numbers_are_refused(tmp_path):
     arrays = dict(np.load(path))
     for name, values, message in (
         ('pooled/map', arrays['pooled/map'] * 0.5, 'multi.map: expected'),
-        ('asked', arrays['asked'][:1], r'asked: expected the shape \(2,\), got \(1,\)'),
-        ('own/map', arrays['own/map'][:, :1], r'own/map: expected the shape \(2, 2\)'),
+        (
+            'query_languages',
+            arrays['query_languages'][:1],
+            r'query_languages: expected the shape \(2,\), got \(1,\)',
+        ),
+        (
+            'per_language/map',
+            arrays['per_language/map'][:, :1],
+            r'per_language/map: expected the shape \(2, 2\)',
+        ),
     ):
         np.savez(path, **arrays | {name: values})
         with pytest.raises(ValueError, match=f'set-a-b.npz: .*{message}'):

@@ -57,8 +57,10 @@ def check_against_oracle(queries, documents, relevant, corpus, excluded, k, mesh
     scores = (queries @ documents.T).tolist()
     for i, row in enumerate(scores):
         own, pooled, top = oracle(row, relevant[i].tolist(), set(excluded[i]), corpus, k)
-        assert found.own[i].tolist() == own and found.pooled[i].tolist() == pooled
-        assert found.top[i].tolist() == top
+        assert (
+            found.per_language_ranks[i].tolist() == own and found.pooled_ranks[i].tolist() == pooled
+        )
+        assert found.top_k[i].tolist() == top
         known = [d for d in top if d >= 0]
         assert found.scores[i, : len(known)].tolist() == [row[d] for d in known]
 
@@ -77,8 +79,8 @@ def test_blocks_and_devices_do_not_change_a_result(held, devices, monkeypatch):
     """Documents in one piece or streamed in many, queries too, on any number of devices."""
     generator = np.random.default_rng(0)
     mesh = sharding.make_mesh(jax.devices()[:devices])
-    monkeypatch.setattr(search, 'HELD', held)
-    monkeypatch.setattr(search, 'SCORES_HELD', 64 * devices * 2)
+    monkeypatch.setattr(search, 'DEVICE_DOCUMENTS', held)
+    monkeypatch.setattr(search, 'DEVICE_SCORES', 64 * devices * 2)
     inputs = draw(generator, 41, 1700, 9)
     check_against_oracle(*inputs, k=70, mesh=mesh)
 
@@ -100,7 +102,7 @@ def test_zero_and_minus_zero_are_a_tie_and_nothing_is_last():
 
 
 def test_documents_in_a_file_give_the_same_and_are_not_kept_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(search, 'HELD', 128)
+    monkeypatch.setattr(search, 'DEVICE_DOCUMENTS', 128)
     generator = np.random.default_rng(0)
     queries, _, relevant, corpus, excluded = draw(generator, 9, 40_000, 2)
     documents = small(generator, 40_000, 3)
@@ -116,19 +118,19 @@ def test_documents_in_a_file_give_the_same_and_are_not_kept_in_memory(tmp_path, 
     assert peak < documents.nbytes
     part = search.search(queries, mapped[10:], np.zeros((9, 0), np.int32), corpus[10:], 5)
     whole = search.search(queries, documents[10:], np.zeros((9, 0), np.int32), corpus[10:], 5)
-    np.testing.assert_array_equal(part.top, whole.top)
+    np.testing.assert_array_equal(part.top_k, whole.top_k)
 
 
 def test_the_score_of_a_document_does_not_depend_on_its_place(monkeypatch):
     """Copies tie exactly, wherever they are, so that the ids decide, as in trec_eval."""
-    monkeypatch.setattr(search, 'HELD', 256)
+    monkeypatch.setattr(search, 'DEVICE_DOCUMENTS', 256)
     generator = np.random.default_rng(0)
     queries = generator.standard_normal((37, 48)).astype(np.float32)
     documents = np.tile(generator.standard_normal((1, 48)).astype(np.float32), (3000, 1))
     relevant = np.sort(generator.permutation(3000)[:74].reshape(37, 2), axis=1).astype(np.int32)
     found = search.search(queries, documents, relevant, np.zeros(3000, np.int32), 7)
-    np.testing.assert_array_equal(found.pooled, relevant + 1)
-    np.testing.assert_array_equal(found.top, np.tile(np.arange(7), (37, 1)))
+    np.testing.assert_array_equal(found.pooled_ranks, relevant + 1)
+    np.testing.assert_array_equal(found.top_k, np.tile(np.arange(7), (37, 1)))
 
 
 def bad(array, *values):
@@ -209,10 +211,13 @@ def compare(case, rows, language=None):
     benchmark, _, _, found = case
     languages = np.array(benchmark.documents.languages)
     if language is None:
-        ranks, corpus = found.pooled, np.arange(len(languages))
+        ranks, corpus = found.pooled_ranks, np.arange(len(languages))
     else:
         inside = (languages[benchmark.relevant] == language) & (benchmark.relevant >= 0)
-        ranks, corpus = np.where(inside, found.own, 0), np.flatnonzero(languages == language)
+        ranks, corpus = (
+            np.where(inside, found.per_language_ranks, 0),
+            np.flatnonzero(languages == language),
+        )
     rows = rows[(ranks[rows] > 0).any(axis=1)]
     chunks = np.array_split(rows, 1 + len(rows) // 200)  # a run of all scores fills gigabytes
     results = [row for chunk in chunks for row in run_trec_eval(case, chunk, corpus)]
@@ -220,7 +225,7 @@ def compare(case, rows, language=None):
         expected = np.array([row[measure] for row in results])
         values = np.asarray(score(ranks))[rows]
         np.testing.assert_allclose(values, expected, atol=1e-6, err_msg=measure)
-        assert abs(metrics.mean(values) - expected.mean()) < 1e-6
+        assert abs(metrics.mean_defined(values) - expected.mean()) < 1e-6
         assert expected.mean() > 0.001, measure
 
 
@@ -266,7 +271,7 @@ def read_by_others(case, folder, depth):
     ir_measures = pytest.importorskip('ir_measures')
     benchmark, _, _, found = case
     ids = benchmark.queries.ids, benchmark.documents.ids
-    trec.write_run(folder / 'run', *ids, found.top[:, :depth], 'hbt')
+    trec.write_run(folder / 'run', *ids, found.top_k[:, :depth], 'hbt')
     trec.write_qrels(folder / 'qrels', *ids, benchmark.relevant)
     wanted = [ir_measures.parse_measure(x) for x in OTHERS]
     run, qrels = (
@@ -274,7 +279,7 @@ def read_by_others(case, folder, depth):
         ir_measures.read_trec_qrels(str(folder / 'qrels')),
     )
     theirs = ir_measures.calc_aggregate(wanted, qrels, run)
-    ranks = np.where(found.pooled > depth, metrics.UNFOUND, found.pooled)
+    ranks = np.where(found.pooled_ranks > depth, metrics.UNRANKED, found.pooled_ranks)
     return {str(name): value for name, value in theirs.items()}, ranks
 
 
@@ -293,7 +298,7 @@ def check_files(case, folder, depth):
     theirs, ranks = read_by_others(case, folder, depth)
     with jax.enable_x64(True):
         for other, score in OTHERS.items():
-            assert abs(metrics.mean(score(ranks)) - theirs[other]) < 1e-6, other
+            assert abs(metrics.mean_defined(score(ranks)) - theirs[other]) < 1e-6, other
             assert theirs[other] > 0.001
 
 
@@ -315,4 +320,4 @@ def test_random_embeddings_have_the_rank_distance_that_chance_gives(xquad_r):
     documents = generator.standard_normal((len(benchmark.documents.ids), 16), np.float32)
     corpus = np.zeros(len(documents), np.int32)
     found = search.search(queries, documents, benchmark.relevant, corpus)
-    assert abs(metrics.mean(bias.rank_distance(found.pooled)) / 10846 - 1) < 0.03
+    assert abs(metrics.mean_defined(bias.rank_distance(found.pooled_ranks)) / 10846 - 1) < 0.03

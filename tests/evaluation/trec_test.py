@@ -39,7 +39,7 @@ def test_ranks_of_a_run_follow_trec_evals_order_and_name_what_is_not_found():
     run = {'q1': {'a': 1.0, 'b': 1.0, 'c': 0.5}}
     qrels = {'q1': {'a': 1, 'c': 2, 'z': 1, 'b': 0}, 'q2': {'a': 1}}
     ranks, grades = trec.rank_relevant(run, qrels)
-    never = metrics.UNFOUND
+    never = metrics.UNRANKED
     assert ranks.tolist() == [[2, 3, never], [never, 0, 0]]
     assert grades.tolist() == [[1, 2, 1], [1, 0, 0]]
 

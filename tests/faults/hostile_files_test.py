@@ -18,7 +18,7 @@ from hbt.data.readers import registry
 from hbt.evaluation import benchmarks, results
 from hbt.models import model_dir, weights
 from hbt.utils import log, settings
-from tests import FIXTURES, made, tiny
+from tests import FIXTURES, fake_runs, tiny
 from tests.data.readers import formats_test as formats
 from tests.data.readers import registry_test as sources_test
 
@@ -112,7 +112,7 @@ def lareqa(folder):
 
 
 def a_result(folder):
-    made.result(folder, made.benchmark(names=('en', 'de'), questions=2))
+    fake_runs.save_result(folder, fake_runs.make_benchmark(names=('en', 'de'), questions=2))
 
 
 def a_run(folder):

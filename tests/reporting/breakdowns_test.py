@@ -5,7 +5,7 @@ import pytest
 from hbt import config
 from hbt.reporting import breakdowns, comparison, experiments
 from hbt.utils import languages
-from tests import made
+from tests import fake_runs
 
 NAMES = ('ar', 'el', 'en', 'hi', 'ja', 'ru', 'sw', 'th')
 HIGH, SIMILAR = breakdowns.KINDS
@@ -15,12 +15,12 @@ HIGH, SIMILAR = breakdowns.KINDS
 def systems(tmp_path_factory):
     """One run on English, Greek and Chinese, and results of a model of which nothing is known."""
     root = tmp_path_factory.mktemp('runs')
-    case = made.benchmark(names=NAMES, questions=8)
-    made.run(root / 'known', [case], noise=1.0)
+    case = fake_runs.make_benchmark(names=NAMES, questions=8)
+    fake_runs.make_run(root / 'known', [case], noise=1.0)
     c = config.load(root / 'known' / 'config.json')
     c.sampler.languages = ('en', 'el', 'zh')
     config.save(c, root / 'known' / 'config.json')
-    made.result(root / 'model', case, noise=1.0, seed=1)
+    fake_runs.save_result(root / 'model', case, noise=1.0, seed=1)
     return experiments.systems(experiments.load_runs([root / 'known', root / 'model']))
 
 
@@ -73,7 +73,7 @@ def test_languages_are_grouped_by_what_they_share_with_those_of_the_training(sys
 
 
 def test_one_group_is_no_breakdown(systems, tmp_path):
-    made.run(tmp_path / 'one', [made.benchmark('one', names=('en', 'de'))])
+    fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('en', 'de'))])
     found = experiments.systems(experiments.load_runs([tmp_path / 'one']))
     assert breakdowns.gaps(found, 'one', HIGH, comparison.MAIN) is None
     assert breakdowns.gaps(found, 'one', SIMILAR, comparison.MAIN) is None

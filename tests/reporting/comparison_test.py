@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 
 from hbt.reporting import comparison, experiments, significance, tables
-from tests import made
+from tests import fake_runs
 
 
 @pytest.fixture(scope='module')
 def systems(tmp_path_factory):
     root = tmp_path_factory.mktemp('runs')
-    case = made.benchmark(names=('de', 'en', 'zh'), questions=30)
+    case = fake_runs.make_benchmark(names=('de', 'en', 'zh'), questions=30)
     for name, noise, alpha in (('bad', 2.0, 1.0), ('good', 0.3, 0.5)):
-        made.run(root / name, [case], noise=noise, alpha=alpha)
+        fake_runs.make_run(root / name, [case], noise=noise, alpha=alpha)
     return experiments.systems(experiments.load_runs([root / 'bad', root / 'good']))
 
 
@@ -20,7 +20,7 @@ def test_the_columns_of_a_setting_have_the_mean_of_the_evaluation(systems):
         values = case.columns(measure.setting, measure.metric)
         assert values.shape[1] == {'mono': 3, 'cross': 6, 'multi': 3}[measure.setting]
         assert np.nanmean(values, axis=0).mean() == pytest.approx(case.mean(measure), rel=1e-5)
-        parts = significance.macro(values, case.saved.questions)
+        parts = significance.macro(values, case.saved.query_groups)
         assert len(parts) == 30 and parts.mean() == pytest.approx(case.mean(measure), rel=1e-5)
 
 
@@ -31,7 +31,7 @@ def test_an_interval_holds_its_mean(systems):
 
 
 def test_a_number_that_a_benchmark_lacks_has_no_interval(tmp_path):
-    made.run(tmp_path / 'one', [made.benchmark('one', names=('de',))])
+    fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('de',))])
     (system,) = experiments.systems(experiments.load_runs([tmp_path / 'one']))
     case = comparison.Case(system, 'one')
     assert comparison.interval(case, comparison.MAIN[1]) is None

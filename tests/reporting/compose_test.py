@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from hbt.reporting import comparison, compose, document, experiments
-from tests import ROOT, made
+from tests import ROOT, fake_runs
 from tests.reporting import document_test
 
 MEASURES = [comparison.measure(x) for x in ('mono.mrr@10', 'cross.recall@5')]
@@ -17,13 +17,13 @@ def root(tmp_path_factory):
     """Two samplings, one with two seeds and with half of the data, on two benchmarks."""
     folder = tmp_path_factory.mktemp('runs')
     names = ('de', 'el', 'en', 'zh')
-    cases = [made.benchmark(x, names) for x in ('xquad_r', 'cldr')]
+    cases = [fake_runs.make_benchmark(x, names) for x in ('xquad_r', 'cldr')]
     for name, alpha, seed, groups in (
         *(('xx', 1.0, 0, 60), ('hybrid', 0.5, 0, 60), ('again', 0.5, 1, 60)),
         ('half', 0.5, 0, 30),
     ):
         noise = 2.0 if alpha == 1 else 0.5 + 15 / groups
-        made.run(folder / name, cases, noise, seed, alpha, groups)
+        fake_runs.make_run(folder / name, cases, noise, seed, alpha, groups)
     return folder
 
 
@@ -113,8 +113,8 @@ def test_every_part_is_written_in_every_notation_and_an_older_report_is_replaced
 
 def test_runs_of_different_benchmarks_are_compared_where_they_meet(root, tmp_path):
     names = ('de', 'el', 'en', 'zh')
-    made.run(tmp_path / 'less', [made.benchmark('cldr', names)], alpha=0.25)
-    made.run(tmp_path / 'more', [made.benchmark('one', ('de',))], alpha=0.75)
+    fake_runs.make_run(tmp_path / 'less', [fake_runs.make_benchmark('cldr', names)], alpha=0.25)
+    fake_runs.make_run(tmp_path / 'more', [fake_runs.make_benchmark('one', ('de',))], alpha=0.75)
     found = experiments.load_runs([root / 'xx', tmp_path / 'less', tmp_path / 'more'])
     tables = parts(compose.make(found, ['cldr']))
     assert len(tables['cldr-overall'].rows) == 2 and len(tables['cldr-tests'].rows) == 5
@@ -132,7 +132,7 @@ def test_a_folder_of_other_files_is_not_replaced(tmp_path):
 
 
 def test_measures_that_no_benchmark_has_are_refused(tmp_path):
-    made.run(tmp_path / 'one', [made.benchmark('one', names=('de',))])
+    fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('de',))])
     with pytest.raises(ValueError, match='--measure: expected numbers that a benchmark has, got c'):
         compose.make(experiments.load_runs([tmp_path / 'one']), [], MEASURES[1:])
 
@@ -144,7 +144,7 @@ def program(*args):
 
 
 def test_the_program_writes_a_report_of_one_language(tmp_path):
-    made.run(tmp_path / 'one', [made.benchmark('one', names=('de',))])
+    fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('de',))])
     done = program(str(tmp_path / 'one'), f'--out={tmp_path}/out', '--title=Só & <so>')
     assert done.returncode == 0, done.stderr
     assert '<h1>Só &amp; &lt;so&gt;</h1>' in (tmp_path / 'out' / 'index.html').read_text()
@@ -158,13 +158,15 @@ def test_the_program_writes_a_report_of_one_language(tmp_path):
     ],
 )
 def test_the_program_says_in_one_line_what_is_wrong(tmp_path, args, message):
-    folder = made.run(tmp_path / 'one', [made.benchmark('one', names=('de',))])
+    folder = fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('de',))])
     done = program(*(x.format(folder) for x in args))
     assert done.returncode == 2 and done.stderr.count('\n') == 1 and message in done.stderr
 
 
 def test_a_run_whose_numbers_are_none_is_named_with_its_file(root, tmp_path):
-    folder = made.run(tmp_path / 'one', [made.benchmark('one', names=('de', 'en'))])
+    folder = fake_runs.make_run(
+        tmp_path / 'one', [fake_runs.make_benchmark('one', names=('de', 'en'))]
+    )
     path = folder / 'results' / '6' / 'one.json'
     numbers = json.loads(path.read_text())
     numbers['metrics']['multi']['map'] = float('nan')

@@ -4,16 +4,16 @@ import shutil
 import pytest
 
 from hbt.reporting import experiments
-from tests import made
+from tests import fake_runs
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('runs')
-    case = made.benchmark(names=('de', 'en', 'zh'))
+    case = fake_runs.make_benchmark(names=('de', 'en', 'zh'))
     for alpha, name in ((1.0, 'xx'), (0.0, 'xy'), (0.5, 'hybrid')):
         for seed in (0, 1):
-            made.run(root / f'{name}{seed}', [case], alpha=alpha, seed=seed)
+            fake_runs.make_run(root / f'{name}{seed}', [case], alpha=alpha, seed=seed)
     return root
 
 
@@ -36,7 +36,7 @@ def test_the_numbers_of_a_system_are_the_means_of_its_runs(folder):
     mean = sum(x.numbers['pairs']['de-en']['map'] for x in each) / 2
     assert system.numbers('xquad_r')['pairs']['de-en']['map'] == pytest.approx(mean)
     values = system.values('xquad_r').pooled['rank_distance']
-    assert values[3] == sum(x.values.pooled['rank_distance'][3] for x in each) / 2
+    assert values[3] == sum(x.query_metrics.pooled['rank_distance'][3] for x in each) / 2
 
 
 def test_runs_of_one_seed_are_no_seeds_of_one_system(folder, tmp_path):
@@ -49,7 +49,9 @@ def test_runs_of_one_seed_are_no_seeds_of_one_system(folder, tmp_path):
 
 
 def test_one_sampling_does_not_name_two_systems(folder, tmp_path):
-    made.run(tmp_path / 'large', [made.benchmark(names=('de', 'en', 'zh'))], batch_size=32)
+    fake_runs.make_run(
+        tmp_path / 'large', [fake_runs.make_benchmark(names=('de', 'en', 'zh'))], batch_size=32
+    )
     found = experiments.load_runs([folder / 'hybrid0', tmp_path / 'large'])
     assert [x.label for x in experiments.systems(found)] == ['hybrid0', 'large']
     assert experiments.differing(found) == ['batch_size']
@@ -68,7 +70,9 @@ def test_samplings_have_the_papers_names(folder):
 
 def test_the_newest_step_counts_unless_a_step_is_given(folder, tmp_path):
     copy = shutil.copytree(folder / 'xx0', tmp_path / 'xx0')
-    made.result(copy / 'results' / '20', made.benchmark(names=('de', 'en', 'zh')), step=20)
+    fake_runs.save_result(
+        copy / 'results' / '20', fake_runs.make_benchmark(names=('de', 'en', 'zh')), step=20
+    )
     newest, given = experiments.load_runs([copy, copy / 'results' / '6'])
     assert newest.results['xquad_r'].numbers['step'] == 20
     assert given.results['xquad_r'].numbers['step'] == 6
@@ -78,7 +82,7 @@ def test_the_newest_step_counts_unless_a_step_is_given(folder, tmp_path):
 
 
 def test_results_of_a_model_without_a_run_are_a_system_of_their_own(folder, tmp_path):
-    made.result(tmp_path / 'model', made.benchmark(names=('de', 'en', 'zh')))
+    fake_runs.save_result(tmp_path / 'model', fake_runs.make_benchmark(names=('de', 'en', 'zh')))
     bare, run = found = experiments.load_runs([tmp_path / 'model', folder / 'xx0'])
     assert bare.settings['data.query_length'] == 16 and 'seed' not in bare.settings
     assert [x.label for x in experiments.systems(found)] == ['model', 'xx0']
@@ -92,8 +96,8 @@ def test_names_are_as_long_as_it_takes_to_tell_them_apart(folder, tmp_path):
 
 
 def test_runs_on_other_queries_are_refused_with_the_reason(folder, tmp_path):
-    case = made.benchmark(names=('de', 'en', 'zh'), word='other')
-    made.run(tmp_path / 'other', [case])
+    case = fake_runs.make_benchmark(names=('de', 'en', 'zh'), word='other')
+    fake_runs.make_run(tmp_path / 'other', [case])
     with pytest.raises(
         ValueError, match='other/results/6/xquad_r.json: content: expected .* as in'
     ):

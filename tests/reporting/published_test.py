@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hbt.reporting import experiments, paper, published
-from tests import made
+from tests import fake_runs
 
 
 @pytest.mark.parametrize('table', paper.TABLES, ids=lambda x: f'{x.number} {x.title}')
@@ -28,8 +28,11 @@ def test_the_papers_first_tables_are_its_others_rounded():
 @pytest.fixture(scope='module')
 def systems(tmp_path_factory):
     root = tmp_path_factory.mktemp('runs')
-    cases = [made.benchmark('xquad_r'), made.benchmark('miracl:sw+yo', names=('sw', 'yo'))]
-    made.run(root / 'one', cases)
+    cases = [
+        fake_runs.make_benchmark('xquad_r'),
+        fake_runs.make_benchmark('miracl:sw+yo', names=('sw', 'yo')),
+    ]
+    fake_runs.make_run(root / 'one', cases)
     return experiments.systems(experiments.load_runs([root / 'one']))
 
 
@@ -76,6 +79,6 @@ def test_the_overall_tables_have_the_papers_rows_and_ours(systems):
 
 
 def test_a_run_without_the_papers_benchmarks_has_none_of_its_tables(tmp_path):
-    made.run(tmp_path / 'one', [made.benchmark('other', names=('de', 'en'))])
+    fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('other', names=('de', 'en'))])
     systems = experiments.systems(experiments.load_runs([tmp_path / 'one']))
     assert published.overall(systems) == published.by_language(systems) == []

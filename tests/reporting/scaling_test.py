@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hbt.reporting import comparison, experiments, scaling
-from tests import made
+from tests import fake_runs
 
 CROSS = comparison.MAIN[1]
 
@@ -11,12 +11,15 @@ CROSS = comparison.MAIN[1]
 def found(tmp_path_factory):
     root = tmp_path_factory.mktemp('runs')
     names = ('de', 'en')
-    cases = [made.benchmark('inside', names=names), made.benchmark('outside', names, 5)]
+    cases = [
+        fake_runs.make_benchmark('inside', names=names),
+        fake_runs.make_benchmark('outside', names, 5),
+    ]
     for groups, noise in ((100, 2.0), (200, 1.0), (400, 0.6)):
-        made.run(root / f'g{groups}', cases, noise, groups=groups)
-    made.run(root / 'seed', cases, 0.6, groups=400, seed=1)
-    made.run(root / 'xx', cases, 2.0, groups=400, alpha=1.0)
-    made.run(root / 'large', cases, 0.5, groups=400, batch_size=64)
+        fake_runs.make_run(root / f'g{groups}', cases, noise, groups=groups)
+    fake_runs.make_run(root / 'seed', cases, 0.6, groups=400, seed=1)
+    fake_runs.make_run(root / 'xx', cases, 2.0, groups=400, alpha=1.0)
+    fake_runs.make_run(root / 'large', cases, 0.5, groups=400, batch_size=64)
     names = ('g400', 'g100', 'g200', 'seed', 'xx', 'large')
     return experiments.load_runs([root / name for name in names])
 

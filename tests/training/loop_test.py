@@ -140,7 +140,7 @@ def test_a_finished_run_is_evaluated_again_with_the_same_numbers(stored, tmp_pat
     assert set(first['metrics']) == {'mono', 'cross', 'multi'}
     assert len(first['pairs']) == 121 and first['pairs']['ar-de']['queries'] == 400
     assert 'rank_distance' in first['metrics']['multi']
-    assert set(first['languages']['ar']['cross']) == set(metrics.SCORES)
+    assert set(first['languages']['ar']['cross']) == set(metrics.METRICS)
     assert first['manifest']['documents']['ar'] == 400
     assert (tmp_path / 'results/6/cldr.npz').exists()
     for which in ('latest', 'best', '6'):

@@ -13,7 +13,7 @@ from tests import tiny
 ELEVEN = 'ar de el en es hi ru th tr vi zh'.split()
 
 
-def benchmark(name='xquad_r', names=tuple(ELEVEN), questions=6, word='text'):
+def make_benchmark(name='xquad_r', names=tuple(ELEVEN), questions=6, word='text'):
     """Parallel questions, one relevant document in every language, as many others."""
     queries, documents, qrels, parallel = [], [], {}, {}
     for language in names:
@@ -27,7 +27,7 @@ def benchmark(name='xquad_r', names=tuple(ELEVEN), questions=6, word='text'):
     return benchmarks.assemble(name, retrieval.Collection(queries, documents, qrels, parallel))
 
 
-def result(folder, case, noise=0.5, seed=0, step=6):
+def save_result(folder, case, noise=0.5, seed=0, step=6):
     """Saves an evaluation of vectors that share a direction for each question, and noise."""
     meaning = np.random.default_rng(7).standard_normal((100, 16))
     generator = np.random.default_rng(seed)
@@ -42,7 +42,7 @@ def result(folder, case, noise=0.5, seed=0, step=6):
     return found
 
 
-def run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **changes):
+def make_run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **changes):
     """A run's directory: settings, size of the data, log, and results of its last step."""
     folder.mkdir(parents=True)
     c = tiny.make(seed=seed, sampler=config.Sampler(alpha=alpha), **changes)
@@ -53,8 +53,8 @@ def run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **changes):
     lines = log.MetricsWriter(folder, -1)
     for step in range(1, c.steps + 1):
         lines.write(step, {'loss': 1 / step, 'lr': 1e-3, 'pairs_per_second': 100.0})
-    for case in cases or [benchmark()]:
-        found = result(folder / 'results' / str(c.steps), case, noise, seed, c.steps)
+    for case in cases or [make_benchmark()]:
+        found = save_result(folder / 'results' / str(c.steps), case, noise, seed, c.steps)
         for step in (0, c.steps):
             lines.write(step, evaluator.flatten_scores({case.name: found}))
     lines.close()
