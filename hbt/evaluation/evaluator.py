@@ -127,8 +127,12 @@ def score_embeddings(
         benchmark.excluded,
         mesh,
     )
-    values = aggregate.compute_query_metrics(benchmark, found.per_language_ranks, found.pooled_ranks)
-    values.pooled.update(aggregate.compute_top_k_metrics(benchmark, queries, documents, found.top_k))
+    values = aggregate.compute_query_metrics(
+        benchmark, found.per_language_ranks, found.pooled_ranks
+    )
+    values.pooled.update(
+        aggregate.compute_top_k_metrics(benchmark, queries, documents, found.top_k)
+    )
     counts = {'queries': len(queries), 'documents': len(documents)}
     numbers = {'benchmark': benchmark.name, 'counts': counts} | aggregate.aggregate_metrics(
         benchmark, values

@@ -132,7 +132,9 @@ def test_the_best_possible_run_on_real_files_has_the_known_ceilings(name, shared
     pooled = np.where(benchmark.relevant >= 0, np.arange(benchmark.relevant.shape[1]) + 1, 0)
     pooled = pooled.astype(np.int32)
     own = (pooled > 0).astype(np.int32)
-    tree = aggregate.aggregate_metrics(benchmark, aggregate.compute_query_metrics(benchmark, own, pooled))
+    tree = aggregate.aggregate_metrics(
+        benchmark, aggregate.compute_query_metrics(benchmark, own, pooled)
+    )
     assert tree['metrics']['multi']['map'] == tree['metrics']['mono']['map'] == 1
     check(tree['metrics']['multi']['recall@10'], 10 / 11 if name == 'xquad_r' else 1)
     check(tree['metrics']['multi']['rank_distance'], 10) if name == 'xquad_r' else None
