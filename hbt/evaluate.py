@@ -9,8 +9,10 @@ import shutil
 
 from absl import flags
 
+from hbt import config
 from hbt.evaluation import bias, debias, evaluator
 from hbt.models import embedder
+from hbt.training import run_dir
 from hbt.utils import cli, sharding
 
 
@@ -18,30 +20,38 @@ def main(_) -> None:
     given = flags.FLAGS
     if given.debias and not given.out:
         raise ValueError('--debias: expected --out with it: these are not the results of the run')
-    of = evaluator.load_subject(given)
-    c = of.model.config
+    if given.model and not given.out:
+        raise ValueError('--model: expected --out with it, got none')
+    fits = given.debias and not given.debias.endswith('.npz')
+    if fits and given.model and not given.store:
+        raise ValueError('--debias: expected --store=DIR with texts to fit it on, got none')
+    model, step = run_dir.load_model(given.workdir, given.model, given.step)
+    folder = pathlib.Path(given.out or f'{given.workdir}/results/{step}')
+    c = model.config
     names = tuple(given.benchmark or c.eval.benchmarks)
     if not names:
         raise ValueError('--benchmark: expected at least one, got none')
     if given.run_file and len(names) != 1:
         raise ValueError(f'--run_file: expected one --benchmark, got {", ".join(names)}')
     c.eval = dataclasses.replace(c.eval, benchmarks=names, root=given.data or c.eval.root)
-    model = embedder.fingerprint(of.model)
     loaded = evaluator.load_benchmarks(c.eval)
-    removed = evaluator.fit_removal(given, of, model, loaded) if given.debias else None
+    fingerprint, removal = embedder.fingerprint(model), None
+    if given.debias:
+        root = given.store or config.store_path(c)
+        removal = evaluator.fit_removal(given.debias, model, fingerprint, loaded, root, folder)
     keep = evaluator.Keep(
-        of.folder / 'embeddings', {'model': model, 'debias': removed and removed.about}
+        folder / 'embeddings', {'model': fingerprint, 'debias': removal and removal.about}
     )
     run = evaluator.make_evaluation(
-        c, of.model.tokenizer, sharding.make_mesh(), loaded, given.run_depth, removed, keep
+        c, model.tokenizer, sharding.make_mesh(), loaded, given.run_depth, removal, keep
     )
-    for result in run(of.model.params).values():
+    for result in run(model.params).values():
         result.numbers['model'] = given.model or given.workdir
         if given.run_file:
             numbers = evaluator.write_run(result, pathlib.Path(given.run_file))
             result.numbers['run'] = {'file': given.run_file} | numbers
-        evaluator.save_result(result, of.folder, of.step)
-        print(evaluator.format_result(result.numbers, of.step))
+        evaluator.save_result(result, folder, step)
+        print(evaluator.format_result(result.numbers, step))
     shutil.rmtree(keep.folder)
 
 

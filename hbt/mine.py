@@ -4,31 +4,30 @@ Hides which passages a query may not have as negatives, and what of the store st
 same command on a later checkpoint refreshes them. A search that was finished before a kill is kept.
 """
 
+import pathlib
+
 from absl import flags
 
 from hbt import config
 from hbt.data import store, tokenizer_files
-from hbt.evaluation import evaluator
 from hbt.models import embedder
-from hbt.training import hard_negatives
+from hbt.training import hard_negatives, run_dir
 from hbt.utils import cli
 
 
 def main(_) -> None:
     given = flags.FLAGS
-    of = evaluator.load_subject(given)
-    c, params, tokenizer = of.model
+    model, step = run_dir.load_model(given.workdir, given.model, given.step)
+    c = model.config
     s = store.open_store(given.store or config.store_path(c))
-    tokenizer_files.check_same_tokenizer(s.path, tokenizer, given.model or given.workdir)
+    tokenizer_files.check_same_tokenizer(s.path, model.tokenizer, given.model or given.workdir)
     c.eval.batch_size = given.batch_size
     setting = hard_negatives.Setting(given.count, given.depth, given.margin)
-    name = given.model or f'{given.workdir} at step {of.step}'
-    name += f', {embedder.fingerprint(of.model)}'
-    print(
-        hard_negatives.format_counts(
-            hard_negatives.mine(c, params, s, of.folder, setting, name).manifest
-        )
-    )
+    name = given.model or f'{given.workdir} at step {step}'
+    name += f', {embedder.fingerprint(model)}'
+    out = pathlib.Path(given.out)
+    mined = hard_negatives.mine(c, model.params, s, out, setting, name)
+    print(hard_negatives.format_counts(mined.manifest))
 
 
 if __name__ == '__main__':

@@ -8,7 +8,6 @@ import pathlib
 import typing
 from collections import abc
 
-import jax
 import numpy as np
 import tokenizers
 
@@ -16,7 +15,6 @@ from hbt import config
 from hbt.data import ragged, store, tokenization
 from hbt.evaluation import aggregate, benchmarks, bias, debias, metrics, results, search, trec
 from hbt.models import embedder, model_dir
-from hbt.training import checkpoint
 from hbt.utils import sharding
 
 
@@ -203,58 +201,44 @@ def write_run(result: Result, path: pathlib.Path) -> dict[str, float]:
     }
 
 
-class Subject(typing.NamedTuple):
-    """What is evaluated."""
-
-    model: model_dir.Model  # its parameters on all devices
-    step: int
-    folder: pathlib.Path  # of the results
-
-
-def load_subject(given) -> Subject:
-    replicated = sharding.replicated(sharding.make_mesh())
-    if given.model:
-        if given.workdir or not given.out:
-            raise ValueError('--model: expected --out with it and no --workdir')
-        model = model_dir.load_model(given.model)
-        model = model._replace(params=jax.device_put(model.params, replicated))
-        return Subject(model, 0, pathlib.Path(given.out))
-    if not given.workdir:
-        raise ValueError('expected --workdir=DIR of a run, or --model=NAME, got neither')
-    workdir = pathlib.Path(given.workdir)
-    c = config.load(workdir / 'config.json')
-    tokenizer = tokenizers.Tokenizer.from_file(str(workdir / 'tokenizer.json'))
-    step, params = checkpoint.load_params(workdir, given.step, replicated)
-    folder = pathlib.Path(given.out) if given.out else workdir / 'results' / str(step)
-    return Subject(model_dir.Model(c, params, tokenizer), step, folder)
-
-
 def fit_removal(
-    given, of: Subject, model: str, loaded: abc.Sequence[benchmarks.Benchmark]
+    kind: str,
+    of: model_dir.Model,
+    fingerprint: str,
+    loaded: abc.Sequence[benchmarks.Benchmark],
+    root: str | pathlib.Path,
+    folder: pathlib.Path,
 ) -> debias.Removal:
-    """What --debias asks for: fitted on texts of a store and saved, or read from a file."""
-    c, params, tokenizer = of.model
-    path = pathlib.Path(given.debias)
+    """What is removed from embeddings: fitted on texts of a store and saved, or read from a file.
+
+    Args:
+      kind: one of `debias.KINDS`, or a file debias.npz of an earlier call.
+      of: the model, and its fingerprint.
+      loaded: the benchmarks, whose languages are fitted.
+      root: the store.
+      folder: where debias.npz is saved, and taken from if it fits.
+    """
+    c, params, tokenizer = of
+    path = pathlib.Path(kind)
     if path.suffix == '.npz':
         found = debias.load_removal(path)
-        if found.about['model'] != model:
+        if found.about['model'] != fingerprint:
             raise ValueError(f'{path}: expected a fit for this model, got one for another')
         return found
-    if given.model and not given.store:
-        raise ValueError('--debias: expected --store=DIR with texts to fit it on, got none')
-    s = store.open_store(given.store or config.store_path(c))
-    told = {'store': s.manifest['seal'], 'model': model}
-    languages = sorted({x for benchmark in loaded for x in benchmark.languages})
-    path = of.folder / 'debias.npz'
+    s = store.open_store(root)
+    told = {'store': s.manifest['seal'], 'model': fingerprint}
+    sides = [side for x in loaded for side in (x.queries, x.documents)]
+    languages = sorted({x for side in sides for x in side.languages})
+    path = folder / 'debias.npz'
     if path.exists():  # of a call that was killed, or of one for other benchmarks
         found = debias.load_removal(path)
         same = all(found.about.get(key) == value for key, value in told.items())
-        if same and found.about['kind'] == given.debias and {*languages} <= {*found.languages}:
+        if same and found.about['kind'] == kind and {*languages} <= {*found.languages}:
             return found
     debias.check_store(s, c.data, tokenizer)
     embed_table = embedder.make_encoder(c, sharding.make_mesh())
     found = debias.fit_removal(
-        given.debias, s, c.data, languages, lambda x: embed_table(params, x, 'training texts')
+        kind, s, c.data, languages, lambda x: embed_table(params, x, 'training texts')
     )
     found = found._replace(about=found.about | told)
     debias.save_removal(found, path)

@@ -14,9 +14,12 @@ import dataclasses
 import pathlib
 import shutil
 
+import jax
+
 from hbt import config
 from hbt.data import build, store, tokenizer_files
 from hbt.models import model_dir
+from hbt.training import checkpoint
 from hbt.utils import distributed, files, hub, log, settings, sharding
 
 
@@ -131,3 +134,32 @@ def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
         tokenizer_files.check_same_tokenizer(s.path, vocabulary, str(path))
     name = hub.pinned_name(c.encoder.init, path)
     return dataclasses.replace(architecture, init=name, normalise=True)
+
+
+def load_model(
+    workdir: str | None, model: str | None, step: str = 'latest'
+) -> tuple[model_dir.Model, int]:
+    """The model of a training run, or of a model directory, with its parameters on all devices.
+
+    Args:
+      workdir: directory of a run, or nothing.
+      model: model directory or hub name, or nothing.
+      step: of the run: latest, best, or the number of a kept step.
+
+    Returns:
+      The model and its step, 0 for a model directory.
+    """
+    if bool(workdir) == bool(model):
+        raise ValueError(
+            'expected --workdir=DIR of a run, or --model=NAME, got '
+            + ('both' if model else 'neither')
+        )
+    replicated = sharding.replicated(sharding.make_mesh())
+    if model:
+        loaded = model_dir.load_model(model)
+        return loaded._replace(params=jax.device_put(loaded.params, replicated)), 0
+    folder = pathlib.Path(workdir)
+    c = config.load(folder / 'config.json')
+    tokenizer = tokenizer_files.load_tokenizer(folder / 'tokenizer.json')
+    number, params = checkpoint.load_params(folder, step, replicated)
+    return model_dir.Model(c, params, tokenizer), number
