@@ -45,7 +45,7 @@ def library():
     tokenizer = tokenizer_files.load_tokenizer(pathlib.Path(given.tokenizer))
     texts = []
     for reader in registry.open_sources(given.data):
-        for row in reader.rows():
+        for row in reader.iter_groups():
             texts += [data.query_prefix + x for x in row.query.values()]
             passages = itertools.chain(row.passage.values(), *row.negatives.values())
             texts += [data.passage_prefix + x for x in passages]

@@ -65,7 +65,7 @@ def build_store(
     if pipeline:
         run = apache_beam.Beam(pipeline, partial, processes)
     else:
-        run = workers.Workers(processes, sum(reader.size for reader in readers), method)
+        run = workers.Workers(processes, sum(reader.num_bytes for reader in readers), method)
     with files.name_in_errors(partial), run:
         counts = {}
         if stated:
@@ -154,9 +154,9 @@ def all_texts(
     if isinstance(reader, schema.CollectionSource):
         for (side, _), part in sorted(reader.texts.items()):
             for block in part.blocks():
-                yield from ((side, x.text) for x in part.read(block))
+                yield from ((side, x.text) for x in part.parse(block))
         return
-    for row in reader.rows():
+    for row in reader.iter_groups():
         yield from (('query', text) for text in row.query.values())
         yield from (('passage', text) for text in row.passage.values())
         yield from (('passage', text) for texts in row.negatives.values() for text in texts)
@@ -180,7 +180,7 @@ def describe(data: config.Data, tokenizer: tokenizers.Tokenizer, readers) -> dic
             'query_length': data.query_length,
             'passage_length': data.passage_length,
         },
-        'datasets': [{'name': r.name, 'source': r.origin, 'sha256': r.sha256} for r in readers],
+        'datasets': [{'name': r.name, 'source': r.spec, 'sha256': r.sha256} for r in readers],
     }
 
 

@@ -19,7 +19,7 @@ COUNTS = ('texts', 'tokens', 'truncated')
 
 def rows(folder: pathlib.Path, source: schema.GroupSource, run, file: str, setting) -> dict:
     """Writes a source of groups; returns its counts for the manifest."""
-    function = functools.partial(tokenization.groups, source.read, file=file, setting=setting)
+    function = functools.partial(tokenization.groups, source.parse, file=file, setting=setting)
     with array_files.Columns(folder) as files:
         state = files.state or {
             'blocks': 0,
@@ -79,12 +79,12 @@ def add_names(files, side: str, names: tokenization.Names, first: int, total: in
 def finish_rows(files: array_files.Columns, state: dict, source: schema.GroupSource) -> None:
     groups = state['groups']
     if not groups:
-        raise ValueError(f'{source.origin}: expected at least one row, got none')
+        raise ValueError(f'{source.spec}: expected at least one row, got none')
     hashes = files.array('query.ids.hashes', np.uint64, groups)
     for a, b in dedup.equal_rows(hashes)[:1]:
         raise ValueError(
-            f'{source.place(int(max(a, b)))}: id: expected a new one, got that of '
-            f'{source.place(int(min(a, b)))}'
+            f'{source.where(int(max(a, b)))}: id: expected a new one, got that of '
+            f'{source.where(int(min(a, b)))}'
         )
     del hashes
     files.drop('query.ids.hashes')
@@ -156,7 +156,7 @@ LINKS = {'query': 'links.query', 'passage': 'links.passage', 'negatives': 'links
 
 def read_links(files: array_files.Columns, state: dict, source, run) -> None:
     """Hashed keys of all links; then the keys of each side, in order, number the texts."""
-    function = functools.partial(tokenization.links, source.links.read)
+    function = functools.partial(tokenization.links, source.links.parse)
     with log.progress(desc=f'{source.name} links', unit=' rows', initial=state['groups']) as bar:
         for block in run.map(function, source.links.blocks, state['blocks']):
             for name in LINKS:
@@ -167,7 +167,7 @@ def read_links(files: array_files.Columns, state: dict, source, run) -> None:
             files.commit(**state)
             bar.update(len(block.query))
     if not state['groups']:
-        raise ValueError(f'{source.origin}: expected at least one link, got none')
+        raise ValueError(f'{source.spec}: expected at least one link, got none')
     for side, links in (('query', ('query',)), ('passage', ('passage', 'negatives'))):
         known = np.zeros(0, np.uint64)
         for keys in (linked(files, name) for name in links):
@@ -190,7 +190,7 @@ def read_texts(files, state: dict, source, run, key: tuple[str, str], file: str,
     total = files.size(f'keys.{side}') // 8
     function = functools.partial(
         tokenization.texts,
-        part.read,
+        part.parse,
         side=side,
         language=language,
         known=known,
@@ -208,7 +208,7 @@ def read_texts(files, state: dict, source, run, key: tuple[str, str], file: str,
             files.commit(**state)
             progress.update(tokens.texts)
     if stem not in state['counts']:
-        raise ValueError(f'{source.origin}: expected texts of {stem}, got none')
+        raise ValueError(f'{source.spec}: expected texts of {stem}, got none')
     state.update(stage=state['stage'] + 1, blocks=0)
     files.commit(**state)
 
@@ -264,11 +264,11 @@ def unknown(source: schema.CollectionSource, side: str, keys: np.ndarray) -> Val
     """The error for the first link to one of these keys."""
     wanted = set(keys.tolist())
     for block in source.links.blocks():
-        for link in source.links.read(block):
-            used = [link.query] if side == 'query' else [link.passage, *link.negatives]
+        for link in source.links.parse(block):
+            used = [link.query_key] if side == 'query' else [link.passage_key, *link.negative_keys]
             for key, number in zip(used, ragged.hash_keys(used).tolist(), strict=True):
                 if number in wanted:
                     return ValueError(
-                        f'{link.place}: expected the id of a {side} in the collection, got {key!r}'
+                        f'{link.where}: expected the id of a {side} in the collection, got {key!r}'
                     )
     raise AssertionError('a key without a link')

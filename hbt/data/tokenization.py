@@ -142,7 +142,7 @@ def texts(
         0,
         {(side, language): tokens},
         {side: names([x.key for x in kept], at[mine])},
-        [x.place for x in kept],
+        [x.where for x in kept],
         np.zeros(0, np.int64),
         {},
     )
@@ -151,10 +151,10 @@ def texts(
 def links(read: abc.Callable, block) -> Links:
     found = read(block)
     return Links(
-        ragged.hash_keys(x.query for x in found),
-        ragged.hash_keys(x.passage for x in found),
-        np.array([len(x.negatives) for x in found], np.int64),
-        ragged.hash_keys(key for x in found for key in x.negatives),
+        ragged.hash_keys(x.query_key for x in found),
+        ragged.hash_keys(x.passage_key for x in found),
+        np.array([len(x.negative_keys) for x in found], np.int64),
+        ragged.hash_keys(key for x in found for key in x.negative_keys),
     )
 
 

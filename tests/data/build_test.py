@@ -189,7 +189,7 @@ def test_the_real_tokenizer_and_real_rows(shared_data, tmp_path):
 def test_rows_are_streamed(tmp_path, monkeypatch):
     monkeypatch.setattr(text_lines, 'BLOCK', 256)
     source = registry.open_sources([write(tmp_path / 'a.jsonl', lines(*ROWS) + 'broken\n')])[0]
-    rows = source.rows()
+    rows = source.iter_groups()
     assert [next(rows).id for _ in range(25)] == [row['id'] for row in ROWS[:25]]
     with pytest.raises(ValueError, match='a.jsonl:31'):
         list(rows)

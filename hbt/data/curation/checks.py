@@ -119,7 +119,7 @@ def judge_texts(
     """How many texts a block of a collection has, and (key, place, what, detail) of the flaws."""
     found = read_texts(read, choices.normalise, block)
     flaws = [
-        (text.key, text.place, what, detail)
+        (text.key, text.where, what, detail)
         for text in found
         for what, detail in wrong(text.text, side, language, choices, index)
     ]

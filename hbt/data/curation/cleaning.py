@@ -91,7 +91,7 @@ def look_at_groups(
     with contextlib.ExitStack() as stack:
         tables = [stack.enter_context((folder / name).open('wb')) for name in names]
         for reader in readers:
-            function = functools.partial(checks.judge, reader.read, choices, index)
+            function = functools.partial(checks.judge, reader.parse, choices, index)
             path, size = folder / f'progress.{reader.name}.found', 0
             with (
                 path.open('w') as out,
@@ -136,10 +136,10 @@ def decide(
                 part = of[at : at + len(ids)]
                 for i in np.flatnonzero(part != np.arange(at, at + len(ids))):
                     source = bisect.bisect_right(starts, part[i]) - 1
-                    place = readers[source].place(int(part[i]) - starts[source])
+                    place = readers[source].where(int(part[i]) - starts[source])
                     flaws.append(checks.Flaw(int(i), what, '', '', f'as {place}'))
             for flaw in sorted(flaws):
-                place = reader.place(counts['groups'] + flaw.row)
+                place = reader.where(counts['groups'] + flaw.row)
                 write(report, reader.name, ids[flaw.row], place, *flaw[1:])
                 counts[flaw.what] += 1
             groups, texts = drops(flaws, sizes, modes(choices))
@@ -184,7 +184,7 @@ def look_at_texts(
     counts = dict.fromkeys(('texts', *modes(choices), 'dropped'), 0)
     gone = {'query': set(), 'passage': set()}
     for (side, language), part in sorted(reader.texts.items()):
-        function = functools.partial(checks.judge_texts, part.read, side, language, choices, index)
+        function = functools.partial(checks.judge_texts, part.parse, side, language, choices, index)
         with log.progress(desc=f'{reader.name} {side}.{language} hygiene', unit=' texts') as bar:
             for size, flaws in run.map(function, part.blocks):
                 for key, place, what, detail in flaws:
@@ -225,15 +225,17 @@ def without(
         path = folder / f'progress.{reader.name}.drops'
         return reader._replace(
             blocks=functools.partial(beside, reader.blocks, path),
-            read=functools.partial(read_groups, reader.read, choices.normalise),
-            place=functools.partial(place, reader.place, path),
+            parse=functools.partial(read_groups, reader.parse, choices.normalise),
+            where=functools.partial(place, reader.where, path),
         )
     gone = {side: folder / f'progress.{reader.name}.{side}.npy' for side in ('query', 'passage')}
     texts = {
-        key: part._replace(read=functools.partial(checks.read_texts, part.read, choices.normalise))
+        key: part._replace(
+            parse=functools.partial(checks.read_texts, part.parse, choices.normalise)
+        )
         for key, part in reader.texts.items()
     }
-    links = reader.links._replace(read=functools.partial(read_links, reader.links.read, gone))
+    links = reader.links._replace(parse=functools.partial(read_links, reader.links.parse, gone))
     return reader._replace(texts=texts, links=links)
 
 
@@ -271,15 +273,15 @@ def read_groups(read: abc.Callable, form: str, block) -> list[schema.Group]:
 def read_links(read: abc.Callable, gone: dict[str, pathlib.Path], block) -> list[schema.Link]:
     """Links without those of a text that goes, and without negatives that go."""
     found = read(block)
-    query = goes(gone['query'], [x.query for x in found])
-    passage = goes(gone['passage'], [x.passage for x in found])
-    keys = goes(gone['passage'], [key for x in found for key in x.negatives])
+    query = goes(gone['query'], [x.query_key for x in found])
+    passage = goes(gone['passage'], [x.passage_key for x in found])
+    keys = goes(gone['passage'], [key for x in found for key in x.negative_keys])
     negatives = iter(keys)
     kept = []
     for link, *bad in zip(found, query, passage, strict=True):
-        left = tuple(key for key in link.negatives if not next(negatives))
+        left = tuple(key for key in link.negative_keys if not next(negatives))
         if not any(bad):
-            kept.append(link._replace(negatives=left))
+            kept.append(link._replace(negative_keys=left))
     return kept
 
 

@@ -49,7 +49,7 @@ def translate(reader: schema.GroupSource, out: pathlib.Path, setting: Setting) -
     check(setting, out)
     engine = translators.make(setting.engine, setting.targets)
     parts = begin(out, setting._asdict() | {'sha256': reader.sha256})
-    groups = reader.rows()
+    groups = reader.iter_groups()
     shards = iter(lambda: list(itertools.islice(groups, setting.shard)), [])
     counts = {x: collections.Counter() for x in setting.targets}
     done = []
@@ -66,7 +66,7 @@ def translate(reader: schema.GroupSource, out: pathlib.Path, setting: Setting) -
             done.append(part)
             bar.update(len(shard))
     if not done:
-        raise ValueError(f'{reader.origin}: expected at least one row, got none')
+        raise ValueError(f'{reader.spec}: expected at least one row, got none')
     files.write_json(out.with_name(out.name + '.report.json'), counts)
     join(done, out)
     shutil.rmtree(parts)

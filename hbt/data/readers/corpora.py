@@ -24,19 +24,21 @@ def marco(options: dict[str, str], spec: str) -> schema.CollectionSource:
         for side, option in (('query', 'queries'), ('passage', 'collection'))
         for language, found in files_by_language(options, option).items()
     }
-    triples = text_lines.find(options['triples'], 'triples')['']
-    sha256, size = text_lines.digest([*triples, *(x for found in files.values() for x in found)])
+    triples = text_lines.find_files(options['triples'], 'triples')['']
+    sha256, size = text_lines.digest_files(
+        [*triples, *(x for found in files.values() for x in found)]
+    )
     texts = {
-        key: schema.BlockReader(functools.partial(text_lines.lines, found), read_table)
+        key: schema.BlockReader(functools.partial(text_lines.iter_blocks, found), read_table)
         for key, found in files.items()
     }
-    links = schema.BlockReader(functools.partial(text_lines.lines, triples), read_triples)
+    links = schema.BlockReader(functools.partial(text_lines.iter_blocks, triples), read_triples)
     return schema.CollectionSource(options.get('name', 'marco'), spec, sha256, size, texts, links)
 
 
 def files_by_language(options: dict[str, str], option: str) -> dict[str, list[pathlib.Path]]:
     """Language -> files of a pattern; without {lang} in it they are in `options['language']`."""
-    found = text_lines.find(options[option], option)
+    found = text_lines.find_files(options[option], option)
     if '' in found:
         code = options.get('language', '')
         if not code:
@@ -48,17 +50,17 @@ def files_by_language(options: dict[str, str], option: str) -> dict[str, list[pa
     return found
 
 
-def read_table(block: text_lines.Lines) -> list[schema.Text]:
+def read_table(block: text_lines.LineBlock) -> list[schema.Text]:
     texts = []
     for place, line in block.numbered():
-        key, text = text_lines.columns(place, line, ('id', 'text'))
+        key, text = text_lines.split_columns(place, line, ('id', 'text'))
         schema.check_text(key, f'{place}: id')
         schema.check_text(text, place)
         texts.append(schema.Text(place, key, text))
     return texts
 
 
-def read_triples(block: text_lines.Lines) -> list[schema.Link]:
+def read_triples(block: text_lines.LineBlock) -> list[schema.Link]:
     links = []
     for place, line in block.numbered():
         fields = line.split('\t')
@@ -91,20 +93,20 @@ def trec(options: dict[str, str], spec: str) -> schema.CollectionSource:
             ('passage', 'corpus', read_corpus),
         ):
             files = found[name][language]
-            blocks = functools.partial(text_lines.lines, files)
+            blocks = functools.partial(text_lines.iter_blocks, files)
             texts[side, language] = schema.BlockReader(blocks, functools.partial(read, language))
             digests += files
     digests += [file for files in found['qrels'].values() for file in files]
-    sha256, size = text_lines.digest(digests)
+    sha256, size = text_lines.digest_files(digests)
     links = schema.BlockReader(functools.partial(judged, found['qrels']), read_judged)
     return schema.CollectionSource(options.get('name', 'trec'), spec, sha256, size, texts, links)
 
 
-def read_topics(language: str, block: text_lines.Lines) -> list[schema.Text]:
+def read_topics(language: str, block: text_lines.LineBlock) -> list[schema.Text]:
     return [x._replace(key=f'{language}/{x.key}') for x in read_table(block)]
 
 
-def read_corpus(language: str, block: text_lines.Lines) -> list[schema.Text]:
+def read_corpus(language: str, block: text_lines.LineBlock) -> list[schema.Text]:
     texts = []
     for place, line in block.numbered():
         key, text = retrieval.document(schema.parse_json(line, place), place)
@@ -115,13 +117,13 @@ def read_corpus(language: str, block: text_lines.Lines) -> list[schema.Text]:
 
 def judged(
     files: dict[str, list[pathlib.Path]],
-) -> abc.Iterator[tuple[str, list[text_lines.Lines]]]:
+) -> abc.Iterator[tuple[str, list[text_lines.LineBlock]]]:
     """Each language with all its judgments, as those of one query need not be together."""
     for language, found in files.items():
-        yield language, list(text_lines.lines(found))
+        yield language, list(text_lines.iter_blocks(found))
 
 
-def read_judged(block: tuple[str, list[text_lines.Lines]]) -> list[schema.Link]:
+def read_judged(block: tuple[str, list[text_lines.LineBlock]]) -> list[schema.Link]:
     language, blocks = block
     good, bad = collections.defaultdict(list), collections.defaultdict(list)
     for place, line in (x for lines in blocks for x in lines.numbered()):

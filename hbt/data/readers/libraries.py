@@ -23,7 +23,9 @@ def hugging_face(options: dict[str, str], spec: str) -> schema.GroupSource:
     fields, split = records.mapping(options, spec), options.get('split', 'train')
     arguments = options['path'], options.get('config'), split
     opened = open_hugging_face(*arguments)
-    sha256, size = text_lines.digest([pathlib.Path(x['filename']) for x in opened.cache_files])
+    sha256, size = text_lines.digest_files(
+        [pathlib.Path(x['filename']) for x in opened.cache_files]
+    )
     name = options.get('name', options['path'].rstrip('/').rpartition('/')[2])
     read = functools.partial(read_range, open_hugging_face, arguments, fields, spec)
     blocks = functools.partial(ranges, len(opened))

@@ -85,7 +85,7 @@ def delimited_blocks(files, separator: str) -> abc.Iterator[list[tuple[str, dict
     for file in files:
         lines = (
             x
-            for block in text_lines.lines([file])
+            for block in text_lines.iter_blocks([file])
             for x in block.data.decode(errors='surrogateescape').splitlines(True)
         )
         quoting = csv.QUOTE_MINIMAL if separator == ',' else csv.QUOTE_NONE

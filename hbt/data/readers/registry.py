@@ -92,15 +92,15 @@ def jsonl(path: str) -> schema.GroupSource:
             f'{path}: expected a JSONL file (plain or .gz) or FORMAT:... with one of {known}, '
             'found no such file'
         )
-    sha256, size = text_lines.digest([file])
+    sha256, size = text_lines.digest_files([file])
     name = file.name.removesuffix('.gz').removesuffix('.jsonl').removesuffix('.json')
-    blocks = functools.partial(text_lines.lines, [file])
+    blocks = functools.partial(text_lines.iter_blocks, [file])
     return schema.GroupSource(
         name, file.name, sha256, size, blocks, read_groups, lambda n: f'{file}:{n + 1}'
     )
 
 
-def read_groups(block: text_lines.Lines) -> list[schema.Group]:
+def read_groups(block: text_lines.LineBlock) -> list[schema.Group]:
     return [
         schema.check_group(schema.parse_json(line, place), place)
         for place, line in block.numbered()

@@ -65,7 +65,7 @@ class Spool(Sequence):
 
 def lines(path: pathlib.Path) -> Iterator[tuple[str, str]]:
     """Yields (place for error messages, line) of a UTF-8 file, plain or gzip."""
-    for block in text_lines.lines([path]):
+    for block in text_lines.iter_blocks([path]):
         yield from block.numbered()
 
 
@@ -112,7 +112,7 @@ def document(row: dict, place: str) -> tuple[str, str]:
 def judgement(line: str, place: str) -> tuple[str, str, int]:
     """(query, document, grade) of a line of TREC's qrels."""
     names = ('query', 'Q0', 'document', 'relevance')
-    query, _, key, found = text_lines.columns(place, ' '.join(line.split()), names, ' ')
+    query, _, key, found = text_lines.split_columns(place, ' '.join(line.split()), names, ' ')
     return query, key, grade(found, place)
 
 

@@ -1,7 +1,7 @@
-"""What a source of training data yields: rows or texts, read from blocks of lines.
+"""What a reader yields: groups, or texts and the links between them, block by block.
 
-Hides how files are cut into blocks, and the checks that every format shares: what is wrong is
-named with file and line, what was expected and what came. Called by `sources` and its formats.
+A block is whatever a source cuts cheaply in the main process (lines of a file, a range of records);
+`parse` turns it into groups, texts or links and runs in any process. The checks of texts are here.
 """
 
 import json
@@ -11,9 +11,11 @@ from collections import abc
 
 from hbt.utils import files, languages
 
+SURROGATE = re.compile('[\ud800-\udfff]')
+
 
 class Group(typing.NamedTuple):
-    """One translation group. Texts are keyed by language code."""
+    """One question and its passages in several languages; the keys of the dicts are languages."""
 
     id: str
     query: dict[str, str]
@@ -21,79 +23,84 @@ class Group(typing.NamedTuple):
     negatives: dict[str, list[str]]
 
 
+class GroupSource(typing.NamedTuple):
+    """A named stream of groups that can be read more than once, in parts and by any process."""
+
+    name: str  # of the data set in the store
+    spec: str  # as given with --input; of a file of groups, its name
+    sha256: str
+    num_bytes: int  # about
+    blocks: abc.Callable[[], abc.Iterator]
+    parse: abc.Callable[[typing.Any], list[Group]]  # the groups of a block
+    where: abc.Callable[[int], str]  # the place of group n, for errors
+
+    def iter_groups(self) -> abc.Iterator[Group]:
+        """Yields every group."""
+        for block in self.blocks():
+            yield from self.parse(block)
+
+
 class Text(typing.NamedTuple):
     """One text of a collection."""
 
-    place: str
+    where: str
     key: str  # equal for translations of one text
     text: str
 
 
 class Link(typing.NamedTuple):
-    """Keys of a query, its passage and negatives, from a collection."""
+    """Which passage of a collection answers which query, and which passages do not."""
 
-    place: str
-    query: str
-    passage: str
-    negatives: tuple[str, ...]
-
-
-class GroupSource(typing.NamedTuple):
-    """A named stream of rows that can be read more than once, in parts and by other processes."""
-
-    name: str
-    origin: str
-    sha256: str
-    size: int  # bytes, about
-    blocks: abc.Callable[[], abc.Iterator]
-    read: abc.Callable[[typing.Any], list[Group]]  # of a block
-    place: abc.Callable[[int], str]  # of row n, for errors
-
-    def rows(self) -> abc.Iterator[Group]:
-        for block in self.blocks():
-            yield from self.read(block)
+    where: str
+    query_key: str
+    passage_key: str
+    negative_keys: tuple[str, ...]
 
 
 class BlockReader(typing.NamedTuple):
-    """Blocks and what reads one of them: texts of a side and language, or links."""
+    """The texts of one side and language, or the links, of a collection."""
 
     blocks: abc.Callable[[], abc.Iterator]
-    read: abc.Callable[[typing.Any], list]
+    parse: abc.Callable[[typing.Any], list]  # the Texts or Links of a block
 
 
 class CollectionSource(typing.NamedTuple):
-    """A named source whose texts are apart from the links between them."""
+    """A named source of texts and of links between them; fields as in GroupSource."""
 
     name: str
-    origin: str
+    spec: str
     sha256: str
-    size: int
-    texts: dict[tuple[str, str], BlockReader]  # (side, language) -> Text
-    links: BlockReader  # Link
+    num_bytes: int
+    texts: dict[tuple[str, str], BlockReader]  # (side, language) -> Texts
+    links: BlockReader
 
 
-def parse_json(line: str, place: str) -> dict:
+def parse_json(text: str, where: str) -> dict:
+    """The JSON object in a text; ValueError with `where` if there is none."""
     try:
-        fields = json.loads(line)
+        content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f'{place}: expected a JSON object, got {error}') from None
-    if not isinstance(fields, dict):
-        raise ValueError(f'{place}: expected a JSON object, got {type(fields).__name__}')
-    return fields
+        raise ValueError(f'{where}: expected a JSON object, got {error}') from None
+    if not isinstance(content, dict):
+        raise ValueError(f'{where}: expected a JSON object, got {type(content).__name__}')
+    return content
 
 
-def check_group(fields: dict, place: str) -> Group:
-    """A row from fields as they come from outside; `place` names them in errors."""
+def check_group(fields: dict, where: str) -> Group:
+    """The group that these fields of a file or record are.
+
+    Raises:
+      ValueError: for an unknown field, an empty text, or a key that is no language code.
+    """
     unknown = fields.keys() - set(Group._fields)
     if unknown:
-        raise ValueError(f'{place}: expected {", ".join(Group._fields)}, got {min(unknown)!r} too')
-    name = fields.get('id')
+        raise ValueError(f'{where}: expected {", ".join(Group._fields)}, got {min(unknown)!r} too')
+    name, negatives = fields.get('id'), fields.get('negatives', {})
     if not isinstance(name, str) or not name.strip() or SURROGATE.search(name):
-        raise ValueError(f'{place}: id: expected a non-empty string, got {files.shorten(name)}')
-    query = check_texts(fields.get('query'), f'{place}: query')
-    passage = check_texts(fields.get('passage'), f'{place}: passage')
-    negatives = fields.get('negatives', {})
-    where = f'{place}: negatives'
+        raise ValueError(f'{where}: id: expected a non-empty string, got {files.shorten(name)}')
+    query = _check_texts(fields.get('query'), f'{where}: query')
+    passage = _check_texts(fields.get('passage'), f'{where}: passage')
+    where = f'{where}: negatives'
     if not isinstance(negatives, dict):
         raise ValueError(f'{where}: expected {{language: [text]}}, got {files.shorten(negatives)}')
     for code, texts in negatives.items():
@@ -107,20 +114,18 @@ def check_group(fields: dict, place: str) -> Group:
     return Group(name, query, passage, {x: texts for x, texts in negatives.items() if texts})
 
 
-def check_texts(texts, place: str) -> dict[str, str]:
+def _check_texts(texts, where: str) -> dict[str, str]:
     if not isinstance(texts, dict) or not texts:
-        raise ValueError(f'{place}: expected {{language: text}}, got {files.shorten(texts)}')
+        raise ValueError(f'{where}: expected {{language: text}}, got {files.shorten(texts)}')
     for code, text in texts.items():
-        languages.check_language(code, place)
-        check_text(text, f'{place}: {code}')
+        languages.check_language(code, where)
+        check_text(text, f'{where}: {code}')
     return texts
 
 
-def check_text(text, place: str) -> None:
+def check_text(text, where: str) -> None:
+    """ValueError unless this is a non-empty string of Unicode text."""
     if not isinstance(text, str) or not text.strip():
-        raise ValueError(f'{place}: expected a non-empty text, got {files.shorten(text)}')
+        raise ValueError(f'{where}: expected a non-empty text, got {files.shorten(text)}')
     if SURROGATE.search(text):
-        raise ValueError(f'{place}: expected Unicode text, got a lone surrogate')
-
-
-SURROGATE = re.compile('[\ud800-\udfff]')
+        raise ValueError(f'{where}: expected Unicode text, got a lone surrogate')

@@ -17,12 +17,12 @@ def squad(options: dict[str, str], spec: str) -> schema.GroupSource:
 
     The passage is the paragraph. A question that has no answer (SQuAD 2.0) is left out.
     """
-    found = text_lines.find(options['files'], 'files')
+    found = text_lines.find_files(options['files'], 'files')
     if '' in found:
         code = options.get('language', '')
         languages.check_language(code, f'{spec}: language')
         found = {code: found['']}
-    sha256, size = text_lines.digest([x for files in found.values() for x in files])
+    sha256, size = text_lines.digest_files([x for files in found.values() for x in files])
     blocks = functools.partial(join, found)
     name = options.get('name', 'squad')
     return schema.GroupSource(
@@ -49,7 +49,7 @@ def join(files: dict[str, list[pathlib.Path]]) -> abc.Iterator[list[schema.Group
 
 def questions(file: pathlib.Path) -> abc.Iterator[tuple[str, str, str, str]]:
     """(place, id, question, paragraph) of a file."""
-    data = schema.parse_json(text_lines.whole(file), str(file))
+    data = schema.parse_json(text_lines.read_text(file), str(file))
     for i, article in enumerate(listed(data, 'data', str(file))):
         for j, paragraph in enumerate(listed(article, 'paragraphs', f'{file}: data[{i}]')):
             place = f'{file}: data[{i}].paragraphs[{j}]'

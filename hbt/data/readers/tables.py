@@ -12,8 +12,8 @@ from hbt.data.readers import records, schema, text_lines
 def table(options: dict[str, str], spec: str) -> schema.GroupSource:
     """A JSONL, TSV or CSV `file` (also gzip) with named fields, such as English-only pairs."""
     fields = records.mapping(options, spec)
-    files = text_lines.find(options['file'], 'file')['']
-    sha256, size = text_lines.digest(files)
+    files = text_lines.find_files(options['file'], 'file')['']
+    sha256, size = text_lines.digest_files(files)
     name = options.get('name', files[0].name.split('.')[0])
     kind = files[0].name.removesuffix('.gz').rpartition('.')[2]
     if kind not in TABLES:
@@ -25,10 +25,10 @@ def table(options: dict[str, str], spec: str) -> schema.GroupSource:
 
 
 def jsonl_table(files, fields):
-    return functools.partial(text_lines.lines, files), functools.partial(read_json, fields)
+    return functools.partial(text_lines.iter_blocks, files), functools.partial(read_json, fields)
 
 
-def read_json(fields: dict[str, str], block: text_lines.Lines) -> list[schema.Group]:
+def read_json(fields: dict[str, str], block: text_lines.LineBlock) -> list[schema.Group]:
     found = []
     for place, line in block.numbered():
         record = schema.parse_json(line, place)

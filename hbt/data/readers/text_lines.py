@@ -1,12 +1,13 @@
-"""What a source of training data yields: rows or texts, read from blocks of lines.
+"""Text files, plain or gzip: as blocks of lines, line by line, or whole.
 
-Hides how files are cut into blocks, and the checks that every format shares: what is wrong is
-named with file and line, what was expected and what came. Called by `sources` and its formats.
+The only place that opens text files to read them. Every error names file and line.
 """
 
+import contextlib
 import glob
 import gzip
 import hashlib
+import itertools
 import pathlib
 import re
 import typing
@@ -19,7 +20,7 @@ BLOCK = 1 << 20  # bytes read at a time; a block is whole lines of about as many
 LONGEST = 1 << 22  # bytes of a line
 
 
-class Lines(typing.NamedTuple):
+class LineBlock(typing.NamedTuple):
     """Whole lines of a file, the first of which has the number `first`."""
 
     file: str
@@ -27,125 +28,147 @@ class Lines(typing.NamedTuple):
     data: bytes
 
     def numbered(self) -> abc.Iterator[tuple[str, str]]:
-        """Yields (place, line without its end)."""
+        """Yields (where, line without its end); ValueError for a blank line."""
         for number, line in enumerate(self.data.split(b'\n'), self.first):
-            place = f'{self.file}:{number}'
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                raise ValueError(f'{place}: expected UTF-8, got {error}') from None
+            where = f'{self.file}:{number}'
+            text = _decode(line, where)
             if not text.strip():
-                raise ValueError(f'{place}: expected text, got an empty line')
-            yield place, text.removesuffix('\r')
+                raise ValueError(f'{where}: expected text, got an empty line')
+            yield where, text.removesuffix('\r')
 
 
-def lines(files: abc.Sequence[pathlib.Path], skip: int = 0) -> abc.Iterator[Lines]:
-    """Blocks of the lines of files, plain or gzip, without the first `skip` lines of each.
+def iter_blocks(paths: abc.Sequence[pathlib.Path]) -> abc.Iterator[LineBlock]:
+    """Yields blocks of the lines of files; blank lines at the end of a file are dropped.
 
-    ValueError names file and line of a gzip file that ends early and of a line over 4 MiB.
-    Blank lines at the end of a file are dropped.
+    Raises:
+      ValueError: for a gzip file that ends early, and for a line over 4 MiB.
     """
-    for file in files:
-        with file.open('rb') as raw:
-            opened = gzip.open(raw) if raw.read(2) == b'\x1f\x8b' else raw
-            raw.seek(0)
+    for path in paths:
+        with _open_binary(path) as file:
             first, rest = 1, b''
-            while data := chunk(opened, file, first, rest):
-                whole, rest = divide(rest + data)
-                if whole:
-                    yield from unskipped(Lines(str(file), first, whole), skip)
-                    first += whole.count(b'\n') + 1
-                too_long(file, first + rest.count(b'\n'), rest)
+            while data := _read(file.read, BLOCK, _where(path, first, rest)):
+                lines, rest = _split_lines(rest + data)
+                if lines:
+                    yield LineBlock(str(path), first, lines)
+                    first += lines.count(b'\n') + 1
+                if len(rest) > LONGEST:
+                    raise ValueError(
+                        f'{_where(path, first, rest)}: expected a line up to {LONGEST} bytes, '
+                        'got a longer one'
+                    )
             if rest.strip():
-                yield from unskipped(Lines(str(file), first, divide(rest + b'\n')[0]), skip)
+                yield LineBlock(str(path), first, _split_lines(rest + b'\n')[0])
 
 
-def chunk(opened, file, first: int, rest: bytes) -> bytes:
+def iter_lines(path: pathlib.Path) -> abc.Iterator[tuple[str, str]]:
+    """Yields (where, line without its end) of every line of a file, blank ones included.
+
+    Raises:
+      ValueError: for bytes that are not UTF-8, and for a gzip file that ends early.
+    """
+    with _open_binary(path) as file:
+        for number in itertools.count(1):
+            where = f'{path}:{number}'
+            line = _read(file.readline, -1, where)
+            if not line:
+                return
+            yield where, _decode(line, where).rstrip('\r\n')
+
+
+def read_text(path: pathlib.Path) -> str:
+    """The text of a whole file; ValueError as in `iter_lines`."""
+    with _open_binary(path) as file:
+        return _decode(_read(file.read, -1, str(path)), str(path))
+
+
+def _where(path: pathlib.Path, first: int, data: bytes) -> str:
+    """The place of the last line of `data`, whose first has this number."""
+    number = first + data.count(b'\n')
+    return f'{path}:{number}'
+
+
+@contextlib.contextmanager
+def _open_binary(path: pathlib.Path) -> abc.Iterator[typing.BinaryIO]:
+    """The file, or what a gzip file holds."""
+    with path.open('rb') as raw:
+        is_gzip = raw.read(2) == b'\x1f\x8b'
+        raw.seek(0)
+        yield gzip.open(raw) if is_gzip else raw
+
+
+def _read(read: abc.Callable[[int], bytes], size: int, where: str) -> bytes:
     try:
-        return opened.read(BLOCK)
+        return read(size)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        line = first + rest.count(b'\n')
-        raise ValueError(f'{file}:{line}: expected a whole gzip file, got {error}') from None
+        raise ValueError(f'{where}: expected a whole gzip file, got {error}') from None
 
 
-def divide(data: bytes) -> tuple[bytes, bytes]:
+def _decode(data: bytes, where: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{where}: expected UTF-8, got {error}') from None
+
+
+def _split_lines(data: bytes) -> tuple[bytes, bytes]:
     """The whole lines of data, and the rest: blank lines at the end, and a line without its end."""
     last = len(data[: data.rfind(b'\n') + 1].rstrip())  # of what is not blank
     cut = data.find(b'\n', last)
     return (data[:cut], data[cut + 1 :]) if last and cut >= 0 else (b'', data)
 
 
-def whole(file: pathlib.Path) -> str:
-    """The text of a file that is not made of lines, plain or gzip."""
-    with file.open('rb') as raw:
-        opened = gzip.open(raw) if raw.read(2) == b'\x1f\x8b' else raw
-        raw.seek(0)
-        try:
-            return opened.read().decode()
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise ValueError(f'{file}: expected a whole gzip file, got {error}') from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f'{file}: expected UTF-8, got {error}') from None
-
-
-def too_long(file, number: int, line: bytes) -> None:
-    if len(line) > LONGEST:
-        raise ValueError(
-            f'{file}:{number}: expected a line up to {LONGEST} bytes, got a longer one'
-        )
-
-
-def unskipped(block: Lines, skip: int) -> abc.Iterator[Lines]:
-    drop = max(0, skip + 1 - block.first)
-    parts = block.data.split(b'\n', drop)
-    if len(parts) > drop:
-        yield Lines(block.file, block.first + drop, parts[drop])
-
-
-def columns(place: str, line: str, names: abc.Sequence[str], separator: str = '\t') -> list[str]:
-    """The fields of a line of a table; ValueError unless there is one for every name."""
+def split_columns(
+    where: str, line: str, names: abc.Sequence[str], separator: str | None = '\t'
+) -> list[str]:
+    """The fields of a line of a table, one for every name; a separator of None is white space."""
     fields = line.split(separator)
     if len(fields) != len(names):
-        expected = ', '.join(names)
         raise ValueError(
-            f'{place}: expected {len(names)} columns ({expected}), '
+            f'{where}: expected {len(names)} columns ({", ".join(names)}), '
             f'got {len(fields)}: {files.shorten(line)}'
         )
     return fields
 
 
-def find(pattern: str, option: str) -> dict[str, list[pathlib.Path]]:
-    """Language -> files of a pattern with {lang}, which stands for a code or an English name.
+def find_files(pattern: str, option: str) -> dict[str, list[pathlib.Path]]:
+    """Finds the files of a pattern, by language.
 
-    Without {lang} the language is ''. `*` matches what it does in a shell. ValueError names the
-    option where there is no such file.
+    Args:
+      pattern: a path; `*` matches as in a shell, {lang} a language code or its English name.
+      option: whose value the pattern is, for errors.
+
+    Returns:
+      Language -> files in order. Without {lang} in the pattern, the language is ''.
+
+    Raises:
+      ValueError: where no file matches.
     """
-    found = {}
+    paths = {}
     parts = re.escape(pattern).replace(r'\*', '[^/]*').split(r'\{lang\}')
     named = '(?P<lang>[^/]+?)'
     shape = re.compile(
         parts[0]
         + ''.join((named if i == 0 else '(?P=lang)') + part for i, part in enumerate(parts[1:]))
     )
-    for path in sorted(glob.glob(glob_of(pattern))):
+    for path in sorted(glob.glob(_shell_pattern(pattern))):
         match = shape.fullmatch(path)
         if match and pathlib.Path(path).is_file():
             code = languages.language(match['lang'], path) if '{lang}' in pattern else ''
-            found.setdefault(code, []).append(pathlib.Path(path))
-    if not found:
+            paths.setdefault(code, []).append(pathlib.Path(path))
+    if not paths:
         raise ValueError(f'{option}={pattern}: expected some files, found none')
-    return found
+    return paths
 
 
-def glob_of(pattern: str) -> str:
+def _shell_pattern(pattern: str) -> str:
     return glob.escape(pattern).replace('[*]', '*').replace('{lang}', '*')
 
 
-def digest(files: abc.Iterable[pathlib.Path]) -> tuple[str, int]:
+def digest_files(paths: abc.Iterable[pathlib.Path]) -> tuple[str, int]:
     """SHA-256 of the contents of files, and their bytes."""
     total, size = hashlib.sha256(), 0
-    for file in files:
-        with file.open('rb') as data:
+    for path in paths:
+        with path.open('rb') as data:
             total.update(hashlib.file_digest(data, 'sha256').digest())
-        size += file.stat().st_size
+        size += path.stat().st_size
     return total.hexdigest(), size

@@ -20,7 +20,7 @@ def _held_out(kind: str, argument: str, root: pathlib.Path) -> retrieval.Collect
     if not path.is_file():
         raise ValueError(f'{path}: expected a JSONL file (plain or .gz), found no such file')
     queries, documents, answers, parallel = {}, {}, {}, {}
-    for row in registry.jsonl(str(path)).rows():
+    for row in registry.jsonl(str(path)).iter_groups():
         found = {}
         for language, text in row.passage.items():
             key = (language, text)

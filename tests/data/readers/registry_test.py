@@ -372,7 +372,7 @@ def test_blocks_are_whole_lines_with_their_numbers(tmp_path, monkeypatch, size, 
     path = write(tmp_path / 'x', data)
 
     def found():
-        lines = [x for block in text_lines.lines([path]) for x in block.numbered()]
+        lines = [x for block in text_lines.iter_blocks([path]) for x in block.numbered()]
         return [f'{place.rpartition(":")[2]} {line}' for place, line in lines]
 
     if isinstance(expected, str):
