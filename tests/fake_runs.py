@@ -1,12 +1,14 @@
 """Evaluated runs without training: texts in many languages, embeddings from noise."""
 
 import json
+import math
 
 import numpy as np
 
 from hbt import config
 from hbt.data.readers import retrieval
 from hbt.evaluation import benchmarks, evaluator, results
+from hbt.models import encoder
 from hbt.utils import log
 from tests import tiny
 
@@ -27,7 +29,7 @@ def make_benchmark(name='xquad_r', names=tuple(ELEVEN), questions=6, word='text'
     return benchmarks.assemble(name, retrieval.Collection(queries, documents, qrels, parallel))
 
 
-def save_result(folder, case, noise=0.5, seed=0, step=6):
+def save_result(folder, case, noise=0.5, seed=0, step=6, **model):
     """Saves an evaluation of vectors that share a direction for each question, and noise."""
     meaning = np.random.default_rng(7).standard_normal((100, 16))
     generator = np.random.default_rng(seed)
@@ -37,7 +39,8 @@ def save_result(folder, case, noise=0.5, seed=0, step=6):
         vectors = meaning[places] + noise * generator.standard_normal((len(places), 16))
         sides.append((vectors / np.linalg.norm(vectors, axis=1)[:, None]).astype(np.float32))
     found = evaluator.score_embeddings(case, *sides)
-    found.numbers['manifest'] = results.make_manifest(case, {'lengths': [16, 32], 'full': [0, 1]})
+    texts = {'lengths': [16, 32], 'full': [0, 1]}
+    found.numbers['manifest'] = results.make_manifest(case, texts | model)
     evaluator.save_result(found, folder, step)
     return found
 
@@ -53,8 +56,10 @@ def make_run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **chan
     lines = log.MetricsWriter(folder, -1)
     for step in range(1, c.steps + 1):
         lines.write(step, {'loss': 1 / step, 'lr': 1e-3, 'pairs_per_second': 100.0})
+    parameters = sum(math.prod(shape) for shape in encoder.shapes(c.encoder).values())
+    results_folder = folder / 'results' / str(c.steps)
     for case in cases or [make_benchmark()]:
-        found = save_result(folder / 'results' / str(c.steps), case, noise, seed, c.steps)
+        found = save_result(results_folder, case, noise, seed, c.steps, parameters=parameters)
         for step in (0, c.steps):
             lines.write(step, evaluator.flatten_scores({case.name: found}))
     lines.close()

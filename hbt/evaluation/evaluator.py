@@ -8,6 +8,7 @@ import pathlib
 import typing
 from collections import abc
 
+import jax
 import numpy as np
 import tokenizers
 
@@ -86,6 +87,7 @@ def make_evaluation(
             encoded = [encode(params, benchmark, manifest, *side) for side in sides]
             result = score_embeddings(benchmark, *(x.vectors for x in encoded), mesh, depth)
             told = {name: [x.counts[name] for x in encoded] for name in encoded[0].counts}
+            told['parameters'] = sum(x.size for x in jax.tree.leaves(params))
             result.numbers['manifest'] = manifest | told
             found[benchmark.name] = result
         return found

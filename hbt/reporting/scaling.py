@@ -4,7 +4,6 @@ Hides which runs belong on one curve: those that differ in nothing else but the 
 Called by `report` and `figures`.
 """
 
-import dataclasses
 import math
 import statistics as plain
 import typing
@@ -13,8 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from hbt import config
-from hbt.models import encoder
 from hbt.reporting import comparison, document, experiments
 
 
@@ -59,7 +56,8 @@ AXES = {
     ),
     'batch': Axis('batch size', ('batch_size',)),
     'model': Axis(
-        'parameters', tuple(f'encoder.{x}' for x in ('init', 'dim', 'layers', 'heads', 'hidden'))
+        'parameters',
+        tuple(f'encoder.{x}' for x in ('init', 'hidden_dim', 'num_layers', 'num_heads', 'mlp_dim')),
     ),
     'steps': Axis('training steps', ('steps', 'evaluated step')),
     'alpha': Axis('alpha', ('sampler.alpha',), log=False),
@@ -80,13 +78,9 @@ def size(run: experiments.Run, axis: str) -> float | None:
 
 
 def parameters(run: experiments.Run) -> float | None:
-    """How many numbers the encoder has; None where its sizes are not known."""
-    names = [field.name for field in dataclasses.fields(config.Encoder)]
-    known = {x: run.settings[f'encoder.{x}'] for x in names if f'encoder.{x}' in run.settings}
-    if not known.get('vocab_size'):
-        return None
-    shapes = encoder.shapes(config.Encoder(**known))
-    return float(sum(math.prod(shape) for shape in shapes.values()))
+    """How many numbers the model has; None where no result of the run says so."""
+    counts = [x.numbers['manifest'].get('parameters') for x in run.results.values()]
+    return next((float(x) for x in counts if x is not None), None)
 
 
 def curves(found: Sequence[experiments.Run], axis: str) -> list[Curve]:

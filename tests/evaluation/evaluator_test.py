@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 
 import jax
 import numpy as np
@@ -71,6 +72,9 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monke
     found = case(keep)
     assert next(calls) - before == 3  # the other 2 blocks of documents alone
     assert found.numbers == whole.numbers
+    shapes = encoder.shapes(dataclasses.replace(tiny.get_config().encoder, vocab_size=800))
+    count = sum(math.prod(shape) for shape in shapes.values())
+    assert found.numbers['manifest']['parameters'] == count
     for name, values in whole.query_metrics.pooled.items():
         np.testing.assert_array_equal(found.query_metrics.pooled[name], values)
     before = next(calls)

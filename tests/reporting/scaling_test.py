@@ -43,7 +43,7 @@ def test_the_size_of_a_model_is_the_number_of_its_parameters(found):
     feed_forward = d * f + f + f * d + d + 2 * d
     embeddings = (800 + 130 + 1 + 2) * d
     assert scaling.parameters(found[0]) == embeddings + layers * (attention + feed_forward)
-    assert scaling.parameters(found[0]._replace(settings={})) is None
+    assert scaling.parameters(found[0]._replace(results={})) is None
 
 
 def test_fits_are_of_what_is_left_to_gain(found):
