@@ -11,6 +11,7 @@ from absl import flags
 from hbt import config
 from hbt.data import build
 from hbt.data.curation import checks, cleaning
+from hbt.evaluation import benchmarks
 from hbt.utils import cli
 
 
@@ -23,15 +24,22 @@ def main(_) -> None:
         query_length=given.query_length,
         passage_length=given.passage_length,
     )
-    names = [field.name for field in dataclasses.fields(checks.Choices)]
-    choices = checks.Choices(**{name: getattr(given, name) for name in names})
+    names = [field.name for field in dataclasses.fields(checks.CleaningConfig)]
+    choices = checks.CleaningConfig(**{name: getattr(given, name) for name in names})
     choices.leakage = tuple(choices.leakage)
     made = build.build_store(
-        data, given.out, given.input, given.processes, 'fork', choices, given.beam
+        data,
+        given.out,
+        given.input,
+        given.processes,
+        'fork',
+        choices,
+        benchmarks.texts_to_decontaminate,
+        given.beam,
     )
     print(build.format_counts(made.manifest))
-    if 'hygiene' in made.manifest:
-        counts = {entry['name']: entry['hygiene'] for entry in made.manifest['datasets']}
+    if 'cleaning' in made.manifest:
+        counts = {entry['name']: entry['cleaning'] for entry in made.manifest['datasets']}
         print(cleaning.table(counts))
 
 

@@ -16,10 +16,7 @@ from hbt import config
 from hbt.data import apache_beam, store, store_writer, tokenization, tokenizer_files, workers
 from hbt.data.curation import checks, cleaning
 from hbt.data.readers import registry, schema
-from hbt.evaluation import benchmarks
 from hbt.utils import files, hub, log
-
-MANY = 200_000
 
 
 def build_store(
@@ -28,7 +25,8 @@ def build_store(
     inputs: abc.Sequence[str],
     processes: int = 1,
     method: str = 'forkserver',
-    choices: checks.Choices | None = None,
+    cleaning_config: checks.CleaningConfig | None = None,
+    benchmark_texts: abc.Callable | None = None,
     pipeline: str = '',
 ) -> store.Store:
     """Reads `inputs`, tokenises them once and writes the store `out`, whole or not at all.
@@ -36,7 +34,8 @@ def build_store(
     A store that was made from the same bytes with the same settings is opened as it is, and one
     that was begun is continued. `processes` and the `method` of starting them: see `workers`.
     `pipeline`: options of Apache Beam, in place of processes here; `processes` are its tasks.
-    `choices`: what is looked for in the texts and dropped; a new tokenizer is trained on all.
+    `cleaning_config`: what is looked for in the texts and dropped; a new tokenizer is trained on
+    all. `benchmark_texts(leakage)` gives (id, text) of the benchmarks that it names.
     Raises ValueError for bad rows (file and line), for an existing store that was made otherwise,
     for a tokenizer that cannot be read, and for leaks that are to be refused.
     """
@@ -48,11 +47,11 @@ def build_store(
         tokenizer = tokenizer_files.load_tokenizer(
             hub.snapshot(data.tokenizer, tokenizer_files.PATTERNS)
         )
-    choices = choices or checks.Choices()
+    choices = cleaning_config or checks.CleaningConfig()
     manifest = describe(data, tokenizer, readers)
     stated = checks.check(choices)
     if stated:
-        manifest['hygiene'] = stated
+        manifest['cleaning'] = stated
     if out.exists():
         return reopen(out, manifest)
     partial = begin(out, manifest, tokenizer)
@@ -69,7 +68,8 @@ def build_store(
     with files.name_in_errors(partial), run:
         counts = {}
         if stated:
-            counts = cleaning.survey(readers, choices, banned(choices), partial, run)
+            banned = benchmark_texts(choices.leakage) if choices.leakage else ()
+            counts = cleaning.survey(readers, choices, banned, partial, run)
             readers = [cleaning.without(reader, choices, partial) for reader in readers]
         for entry, reader in zip(manifest['datasets'], readers, strict=True):
             write = (
@@ -78,15 +78,11 @@ def build_store(
                 else store_writer.collection
             )
             entry.update(write(partial / entry['name'], reader, run, file, setting))
-            entry.update({'hygiene': counts[reader.name]} if counts else {})
-    manifest['files'] = {
-        str(file.relative_to(partial)): {'bytes': file.stat().st_size, 'sha256': files.sha256(file)}
-        for file in sorted(partial.rglob('*'))
-        if file.is_file() and not file.name.startswith('progress.')
-    }
+            entry.update({'cleaning': counts[reader.name]} if counts else {})
+    manifest['files'] = store.describe_files(partial, '*')
     for file in partial.rglob('progress.*'):
         file.unlink()
-    files.write_json(partial / 'manifest.json', store.seal_manifest(manifest))
+    files.write_json(partial / 'manifest.json', store.add_checksum(manifest))
     os.replace(partial, out)
     return store.open_store(out)
 
@@ -103,23 +99,6 @@ def begin(out: pathlib.Path, manifest: dict, tokenizer: tokenizers.Tokenizer) ->
     elif any(partial.glob('*/progress.json')):
         log.info(f'{partial}: continuing')
     return partial
-
-
-def banned(choices: checks.Choices) -> abc.Iterator[tuple[str, str]]:
-    """(id, text) of what the benchmarks ask, and of their documents.
-
-    Of a benchmark with more than MANY documents, which is a whole Wikipedia, only of the relevant.
-    """
-    for spec in choices.leakage:
-        name, colon, root = spec.rpartition(':')
-        if not colon:
-            raise ValueError(f'--leakage: expected BENCHMARK:FOLDER, got {spec!r}')
-        found = benchmarks.load_benchmark(name, root)
-        yield from zip(found.queries.ids, found.queries.texts, strict=True)
-        wanted = range(len(found.documents.ids))
-        if len(wanted) > MANY:
-            wanted = sorted(set(found.relevant[found.relevant >= 0].tolist()))
-        yield from ((found.documents.ids[i], found.documents.texts[i]) for i in wanted)
 
 
 def train_tokenizer(data: config.Data, readers) -> tokenizers.Tokenizer:
@@ -187,7 +166,7 @@ def describe(data: config.Data, tokenizer: tokenizers.Tokenizer, readers) -> dic
 def reopen(out: pathlib.Path, wanted: dict) -> store.Store:
     """Opens an existing store if it is the one that these inputs and settings would make."""
     opened = store.open_store(out)
-    for part in ('tokenizer', 'settings', 'datasets', 'hygiene'):
+    for part in ('tokenizer', 'settings', 'datasets', 'cleaning'):
         had = opened.manifest.get(part)
         if part == 'datasets':
             had = [{k: e[k] for k in ('name', 'source', 'sha256')} for e in had]

@@ -1,7 +1,14 @@
-"""Tokens on disk: memory-mapped arrays per dataset, side and language, written once.
+"""Tokens on disk, written once: memory-mapped arrays of every dataset, side and language.
 
-Hides the layout of a store: each text once, and groups as integers that point to texts. A language
-that a text lacks has length 0 and hash 0. Written by `writer`, read by `sampler` and `main`.
+manifest.json         settings, counts, size and checksum of every file, checksum of itself
+tokenizer.json        with which the texts were tokenised
+cleaning.tsv          what was found in the texts, where that was asked for
+DATASET/              SIDE is query or passage; text i of a side is one text in all languages
+  SIDE.LANGUAGE.{tokens,starts,lengths,hashes}    a `ragged.TokenTable`
+  SIDE.ids{,.starts,.lengths}                     a name of every text (passages: collections)
+  SIDE.clusters                                   duplicate cluster of every text
+  SIDE.indices                                    which text each group has
+  negatives.LANGUAGE.{offsets,passages}           `Negatives`; no language: the same for all
 """
 
 import hashlib
@@ -17,68 +24,69 @@ from jaxtyping import Int
 from hbt.data import ragged
 from hbt.utils import files
 
-VERSION = 2
-MISSING = 'no store there; make one with python -m hbt.prepare --input=FILE --tokenizer=NAME --out='
+VERSION = 3  # of the layout
+SIDES = ('query', 'passage')
 
 
 class Negatives(typing.NamedTuple):
-    """Hard negatives in one language: group g has the passages texts[rows[g] : rows[g + 1]]."""
+    """Hard negatives in a language. Group g has passages[offsets[g] : offsets[g + 1]]."""
 
-    rows: np.ndarray  # groups + 1
-    texts: np.ndarray  # rows of the passage tables
+    offsets: np.ndarray  # groups + 1
+    passages: np.ndarray  # indices of the passage tables
 
 
 class Ids(typing.NamedTuple):
     """Names of texts, as the source gives them."""
 
-    data: np.ndarray
+    data: np.ndarray  # UTF-8
     starts: np.ndarray
     lengths: np.ndarray
 
-    def __getitem__(self, text: int | np.integer) -> str:
-        start = self.starts[text]
-        return bytes(self.data[start : start + self.lengths[text]]).decode()
+    def __getitem__(self, index: int | np.integer) -> str:
+        start = self.starts[index]
+        return bytes(self.data[start : start + self.lengths[index]]).decode()
 
 
 class Dataset(typing.NamedTuple):
-    """One source. Group g pairs a query with a passage, by their rows in the tables of texts.
+    """One source. A group is a query and a passage, each in several languages.
 
-    Row i of a side is one text in all languages. Texts of equal class are never negatives of each
-    other.
+    Texts of a duplicate cluster are never negatives of each other.
     """
 
     name: str
-    groups: int
-    query: dict[str, ragged.TokenTable]
+    num_groups: int
+    query: dict[str, ragged.TokenTable]  # by language
     passage: dict[str, ragged.TokenTable]
     negatives: dict[str, Negatives]
-    query_rows: np.ndarray  # groups
-    passage_rows: np.ndarray  # groups
-    query_class: np.ndarray  # texts
-    passage_class: np.ndarray  # texts
-    base: int  # texts of the datasets before this one: makes classes unique over the store
+    query_indices: np.ndarray  # groups
+    passage_indices: np.ndarray  # groups
+    query_clusters: np.ndarray  # texts
+    passage_clusters: np.ndarray  # texts
+    cluster_offset: int  # added to clusters, makes them unique in the store
     query_ids: Ids
-    passage_ids: Ids | None  # none: a passage has no name of its own
+    passage_ids: Ids | None  # none: passages have no names of their own
 
-    def texts(
+    def texts_of_groups(
         self, side: str, language: str, groups: Int[np.ndarray, ' n']
     ) -> tuple[ragged.TokenTable, Int[np.ndarray, ' n'], Int[np.ndarray, ' n']]:
-        """The table of a side of groups, their rows in it, and identities unique in the store."""
+        """The table of a side, the indices of the groups' texts in it, and their clusters."""
         if side == 'query':
-            rows = self.query_rows[groups]
-            return self.query[language], rows, self.base + self.query_class[rows]
-        rows = self.passage_rows[groups]
-        return self.passage[language], rows, self.base + self.passage_class[rows]
+            indices = self.query_indices[groups]
+            return self.query[language], indices, self.cluster_offset + self.query_clusters[indices]
+        indices = self.passage_indices[groups]
+        return self.passage[language], indices, self.cluster_offset + self.passage_clusters[indices]
 
-    def id(self, group: int | np.integer) -> str:
+    def group_id(self, group: int | np.integer) -> str:
         """The id that the source gives to a group; in a collection, those of query and passage."""
-        name = self.query_ids[self.query_rows[group]]
+        name = self.query_ids[self.query_indices[group]]
         if self.passage_ids is None:
             return name
-        return f'{name}/{self.passage_ids[self.passage_rows[group]]}'
+        return f'{name}/{self.passage_ids[self.passage_indices[group]]}'
 
 
 class Store(typing.NamedTuple):
+    """An opened store."""
+
     path: pathlib.Path
     manifest: dict
     datasets: tuple[Dataset, ...]
@@ -92,71 +100,82 @@ class Store(typing.NamedTuple):
 def open_store(path: str | os.PathLike) -> Store:
     """Opens a store without reading its arrays.
 
-    Raises ValueError where it is missing, of another version, or a file has not the size that the
-    manifest gives.
+    Raises:
+      ValueError: there is none, it has another version, or a file differs in size from the
+        manifest.
     """
     path = pathlib.Path(path)
-    manifest = read_manifest(path)
-    for name, known in manifest['files'].items():
-        file, size = path / name, known['bytes']
-        found = file.stat().st_size if file.exists() else 'no file'
-        if found != size:
-            raise ValueError(f'{file}: expected {size} bytes, got {found}; prepare the store again')
-    base, datasets = 0, []
+    manifest = _read_manifest(path)
+    for name, entry in manifest['files'].items():
+        file = path / name
+        size = file.stat().st_size if file.exists() else 'no file'
+        if size != entry['bytes']:
+            raise ValueError(
+                f'{file}: expected {entry["bytes"]} bytes, got {size}; prepare the store again'
+            )
+    offset, datasets = 0, []
     for entry in manifest['datasets']:
-        datasets.append(open_dataset(path, manifest, entry, base))
-        base += max(len(datasets[-1].query_class), len(datasets[-1].passage_class))
+        dataset = _open_dataset(path / entry['name'], entry, manifest['tokenizer']['dtype'], offset)
+        offset += max(len(dataset.query_clusters), len(dataset.passage_clusters))
+        datasets.append(dataset)
     return Store(path, manifest, tuple(datasets))
 
 
 def verify_store(s: Store) -> None:
-    """Reads every file; ValueError for one whose bytes are not those that were written."""
+    """Reads every file; ValueError for one that differs from its checksum."""
+    names = list(s.manifest['files'])
     with futures.ThreadPoolExecutor() as pool:
-        names = list(s.manifest['files'])
-        found = pool.map(lambda name: files.sha256(s.path / name), names)
-        for name, got in zip(names, found, strict=True):
-            wanted = s.manifest['files'][name]['sha256']
-            if got != wanted:
+        checksums = pool.map(lambda name: files.sha256(s.path / name), names)
+        for name, checksum in zip(names, checksums, strict=True):
+            expected = s.manifest['files'][name]['sha256']
+            if checksum != expected:
                 raise ValueError(
-                    f'{s.path / name}: expected bytes of the sum {wanted}, got {got}; the file has '
-                    'changed, prepare the store again'
+                    f'{s.path / name}: expected the checksum {expected}, got {checksum}; the file '
+                    'has changed, prepare the store again'
                 )
 
 
-def seal_manifest(manifest: dict) -> dict:
-    """The manifest with a sum of itself."""
-    told = {key: value for key, value in manifest.items() if key != 'seal'}
-    text = json.dumps(told, sort_keys=True)
-    return told | {'seal': hashlib.sha256(text.encode()).hexdigest()}
+def describe_files(folder: pathlib.Path, pattern: str) -> dict[str, dict]:
+    """Size and checksum of the files of a store, as its manifest keeps them."""
+    return {
+        str(file.relative_to(folder)): {'bytes': file.stat().st_size, 'sha256': files.sha256(file)}
+        for file in sorted(folder.rglob(pattern))
+        if file.is_file() and not file.name.startswith('progress.')
+    }
 
 
-def read_manifest(path: pathlib.Path) -> dict:
-    """The manifest of a store; ValueError if there is none, of another version, or changed."""
+def add_checksum(manifest: dict) -> dict:
+    """The manifest with a checksum of itself."""
+    content = {key: value for key, value in manifest.items() if key != 'checksum'}
+    text = json.dumps(content, sort_keys=True)
+    return content | {'checksum': hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _read_manifest(path: pathlib.Path) -> dict:
     file = path / 'manifest.json'
     if not file.exists():
-        raise ValueError(f'{path}: {MISSING}{path}')
+        raise ValueError(
+            f'{path}: no store there; make one with '
+            f'python -m hbt.prepare --input=FILE --tokenizer=NAME --out={path}'
+        )
     manifest = files.read_json(file, dict)
     if manifest.get('version') != VERSION:
         raise ValueError(
             f'{file}: expected a store of version {VERSION}, got {manifest.get("version")}; '
-            'prepare it again'
+            f'delete {path} and prepare it again'
         )
-    if manifest != seal_manifest(manifest):
+    if manifest != add_checksum(manifest):
         raise ValueError(f'{file}: expected it as it was written; prepare the store again')
     return manifest
 
 
-def open_dataset(path, manifest, entry, base) -> Dataset:
-    folder = path / entry['name']
-    token_type = manifest['tokenizer']['dtype']
-
-    def array(name, dtype):
+def _open_dataset(folder: pathlib.Path, entry: dict, token_type: str, offset: int) -> Dataset:
+    def array(name: str, dtype) -> np.ndarray:
         file = folder / name
         empty = file.stat().st_size == 0  # memmap refuses empty files
         return np.zeros(0, dtype) if empty else np.memmap(file, dtype, 'r')
 
-    def table(side, language):
-        stem = f'{side}.{language}'
+    def table(stem: str) -> ragged.TokenTable:
         return ragged.TokenTable(
             array(f'{stem}.tokens', token_type),
             array(f'{stem}.starts', np.int64),
@@ -164,17 +183,16 @@ def open_dataset(path, manifest, entry, base) -> Dataset:
             array(f'{stem}.hashes', np.uint64),
         )
 
-    def ids(side):
-        if not (folder / f'{side}.ids').exists():
+    def ids(stem: str) -> Ids | None:
+        if not (folder / stem).exists():
             return None
-        stem = f'{side}.ids'
-        parts = (stem, np.uint8), (f'{stem}.starts', np.int64), (f'{stem}.lengths', np.int32)
-        return Ids(*(array(*part) for part in parts))
+        starts, lengths = array(f'{stem}.starts', np.int64), array(f'{stem}.lengths', np.int32)
+        return Ids(array(stem, np.uint8), starts, lengths)
 
-    tables = {side: {x: table(side, x) for x in entry[side]} for side in ('query', 'passage')}
+    tables = {side: {x: table(f'{side}.{x}') for x in entry[side]} for side in SIDES}
     negatives = {
         x: Negatives(
-            array(f'negatives.{x}.rows', np.int64), array(f'negatives.{x}.texts', np.int32)
+            array(f'negatives.{x}.offsets', np.int64), array(f'negatives.{x}.passages', np.int32)
         )
         for x in entry['negatives']
     }
@@ -182,14 +200,11 @@ def open_dataset(path, manifest, entry, base) -> Dataset:
         negatives = dict.fromkeys(tables['passage'], negatives[''])
     return Dataset(
         name=entry['name'],
-        groups=entry['groups'],
+        num_groups=entry['groups'],
         **tables,
         negatives=negatives,
-        query_rows=array('query.rows', np.int32),
-        passage_rows=array('passage.rows', np.int32),
-        query_class=array('query.class', np.int32),
-        passage_class=array('passage.class', np.int32),
-        base=base,
-        query_ids=ids('query'),
-        passage_ids=ids('passage'),
+        **{f'{side}_indices': array(f'{side}.indices', np.int32) for side in SIDES},
+        **{f'{side}_clusters': array(f'{side}.clusters', np.int32) for side in SIDES},
+        cluster_offset=offset,
+        **{f'{side}_ids': ids(f'{side}.ids') for side in SIDES},
     )

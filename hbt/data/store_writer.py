@@ -43,11 +43,11 @@ def add_groups(files: array_files.Columns, state: dict, block: tokenization.Bloc
     for (side, language), tokens in block.tokens.items():
         add_tokens(files, state, f'{side}.{language}', tokens, tokens.rows + first[side], 0)
     add_names(files, 'query', block.names['query'], first['query'], 0)
-    files.append('passage.rows', (block.passage + first['passage']).astype(np.int32))
+    files.append('passage.indices', (block.passage + first['passage']).astype(np.int32))
     for language, (counts, texts) in block.negatives.items():
         stem = f'negatives.{language}'
         files.write(f'{stem}.counts', 4 * state['groups'], counts.astype(np.int32))
-        files.append(f'{stem}.texts', (texts + first['passage']).astype(np.int32))
+        files.append(f'{stem}.passages', (texts + first['passage']).astype(np.int32))
     state['blocks'] += 1
     state['groups'] += block.groups
     state['passages'] += block.passages
@@ -90,7 +90,7 @@ def finish_rows(files: array_files.Columns, state: dict, source: schema.GroupSou
     files.drop('query.ids.hashes')
     for start in range(0, groups, CHUNK):
         part = np.arange(start, min(start + CHUNK, groups), dtype=np.int32)
-        files.write('query.rows', 4 * start, part)
+        files.write('query.indices', 4 * start, part)
     for name in sorted(files.sizes):
         if name.startswith('negatives.') and name.endswith('.counts'):
             stem = name.removesuffix('.counts')
@@ -101,10 +101,10 @@ def finish_rows(files: array_files.Columns, state: dict, source: schema.GroupSou
 def add_borders(files: array_files.Columns, stem: str, groups: int) -> int:
     """Counts of negatives -> where those of each group begin and end; returns their number."""
     counts, total = files.array(f'{stem}.counts', np.int32, groups), 0
-    files.write(f'{stem}.rows', 0, np.zeros(1, np.int64))
+    files.write(f'{stem}.offsets', 0, np.zeros(1, np.int64))
     for start in range(0, groups, CHUNK):
         ends = total + np.cumsum(counts[start : start + CHUNK], dtype=np.int64)
-        files.write(f'{stem}.rows', 8 * (start + 1), ends)
+        files.write(f'{stem}.offsets', 8 * (start + 1), ends)
         total = int(ends[-1])
     del counts
     files.drop(f'{stem}.counts')
@@ -121,7 +121,7 @@ def finish(files: array_files.Columns, state: dict, sizes: dict[str, int]) -> No
     for side, size in sizes.items():
         found = [x for x in files.sizes if x.startswith(f'{side}.') and x.endswith('.hashes')]
         tables = (files.array(name, np.uint64, size) for name in sorted(found))
-        files.write(f'{side}.class', 0, dedup.classes(tables, size))
+        files.write(f'{side}.clusters', 0, dedup.classes(tables, size))
     state['done'] = True
     files.commit(**state)
 
@@ -247,7 +247,7 @@ def finish_collection(files: array_files.Columns, state: dict, source) -> None:
             raise unknown(source, side, keys[named == 0])
     for name, side in (('query', 'query'), ('passage', 'passage'), ('negatives', 'passage')):
         links, keys = linked(files, name), files.array(f'keys.{side}', np.uint64, sizes[side])
-        target = 'negatives..texts' if name == 'negatives' else f'{name}.rows'
+        target = 'negatives..passages' if name == 'negatives' else f'{name}.indices'
         for start in range(0, len(links), CHUNK):
             found = np.searchsorted(keys, links[start : start + CHUNK]).astype(np.int32)
             files.write(target, 4 * start, found)

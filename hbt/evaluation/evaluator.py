@@ -228,7 +228,7 @@ def fit_removal(
             raise ValueError(f'{path}: expected a fit for this model, got one for another')
         return found
     s = store.open_store(root)
-    told = {'store': s.manifest['seal'], 'model': fingerprint}
+    told = {'store': s.manifest['checksum'], 'model': fingerprint}
     sides = [side for x in loaded for side in (x.queries, x.documents)]
     languages = sorted({x for side in sides for x in side.languages})
     path = folder / 'debias.npz'

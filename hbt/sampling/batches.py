@@ -166,7 +166,7 @@ def cells(
         for number, i in np.unique(np.stack([plan.dataset, asked]), axis=1).T:
             dataset, language = s.datasets[number], languages[i]
             rows = np.flatnonzero((plan.dataset == number) & (asked == i))
-            table, texts, ids = dataset.texts(side, language, plan.groups[rows])
+            table, texts, ids = dataset.texts_of_groups(side, language, plan.groups[rows])
             yield Cell(task, slot, rows, table, texts, ids, limit)
             if slot == 1 and language in dataset.negatives:
                 yield from hard(c, dataset, language, task, plan, rows)
@@ -186,14 +186,14 @@ def hard(
         dataset.passage[language],
         c.sampler.negatives,
     )
-    first = links.rows[plan.groups[rows]]
-    count = links.rows[plan.groups[rows] + 1] - first
+    first = links.offsets[plan.groups[rows]]
+    count = links.offsets[plan.groups[rows] + 1] - first
     for number in range(1, 1 + depth):
         has = np.flatnonzero(count >= number)
-        texts = links.texts[first[has] + (plan.step * depth + number - 1) % count[has]]
+        texts = links.passages[first[has] + (plan.step * depth + number - 1) % count[has]]
         known = table.lengths[texts] > 0  # a collection may lack a text in some language
         has, texts = has[known], texts[known]
-        ids = dataset.base + dataset.passage_class[texts]
+        ids = dataset.cluster_offset + dataset.passage_clusters[texts]
         yield Cell(task, 1 + number, rows[has], table, texts, ids, c.data.passage_length)
 
 

@@ -53,8 +53,8 @@ def find(seed: int, s: store.Store, number: int, languages: tuple[str, ...]) -> 
     for i, asks in enumerate(languages):
         for j, answers in enumerate(languages):
             if asks in dataset.query and answers in dataset.passage:
-                query = dataset.query[asks].hashes[dataset.query_rows]
-                passage = dataset.passage[answers].hashes[dataset.passage_rows]
+                query = dataset.query[asks].hashes[dataset.query_indices]
+                passage = dataset.passage[answers].hashes[dataset.passage_indices]
                 fit = (query != 0) & (passage != 0) & (query != passage)
                 size = int(np.count_nonzero(fit))
                 few = 2 * size > len(fit)  # are missing

@@ -194,7 +194,7 @@ def describe_batch(s: Sampler, step: int) -> abc.Iterator[str]:
         for row, (number, group, *pair) in enumerate(zip(*plan[2:], strict=True)):
             dataset = s.store.datasets[number]
             asked, given = (s.languages[i] for i in pair)
-            yield f'{row} {dataset.name}/{dataset.id(group)} {asked}>{given}'
+            yield f'{row} {dataset.name}/{dataset.group_id(group)} {asked}>{given}'
             for slot in range(2 + s.config.sampler.negatives):
                 if (task, row, slot) in texts:
                     yield f'  {"?+-"[min(slot, 2)]} {texts[task, row, slot]}'

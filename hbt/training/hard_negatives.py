@@ -63,7 +63,7 @@ def mine(
             raise ValueError(f'--{name}: expected {low} or more, got {getattr(setting, name)}')
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
-    about = {'model': model, 'store': s.manifest['seal'], **dataclasses.asdict(setting)}
+    about = {'model': model, 'store': s.manifest['checksum'], **dataclasses.asdict(setting)}
     partial = resume.open_folder(out, about)
     mesh = sharding.make_mesh()
     encode = encoder(c, params, s, mesh)
@@ -102,12 +102,8 @@ def finish(s: store.Store, manifest: dict, partial: pathlib.Path, out: pathlib.P
             os.link(s.path / name, partial / name)
         except OSError:  # another file system
             shutil.copyfile(s.path / name, partial / name)
-    new = {
-        str(file.relative_to(partial)): {'bytes': file.stat().st_size, 'sha256': files.sha256(file)}
-        for file in sorted(partial.glob('*/negatives.*'))
-    }
-    manifest['files'] = kept | new
-    files.write_json(partial / 'manifest.json', store.seal_manifest(manifest))
+    manifest['files'] = kept | store.describe_files(partial, 'negatives.*')
+    files.write_json(partial / 'manifest.json', store.add_checksum(manifest))
     resume.finish_folder(out)
     return store.open_store(out)
 
@@ -130,7 +126,7 @@ def language_of(
 ) -> dict[str, int]:
     """Writes the negatives of one language; returns its counts."""
     asked = ask(dataset, language)
-    counts, texts = np.zeros(dataset.groups + 1, np.int64), np.zeros(0, np.int32)
+    counts, texts = np.zeros(dataset.num_groups + 1, np.int64), np.zeros(0, np.int32)
     if len(asked.groups):  # else the language has negatives alone
         vectors = folder / 'progress.vectors.npy'
         counts[asked.groups + 1], texts = chosen(
@@ -138,8 +134,8 @@ def language_of(
         )
         vectors.unlink()
     rows = np.cumsum(counts)
-    rows.tofile(folder / f'negatives.{language}.rows')
-    texts.tofile(folder / f'negatives.{language}.texts')
+    rows.tofile(folder / f'negatives.{language}.offsets')
+    texts.tofile(folder / f'negatives.{language}.passages')
     without = int(np.count_nonzero(counts[asked.groups + 1] == 0))
     return {'groups': len(asked.groups), 'without': without, 'negatives': int(rows[-1])}
 
@@ -159,7 +155,9 @@ def chosen(
     )
     banned = answers(dataset, asked.classes, corpus)
     scores, top = best(queries, documents, banned, min(setting.depth, len(corpus)), mesh)
-    place = np.searchsorted(table.hashes[corpus], table.hashes[dataset.passage_rows[asked.groups]])
+    place = np.searchsorted(
+        table.hashes[corpus], table.hashes[dataset.passage_indices[asked.groups]]
+    )
     counts, texts = [], []
     for start in range(0, len(place), CHUNK):
         mine = asked.query[start : start + CHUNK]
@@ -179,16 +177,16 @@ def first_of_each(hashes: np.ndarray) -> Int[np.ndarray, ' n']:
 
 def ask(dataset: store.Dataset, language: str) -> Asked:
     """The queries of all groups that have a passage in the language, each in one language."""
-    has = dataset.passage[language].hashes[dataset.passage_rows] != 0
-    query, rows, classes, count = np.full(dataset.groups, -1), {}, [], 0
+    has = dataset.passage[language].hashes[dataset.passage_indices] != 0
+    query, rows, classes, count = np.full(dataset.num_groups, -1), {}, [], 0
     for code in sorted(dataset.query, key=lambda x: (x != language, x)):
-        hashes = dataset.query[code].hashes[dataset.query_rows]
+        hashes = dataset.query[code].hashes[dataset.query_indices]
         mine = np.flatnonzero(has & (query < 0) & (hashes != 0))
         _, first, number = np.unique(hashes[mine], return_index=True, return_inverse=True)
         if len(mine):
             query[mine] = count + number
-            rows[code] = dataset.query_rows[mine[first]]
-            classes.append(dataset.query_class[rows[code]])
+            rows[code] = dataset.query_indices[mine[first]]
+            classes.append(dataset.query_clusters[rows[code]])
             count += len(first)
     groups = np.flatnonzero(query >= 0)
     return Asked(groups, query[groups], rows, np.concatenate([np.zeros(0, np.int32), *classes]))
@@ -210,8 +208,8 @@ def answers(
     dataset: store.Dataset, classes: Int[np.ndarray, ' u'], corpus: Int[np.ndarray, ' n']
 ) -> scipy.sparse.csr_array:
     """Row u holds the passages of the corpus that answer any query of its class, [u n]."""
-    query, passage = dataset.query_class, dataset.passage_class
-    pairs = query[dataset.query_rows], passage[dataset.passage_rows]
+    query, passage = dataset.query_clusters, dataset.passage_clusters
+    pairs = query[dataset.query_indices], passage[dataset.passage_indices]
     sizes = [int(max(x.max(), y.max())) + 1 for x, y in ((query, pairs[0]), (passage, pairs[1]))]
     links = scipy.sparse.csr_array((np.ones(len(pairs[0]), bool), pairs), tuple(sizes))
     places = passage[corpus], np.arange(len(corpus))

@@ -35,10 +35,10 @@ def test_beam_makes_the_same_store(tmp_path, monkeypatch):
     there = build.build_store(DATA, tmp_path / 'there', inputs, 3, pipeline=RUNNER)
     assert there.manifest == here.manifest
     assert not list(tmp_path.glob('there/progress.*'))
-    choices = checks.Choices(exact='drop', normalise='NFC')
-    here = build.build_store(DATA, tmp_path / 'clean', inputs, 1, choices=choices)
+    choices = checks.CleaningConfig(exact='drop', normalise='NFC')
+    here = build.build_store(DATA, tmp_path / 'clean', inputs, 1, cleaning_config=choices)
     there = build.build_store(
-        DATA, tmp_path / 'clean2', inputs, 3, choices=choices, pipeline=RUNNER
+        DATA, tmp_path / 'clean2', inputs, 3, cleaning_config=choices, pipeline=RUNNER
     )
     assert there.manifest == here.manifest
 

@@ -40,8 +40,8 @@ def decoded(opened, table, i):
 def test_a_store_holds_the_tokens_of_every_text_with_its_prefix(tmp_path):
     opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
     (dataset,) = opened.datasets
-    assert opened.languages == ('de', 'en', 'ja') and dataset.groups == 30
-    assert [dataset.id(i) for i in (0, 29)] == ['row0', 'row29']
+    assert opened.languages == ('de', 'en', 'ja') and dataset.num_groups == 30
+    assert [dataset.group_id(i) for i in (0, 29)] == ['row0', 'row29']
     for i, row in enumerate(ROWS):
         assert decoded(opened, dataset.query['de'], i) == 'Query: ' + row['query']['de']
         assert decoded(opened, dataset.passage['ja'], i) == 'Passage: ' + row['passage']['ja']
@@ -75,8 +75,8 @@ def test_a_language_that_starts_late_or_stops_early_keeps_its_rows(tmp_path, mon
             if text:
                 assert decoded(opened, dataset.query[language], i) == f'Query: {text}'
     negatives = dataset.negatives['en']
-    assert list(np.diff(negatives.rows)) == [2 if i == 7 else 0 for i in range(22)]
-    assert decoded(opened, dataset.passage['en'], negatives.texts[1]) == 'Passage: wrong b'
+    assert list(np.diff(negatives.offsets)) == [2 if i == 7 else 0 for i in range(22)]
+    assert decoded(opened, dataset.passage['en'], negatives.passages[1]) == 'Passage: wrong b'
 
 
 def test_gzip_and_plain_files_make_the_same_store(tmp_path):
@@ -159,13 +159,17 @@ def test_a_store_whose_files_changed_size_is_refused(tmp_path):
     file.unlink()
     with pytest.raises(ValueError, match='got no file'):
         store.open_store(opened.path)
+    manifest = opened.path / 'manifest.json'
+    manifest.write_text(manifest.read_text().replace('"version": 3', '"version": 2'))
+    with pytest.raises(ValueError, match='expected a store of version 3, got 2; delete .* prepare'):
+        store.open_store(opened.path)
     with pytest.raises(ValueError, match='no store there; make one with python -m hbt.prepare'):
         store.open_store(tmp_path / 'nowhere')
 
 
 def test_embedded_groups_are_a_source(tmp_path):
     opened = build.build_store(DATA, tmp_path / 's', ['cldr:20'])
-    assert opened.datasets[0].groups == 20 and len(opened.languages) >= 11
+    assert opened.datasets[0].num_groups == 20 and len(opened.languages) >= 11
 
 
 def test_the_real_tokenizer_and_real_rows(shared_data, tmp_path):
@@ -284,5 +288,5 @@ def test_what_another_store_left_unfinished_is_not_used(tmp_path):
         build.build_store(DATA, tmp_path / 's', [path])
     write(tmp_path / 'a.jsonl', lines(*ROWS))
     opened = build.build_store(DATA, tmp_path / 's', [path])
-    assert opened.datasets[0].groups == 30
+    assert opened.datasets[0].num_groups == 30
     assert sorted(x.name for x in tmp_path.iterdir()) == ['a.jsonl', 's']

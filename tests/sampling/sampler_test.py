@@ -187,7 +187,7 @@ def test_a_batch_holds_the_texts_of_its_plan(stored):
         dataset, texts = stored.datasets[plan.dataset[0]], texts_of(batch)
         assert (batch.packed.texts > 0).sum() == sum(map(len, texts.values()))
         for i, (g, q, p) in enumerate(zip(*plan[3:], strict=True)):
-            name, number = dataset.id(g)[0], dataset.id(g)[1:]
+            name, number = dataset.group_id(g)[0], dataset.group_id(g)[1:]
             query = tokenizer.decode(texts[0, i, 0]).strip()
             passage = tokenizer.decode(texts[0, i, 1]).strip()
             assert query == f'Query: question {number} of {name} in {s.languages[q]}'
@@ -213,7 +213,7 @@ def test_rows_that_share_a_text_share_an_identity(tmp_path):
     rows[5]['query']['en'] = rows[9]['query']['en']
     data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
     s = build.build_store(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
-    queries, passages = s.datasets[0].query_class, s.datasets[0].passage_class
+    queries, passages = s.datasets[0].query_clusters, s.datasets[0].passage_clusters
     assert passages[3] == passages[7] and len(set(passages)) == 19
     assert queries[5] == queries[9] and len(set(queries)) == 19
 
@@ -227,7 +227,7 @@ def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):
     s = build.build_store(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
     tokenizer = tokenizers.Tokenizer.from_file(str(s.path / 'tokenizer.json'))
     drawn = make(s, alpha=0.5, batch_size=8, negatives=2)
-    positives = s.datasets[0].passage_class[s.datasets[0].passage_rows]
+    positives = s.datasets[0].passage_clusters[s.datasets[0].passage_indices]
     for step in range(10):
         (plan,), batch = drawn.batch(step)
         found = texts_of(batch)

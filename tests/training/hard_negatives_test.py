@@ -105,10 +105,10 @@ def texts_of(opened):
             tokenizer.decode(ragged.token_ids(dataset.passage[language], x)).removeprefix(
                 'Passage: '
             )
-            for x in links.texts[links.rows[g] : links.rows[g + 1]]
+            for x in links.passages[links.offsets[g] : links.offsets[g + 1]]
         ]
         for language, links in dataset.negatives.items()
-        for g in range(dataset.groups)
+        for g in range(dataset.num_groups)
     }
 
 
@@ -195,7 +195,7 @@ def test_negatives_are_refreshed_between_stages_by_the_same_command(stored, tmp_
     second = refreshed('second')
     assert 'run at step 2,' in first.manifest['mined']['model']
     assert 'run at step 4,' in second.manifest['mined']['model']
-    assert second.manifest['mined']['store'] == first.manifest['seal']
+    assert second.manifest['mined']['store'] == first.manifest['checksum']
     train(6, second.path)
     lines = [line for line in log.read_metrics(tmp_path / 'run/metrics.jsonl') if 'loss' in line]
     assert [line['step'] for line in lines] == [1, 2, 3, 4, 5, 6]

@@ -330,7 +330,7 @@ def test_a_store_whose_bytes_have_changed_is_refused(stored, tmp_path):
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(content)
-    with pytest.raises(ValueError, match=f'{file}: expected bytes of the sum'):
+    with pytest.raises(ValueError, match=f'{file}: expected the checksum'):
         train(copy, tmp_path / 'run')
     manifest = (stored / 'manifest.json').read_text()
     (copy / 'manifest.json').write_text(manifest.replace('"texts": 60', '"texts": 61', 1))

@@ -24,7 +24,7 @@ ALIKE = ({'id', 'ms'}, {'bs', 'hr', 'sr'}, {'no', 'nb', 'nn', 'da'}, {'xh', 'zu'
 
 
 @dataclasses.dataclass
-class Choices:
+class CleaningConfig:
     """What is looked for, and what is done about it: off, count, or drop."""
 
     normalise: str = ''  # NFC or NFKC; empty: texts stay as they are
@@ -60,7 +60,7 @@ class Judged(typing.NamedTuple):
     keys: np.ndarray
 
 
-def check(choices: Choices) -> dict:
+def check(choices: CleaningConfig) -> dict:
     """The choices that differ from the default; ValueError for one that cannot be."""
     allowed = dict.fromkeys(('exact', 'near', 'languages', 'lengths'), MODES)
     allowed |= {'normalise': ('', 'NFC', 'NFKC'), 'leaks': ('refuse', 'count', 'drop')}
@@ -72,12 +72,12 @@ def check(choices: Choices) -> dict:
         raise ValueError(f'--similarity: expected 0.5 to 1, got {choices.similarity}')
     for side in ('query', 'passage'):
         limits(choices, side)
-    default = dataclasses.asdict(Choices())
+    default = dataclasses.asdict(CleaningConfig())
     found = {k: v for k, v in dataclasses.asdict(choices).items() if v != default[k]}
     return found | ({'leakage': list(choices.leakage)} if choices.leakage else {})
 
 
-def limits(choices: Choices, side: str) -> tuple[int, int]:
+def limits(choices: CleaningConfig, side: str) -> tuple[int, int]:
     text = getattr(choices, f'{side}_chars')
     low, _, high = text.partition(':')
     if not low.isdigit() or not high.isdigit() or int(low) > int(high):
@@ -85,7 +85,7 @@ def limits(choices: Choices, side: str) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def judge(read: abc.Callable, choices: Choices, index: str, block) -> Judged:
+def judge(read: abc.Callable, choices: CleaningConfig, index: str, block) -> Judged:
     """`index`: the file of texts that must not be there, or ''."""
     found = [normal(row, choices.normalise) for row in read(block)]
     flaws = []
@@ -114,7 +114,7 @@ def joined(texts: dict[str, str]) -> str:
 
 
 def judge_texts(
-    read: abc.Callable, side: str, language: str, choices: Choices, index: str, block
+    read: abc.Callable, side: str, language: str, choices: CleaningConfig, index: str, block
 ) -> tuple[int, list[tuple[str, str, str, str]]]:
     """How many texts a block of a collection has, and (key, place, what, detail) of the flaws."""
     found = read_texts(read, choices.normalise, block)
@@ -144,7 +144,7 @@ def read_texts(read: abc.Callable, form: str, block) -> list[schema.Text]:
 
 
 def wrong(
-    text: str, side: str, language: str, choices: Choices, index: str
+    text: str, side: str, language: str, choices: CleaningConfig, index: str
 ) -> abc.Iterator[tuple[str, str]]:
     """(what, detail) of each thing that is wrong with a text."""
     if index:

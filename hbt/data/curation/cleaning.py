@@ -25,18 +25,18 @@ HEADER = ('dataset', 'id', 'place', 'what', 'side', 'language', 'detail')
 
 def survey(
     readers: abc.Sequence[schema.GroupSource | schema.CollectionSource],
-    choices: checks.Choices,
+    choices: checks.CleaningConfig,
     banned: abc.Iterable[tuple[str, str]],
     folder: pathlib.Path,
     run,
 ) -> dict[str, dict[str, int]]:
     """Counts of what was found, by source.
 
-    Writes `folder/hygiene.tsv`, a line for everything found, and the files `progress...` that
+    Writes `folder/cleaning.tsv`, a line for everything found, and the files `progress...` that
     `without` needs. `banned`: (id, text) of benchmarks. A pass that was finished is not repeated.
     Raises ValueError where `banned` texts are found and `choices.leaks` is `refuse`.
     """
-    done = folder / 'progress.hygiene.json'
+    done = folder / 'progress.cleaning.json'
     if not done.exists():
         index = ''
         if choices.leakage:
@@ -46,7 +46,7 @@ def survey(
         groups = [x for x in readers if isinstance(x, schema.GroupSource)]
         same, starts = look_at_groups(groups, choices, index, folder, run)
         counts = {}
-        with (folder / 'hygiene.tsv').open('w', encoding='utf-8') as report:
+        with (folder / 'cleaning.tsv').open('w', encoding='utf-8') as report:
             print(*HEADER, sep='\t', file=report)
             for i, reader in enumerate(groups):
                 counts[reader.name] = decide(i, groups, choices, folder, same, starts, report)
@@ -60,14 +60,14 @@ def survey(
     if leaks and choices.leaks == 'refuse':
         raise ValueError(
             f'--leakage: expected no text of {", ".join(choices.leakage)} in the training data, '
-            f'got {leaks}, such as {example(folder)}; all are in {folder}/hygiene.tsv; '
+            f'got {leaks}, such as {example(folder)}; all are in {folder}/cleaning.tsv; '
             '--leaks=drop leaves them out'
         )
     return counts
 
 
 def example(folder: pathlib.Path) -> str:
-    with (folder / 'hygiene.tsv').open(encoding='utf-8') as report:
+    with (folder / 'cleaning.tsv').open(encoding='utf-8') as report:
         for line in report:
             _, name, place, what, _, _, detail = line.rstrip('\n').split('\t')
             if what == 'leak':
@@ -77,7 +77,7 @@ def example(folder: pathlib.Path) -> str:
 
 def look_at_groups(
     readers: abc.Sequence[schema.GroupSource],
-    choices: checks.Choices,
+    choices: checks.CleaningConfig,
     index: str,
     folder: pathlib.Path,
     run,
@@ -95,7 +95,7 @@ def look_at_groups(
             path, size = folder / f'progress.{reader.name}.found', 0
             with (
                 path.open('w') as out,
-                log.progress(desc=f'{reader.name} hygiene', unit=' rows') as bar,
+                log.progress(desc=f'{reader.name} cleaning', unit=' rows') as bar,
             ):
                 for block in run.map(function, reader.blocks):
                     print(json.dumps([block.ids, block.sizes, block.flaws]), file=out)
@@ -115,7 +115,13 @@ def look_at_groups(
 
 
 def decide(
-    number: int, readers, choices: checks.Choices, folder, same: dict, starts: list[int], report
+    number: int,
+    readers,
+    choices: checks.CleaningConfig,
+    folder,
+    same: dict,
+    starts: list[int],
+    report,
 ) -> dict[str, int]:
     """Reports on one of the sources; returns its counts.
 
@@ -149,7 +155,7 @@ def decide(
     return counts
 
 
-def modes(choices: checks.Choices) -> dict[str, str]:
+def modes(choices: checks.CleaningConfig) -> dict[str, str]:
     """What is looked for, and what is done about it."""
     found = {
         'exact': choices.exact,
@@ -174,7 +180,7 @@ def drops(flaws: list[checks.Flaw], sizes, modes: dict[str, str]) -> tuple[list,
 
 
 def look_at_texts(
-    reader: schema.CollectionSource, choices: checks.Choices, index: str, folder, run, report
+    reader: schema.CollectionSource, choices: checks.CleaningConfig, index: str, folder, run, report
 ) -> dict[str, int]:
     """Reports on the texts of a collection; returns the counts.
 
@@ -185,7 +191,7 @@ def look_at_texts(
     gone = {'query': set(), 'passage': set()}
     for (side, language), part in sorted(reader.texts.items()):
         function = functools.partial(checks.judge_texts, part.parse, side, language, choices, index)
-        with log.progress(desc=f'{reader.name} {side}.{language} hygiene', unit=' texts') as bar:
+        with log.progress(desc=f'{reader.name} {side}.{language} cleaning', unit=' texts') as bar:
             for size, flaws in run.map(function, part.blocks):
                 for key, place, what, detail in flaws:
                     write(report, reader.name, key, place, what, side, language, detail)
@@ -207,7 +213,7 @@ def write(report, *fields: str) -> None:
 def table(counts: dict[str, dict[str, int]]) -> str:
     """What was found, by source, as text."""
     names = list(dict.fromkeys(name for found in counts.values() for name in found))
-    lines = [f'{"hygiene":<16}' + ''.join(f'{name:>10}' for name in names)]
+    lines = [f'{"cleaning":<16}' + ''.join(f'{name:>10}' for name in names)]
     for source, found in counts.items():
         cells = (f'{found.get(name, "-"):>10}' for name in names)
         lines.append(f'{source:<16}' + ''.join(cells))
@@ -218,7 +224,7 @@ def table(counts: dict[str, dict[str, int]]) -> str:
 
 
 def without(
-    reader, choices: checks.Choices, folder: pathlib.Path
+    reader, choices: checks.CleaningConfig, folder: pathlib.Path
 ) -> schema.GroupSource | schema.CollectionSource:
     """The source as it is read after `survey` has written its files."""
     if isinstance(reader, schema.GroupSource):

@@ -5,6 +5,17 @@ into the order in which trec_eval breaks ties.
 """
 
 from hbt.evaluation.benchmarks.assembly import Benchmark, TextColumns, assemble
-from hbt.evaluation.benchmarks.registry import BENCHMARKS, load_benchmark
+from hbt.evaluation.benchmarks.registry import (
+    BENCHMARKS,
+    load_benchmark,
+    texts_to_decontaminate,
+)
 
-__all__ = ['BENCHMARKS', 'Benchmark', 'TextColumns', 'assemble', 'load_benchmark']
+__all__ = [
+    'BENCHMARKS',
+    'Benchmark',
+    'TextColumns',
+    'assemble',
+    'load_benchmark',
+    'texts_to_decontaminate',
+]

@@ -8,12 +8,14 @@ modules that it names. Called by `evaluate`, and by whoever wants the TREC files
 import os
 import pathlib
 import re
+from collections import abc
 
 from hbt.data.readers import retrieval, synthetic
 from hbt.evaluation.benchmarks import assembly, beir, held_out, lareqa, miracl, mtop
 from hbt.utils import hub
 
 CLDR_GROUPS = 400  # questions a language
+MANY_DOCUMENTS = 200_000
 HUB = 'hub'  # as `root`: the data sets below, from the Hugging Face hub or its cache
 REPOSITORIES = {  # benchmark -> data sets of the hub, and the files of a language
     'miracl': (
@@ -41,6 +43,26 @@ def load_benchmark(name: str, root: str | os.PathLike) -> assembly.Benchmark:
         raise ValueError(f'benchmark: expected one of {", ".join(BENCHMARKS)}, got {name!r}')
     found = BENCHMARKS[kind](kind, argument, pathlib.Path(root))
     return assembly.assemble(name, found)
+
+
+def texts_to_decontaminate(specs: abc.Iterable[str]) -> abc.Iterator[tuple[str, str]]:
+    """(id, text) of the queries and documents of benchmarks, that training data should not hold.
+
+    Args:
+      specs: BENCHMARK:FOLDER, as `--leakage` of `hbt.prepare` takes them. Of a benchmark with more
+        than MANY_DOCUMENTS, which is a whole Wikipedia, only the relevant documents count.
+    """
+    for spec in specs:
+        name, colon, root = spec.rpartition(':')
+        if not colon:
+            raise ValueError(f'--leakage: expected BENCHMARK:FOLDER, got {spec!r}')
+        benchmark = load_benchmark(name, root)
+        yield from zip(benchmark.queries.ids, benchmark.queries.texts, strict=True)
+        documents = benchmark.documents
+        indices = range(len(documents.ids))
+        if len(indices) > MANY_DOCUMENTS:
+            indices = sorted(set(benchmark.relevant[benchmark.relevant >= 0].tolist()))
+        yield from ((documents.ids[i], documents.texts[i]) for i in indices)
 
 
 def _lareqa(kind: str, argument: str, root: pathlib.Path) -> retrieval.Collection:

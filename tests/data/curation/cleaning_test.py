@@ -13,6 +13,7 @@ import pytest
 from hbt import config
 from hbt.data import build
 from hbt.data.curation import checks, cleaning, decontamination, dedup
+from hbt.evaluation import benchmarks
 
 DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=64)
 WORDS = 'river stone cloud paper silver garden window mountain letter candle forest bridge'.split()
@@ -40,17 +41,22 @@ def write(path, *rows):
 
 
 def kept(opened):
-    return [d.id(g) for d in opened.datasets for g in range(d.groups)]
+    return [d.group_id(g) for d in opened.datasets for g in range(d.num_groups)]
 
 
 def made(folder, inputs, processes=1, **choices):
     return build.build_store(
-        DATA, folder / 's', inputs, processes, choices=checks.Choices(**choices)
+        DATA,
+        folder / 's',
+        inputs,
+        processes,
+        cleaning_config=checks.CleaningConfig(**choices),
+        benchmark_texts=benchmarks.texts_to_decontaminate,
     )
 
 
 def report(folder):
-    head, *found = (folder / 'hygiene.tsv').read_text().splitlines()
+    head, *found = (folder / 'cleaning.tsv').read_text().splitlines()
     assert head.split('\t') == list(cleaning.HEADER)
     return [line.split('\t') for line in found]
 
@@ -59,7 +65,7 @@ def test_nothing_is_looked_for_unless_it_is_asked_for(tmp_path):
     path = write(tmp_path / 'a.jsonl', row(0), row(1), row(0) | {'id': 'again'})
     opened = made(tmp_path, [path])
     assert kept(opened) == ['row0', 'row1', 'again']
-    assert 'hygiene' not in opened.manifest and not (tmp_path / 's' / 'hygiene.tsv').exists()
+    assert 'cleaning' not in opened.manifest and not (tmp_path / 's' / 'cleaning.tsv').exists()
 
 
 @pytest.mark.parametrize('processes', [1, 2])
@@ -68,14 +74,14 @@ def test_equal_groups_are_dropped_also_across_sources(tmp_path, processes):
     b = write(tmp_path / 'b.jsonl', row(3), row(1) | {'id': 'too'}, row(4, text(0, 6) + '?'))
     opened = made(tmp_path, [a, b], processes, exact='drop')
     assert kept(opened) == ['row0', 'row1', 'row2', 'row3', 'row4']
-    assert [x['hygiene']['exact'] for x in opened.manifest['datasets']] == [1, 1]
+    assert [x['cleaning']['exact'] for x in opened.manifest['datasets']] == [1, 1]
     assert report(opened.path) == [
         ['a', 'again', f'{a}:3', 'exact', '', '', f'as {a}:1'],
         ['b', 'too', f'{b}:2', 'exact', '', '', f'as {a}:2'],
     ]
     again = made(tmp_path, [a, b], exact='drop')
     assert again.manifest == opened.manifest
-    with pytest.raises(ValueError, match='made with other hygiene'):
+    with pytest.raises(ValueError, match='made with other cleaning'):
         made(tmp_path, [a, b])
 
 
@@ -83,7 +89,7 @@ def test_what_is_only_counted_stays(tmp_path):
     path = write(tmp_path / 'a.jsonl', row(0), row(0) | {'id': 'again'})
     opened = made(tmp_path, [path], exact='count', near='count')
     assert kept(opened) == ['row0', 'again']
-    found = opened.manifest['datasets'][0]['hygiene']
+    found = opened.manifest['datasets'][0]['cleaning']
     assert found == {'groups': 2, 'exact': 1, 'near': 0, 'dropped': 0}
     assert '     exact' in cleaning.table({'a': found})
 
@@ -152,7 +158,7 @@ def test_texts_are_stored_in_the_unicode_form_that_was_chosen(tmp_path):
         folder = tmp_path / str(number)
         folder.mkdir()
         opened = made(folder, [path], normalise=form, exact='count')
-        assert 3 - opened.manifest['datasets'][0]['hygiene']['exact'] == classes
+        assert 3 - opened.manifest['datasets'][0]['cleaning']['exact'] == classes
         dataset = opened.datasets[0]
         assert len(set(dataset.query['en'].hashes[:2])) == (1 if form else 2)
 
@@ -230,9 +236,9 @@ def test_a_leak_in_a_collection_goes_with_its_links(tmp_path, benchmark):
     )
     opened = made(tmp_path, [spec], leakage=(benchmark,), leaks='drop', languages='count')
     (dataset,) = opened.datasets
-    assert [dataset.id(g) for g in range(dataset.groups)] == ['0/0', '2/3']
-    assert [dataset.passage_ids[x] for x in dataset.negatives['en'].texts] == ['1', '1']
-    assert opened.manifest['datasets'][0]['hygiene'] == {
+    assert [dataset.group_id(g) for g in range(dataset.num_groups)] == ['0/0', '2/3']
+    assert [dataset.passage_ids[x] for x in dataset.negatives['en'].passages] == ['1', '1']
+    assert opened.manifest['datasets'][0]['cleaning'] == {
         'texts': 7, 'language': 0, 'leak': 2, 'dropped': 2,
     }  # fmt: skip
 
@@ -256,7 +262,7 @@ def test_xquad_r_in_real_training_data_is_caught(shared_data, tmp_path):
     choices = {'leakage': (f'xquad_r:{shared_data}',), 'leaks': 'drop'}
     opened = made(tmp_path, [path], **choices)
     found = {x[1]: x[6] for x in report(opened.path) if x[3] == 'leak'}
-    assert found.keys() == {'stolen', 'asked'} and opened.datasets[0].groups == 300
+    assert found.keys() == {'stolen', 'asked'} and opened.datasets[0].num_groups == 300
     assert found['asked'] == f'q:th:{question["id"]}' and re.match('[dq]:th:', found['stolen'])
 
 

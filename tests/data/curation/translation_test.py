@@ -80,7 +80,7 @@ def test_the_output_is_an_input_of_prepare(tmp_path, program):
     made(tmp_path, ROWS, program)
     data = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
     opened = build.build_store(data, tmp_path / 's', [str(tmp_path / 'out.jsonl.gz')])
-    assert opened.languages == ('de', 'en') and opened.datasets[0].groups == 7
+    assert opened.languages == ('de', 'en') and opened.datasets[0].num_groups == 7
 
 
 def test_what_was_done_before_a_failure_is_not_done_again(tmp_path, program):

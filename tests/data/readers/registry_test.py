@@ -42,14 +42,14 @@ def made(tmp_path, spec):
 def groups_of(dataset, text):
     """{id: (queries, passages, negatives)} as texts by language."""
     found = {}
-    for g in range(dataset.groups):
-        q, p = dataset.query_rows[g], dataset.passage_rows[g]
+    for g in range(dataset.num_groups):
+        q, p = dataset.query_indices[g], dataset.passage_indices[g]
         negatives = {}
         for language, links in dataset.negatives.items():
             table = dataset.passage[language]
-            mine = links.texts[links.rows[g] : links.rows[g + 1]]
+            mine = links.passages[links.offsets[g] : links.offsets[g + 1]]
             negatives[language] = [text(table, i) for i in mine if table.lengths[i]]
-        found[dataset.id(g)] = (
+        found[dataset.group_id(g)] = (
             {x: text(t, q) for x, t in dataset.query.items() if t.lengths[q]},
             {x: text(t, p) for x, t in dataset.passage.items() if t.lengths[p]},
             {x: texts for x, texts in negatives.items() if texts},
@@ -107,19 +107,20 @@ def marco_files(folder, **changes):
 
 def test_marco_texts_are_kept_once_and_triples_as_integers(tmp_path):
     dataset, text = made(tmp_path, marco_files(tmp_path))
-    assert dataset.groups == 3 and len(dataset.passage_class) == 5  # passage 2 is in no triple
-    assert [dataset.id(g) for g in range(3)] == ['11/0', '12/1', '11/0']
+    assert dataset.num_groups == 3
+    assert len(dataset.passage_clusters) == 5  # passage 2 is in no triple
+    assert [dataset.group_id(g) for g in range(3)] == ['11/0', '12/1', '11/0']
     wrong = []
     for g, (q, p, n) in enumerate(((11, 0, 3), (12, 1, 4), (11, 0, 5))):
         for x in ('en', 'de'):
-            assert text(dataset.query[x], dataset.query_rows[g]) == f'q {q} {x}'
-            assert text(dataset.passage[x], dataset.passage_rows[g]) == f'p {p} {x}'
+            assert text(dataset.query[x], dataset.query_indices[g]) == f'q {q} {x}'
+            assert text(dataset.passage[x], dataset.passage_indices[g]) == f'p {p} {x}'
         negatives = dataset.negatives['de']
-        (i,) = negatives.texts[negatives.rows[g] : negatives.rows[g + 1]]
+        (i,) = negatives.passages[negatives.offsets[g] : negatives.offsets[g + 1]]
         assert text(dataset.passage['en'], i) == f'p {n} en'
         wrong.append(text(dataset.passage['de'], i))
     assert wrong == ['p 3 de', '', 'p 5 de']  # German lacks passage 4
-    assert dataset.query_rows[0] == dataset.query_rows[2]
+    assert dataset.query_indices[0] == dataset.query_indices[2]
 
 
 def test_negatives_of_a_collection_are_in_the_batch(tmp_path):
@@ -165,7 +166,7 @@ def test_miracl_keeps_judged_passages_and_takes_those_not_relevant_as_negatives(
         'bn/0/bn/8#0': ({'bn': 'q 0 bn'}, {'bn': 'T0 p 0 bn'}, {'bn': ['T1 p 1 bn']}),
         'bn/3/bn/8#2': ({'bn': 'q 3 bn'}, {'bn': 'T2 p 2 bn'}, {}),
     }
-    assert len(dataset.passage_class) == 6
+    assert len(dataset.passage_clusters) == 6
 
 
 def test_mrtydi_is_one_language_with_its_own_names_of_fields(tmp_path):
@@ -387,7 +388,7 @@ def test_every_group_of_every_source_is_the_same_in_blocks_of_any_size(tmp_path,
     monkeypatch.setattr(text_lines, 'BLOCK', 8)
     found = made(tmp_path / 'b', marco_files(tmp_path))
     for g in range(3):
-        np.testing.assert_equal(found[0].id(g), expected[0].id(g))
+        np.testing.assert_equal(found[0].group_id(g), expected[0].group_id(g))
     for x in ('en', 'de'):
         for i in range(5):
             assert found[1](found[0].passage[x], i) == expected[1](expected[0].passage[x], i)
