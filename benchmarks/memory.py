@@ -77,7 +77,7 @@ def step_bytes(shard: bool, pairs: int, length: int = 128, **sizes):
     ids = np.zeros((1, len(rows)), np.int32)
     places = np.zeros((1, len(rows), 2), np.int32)
     batch = batches.Batch(ragged.PackedRows(rows, rows), places, ids, ids, ids[:, :, None])
-    assert packing.slots(length) > 1, 'a row holds the query and the passage'
+    assert packing.slots_per_row(length) > 1, 'a row holds the query and the passage'
     # As where the model would be trained, not as on a CPU: layers in a loop.
     with mock.patch.object(jax, 'default_backend', lambda: 'tpu'):
         compiled = dry_run.compile_step(c, mesh, batch)

@@ -69,7 +69,7 @@ def flops(work: Task) -> list[float]:
     found = []
     for step in range(READY):
         s = work.sampler
-        lengths = batches.collect(s.config, s.store, s.languages, s.plans(step)).lengths
+        lengths = batches.collect_texts(s.config, s.store, s.languages, s.plans(step)).lengths
         squares = float(np.square(lengths).sum())
         found.append(telemetry.flops(work.config, float(lengths.sum()), squares, 1))
     return found
@@ -84,13 +84,13 @@ def texts(work: Task, step: int) -> list[list[np.ndarray]]:
     """Token ids of the queries, and of the passages, of a step."""
     c = work.config
     _, batch = work.sampler.batch(step)
-    slots = packing.slots(batch.packed.tokens.shape[1])
+    slots = packing.slots_per_row(batch.packed.tokens.shape[1])
     columns = [[None] * c.batch_size for _ in range(2)]
-    for row, slot in np.ndindex(*batch.places.shape[1:]):
-        at, number = divmod(int(batch.places[0, row, slot]), slots)
-        mine = batch.packed.texts[at] == number + 1
+    for row, slot in np.ndindex(*batch.embedding_indices.shape[1:]):
+        at, number = divmod(int(batch.embedding_indices[0, row, slot]), slots)
+        mine = batch.packed.segment_ids[at] == number + 1
         found = cut(batch.packed.tokens[at][mine], c.encoder.vocab_size)
-        columns[slot][batch.numbers[0, row]] = found
+        columns[slot][batch.pair_indices[0, row]] = found
     return columns
 
 
@@ -115,9 +115,9 @@ def hbt(work: Task, dtype: str, chunk: int = 0) -> Turn:
     seen, real, computed = set(), 0, 0
     for number in range(READY):  # every shape once
         batch = batch_of(number)
-        rows, width = batch.packed.texts.shape
-        real += np.count_nonzero(batch.packed.texts)
-        computed += packing.computed(chunk, width, rows) * width
+        rows, width = batch.packed.segment_ids.shape
+        real += np.count_nonzero(batch.packed.segment_ids)
+        computed += packing.computed_rows(chunk, width, rows) * width
         if rows not in seen:
             state, values = step(state, batch)
             seen.add(rows)

@@ -56,7 +56,7 @@ def make_run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **chan
     lines = log.MetricsWriter(folder, -1)
     for step in range(1, c.steps + 1):
         lines.write(step, {'loss': 1 / step, 'lr': 1e-3, 'pairs_per_second': 100.0})
-    parameters = sum(math.prod(shape) for shape in encoder.shapes(c.encoder).values())
+    parameters = sum(math.prod(shape) for shape in encoder.param_shapes(c.encoder).values())
     results_folder = folder / 'results' / str(c.steps)
     for case in cases or [make_benchmark()]:
         found = save_result(results_folder, case, noise, seed, c.steps, parameters=parameters)

@@ -25,7 +25,7 @@ def test_real_texts_fill_five_sixths_of_few_shapes_that_are_soon_known(shared_da
     with gzip.open(shared_data / 'lohelp.jsonl.gz') as file:
         part.write_bytes(b''.join(itertools.islice(file, 0, None, 4)))
     s = build.build_store(c.data, tmp_path / 'store', [str(part)])
-    drawn, width = sampler.Sampler(c, s), packing.width(batches.longest(c.data))
+    drawn, width = sampler.Sampler(c, s), packing.row_width(batches.longest_text(c.data))
     looked = [dry_run.look(drawn, step) for step in range(400)]
     rows, tokens = (np.array(x) for x in zip(*(x[:2] for x in looked), strict=True))
     assert tokens.sum() / (rows.sum() * width) > 0.85
@@ -85,12 +85,12 @@ def test_the_benchmark_races_hbt_and_a_peer_over_the_same_pairs(stored, cached):
 def test_the_peers_get_the_tokens_that_hbt_computes(stored):
     task = work.task('tiny', stored.path)
     found, (_, batch) = work.texts(task, 3), task.sampler.batch(3)
-    plan = batches.collect(task.config, stored, task.sampler.languages, task.sampler.plans(3))
-    for cell in plan.cells:
-        for row, text in zip(cell.rows, cell.texts, strict=True):
+    plan = batches.collect_texts(task.config, stored, task.sampler.languages, task.sampler.plans(3))
+    for cell in plan.columns:
+        for row, text in zip(cell.pairs, cell.texts, strict=True):
             ids = ragged.truncate(ragged.token_ids(cell.table, text), cell.limit, None)
-            assert len(found[cell.slot][row]) == plan.lengths[0, row, cell.slot]
+            assert len(found[cell.column][row]) == plan.lengths[0, row, cell.column]
             expected = work.cut(np.asarray(ids), task.config.encoder.vocab_size)
-            np.testing.assert_array_equal(found[cell.slot][row][: len(ids) - 1], expected[:-1])
+            np.testing.assert_array_equal(found[cell.column][row][: len(ids) - 1], expected[:-1])
     every = sum(len(x) for column in found for x in column)
-    assert every == np.count_nonzero(batch.packed.texts)
+    assert every == np.count_nonzero(batch.packed.segment_ids)

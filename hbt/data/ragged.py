@@ -101,4 +101,4 @@ class PackedRows(typing.NamedTuple):
     """Texts side by side in rows of one width."""
 
     tokens: Int[typing.Any, 'r w']
-    texts: Int[typing.Any, 'r w']  # 1, 2, ...: which text of its row; 0: padding
+    segment_ids: Int[typing.Any, 'r w']  # 1, 2, ...: which text of its row; 0: padding

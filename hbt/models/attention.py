@@ -30,11 +30,11 @@ def attend(
     formula has weights, so then no fused kernel is used. The softmax is in float32 at least.
     """
     if kept is None:
-        return KERNELS[choose(jax.default_backend(), q.dtype, q.shape)](q, k, v, texts)
+        return KERNELS[choose_kernel(jax.default_backend(), q.dtype, q.shape)](q, k, v, texts)
     return plain(q, k, v, texts, kept, rate)
 
 
-def choose(backend: str, dtype, shape: tuple[int, ...]) -> str:
+def choose_kernel(backend: str, dtype, shape: tuple[int, ...]) -> str:
     """The kernel for a backend, a type and a shape (b, l, h, e)."""
     half = dtype in (jnp.bfloat16, jnp.float16)
     if backend == 'gpu' and half and shape[3] % 8 == 0 and shape[3] <= 128 and shape[1] % 2 == 0:

@@ -70,7 +70,8 @@ def make_encoder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
     """`embed(params, texts, what) -> [n d]`; `what` names the progress bar."""
     split = sharding.sharded(mesh)
     encode = jax.jit(
-        functools.partial(encoder.encode, c=c.encoder), out_shardings=sharding.replicated(mesh)
+        functools.partial(encoder.encode_padded, c=c.encoder),
+        out_shardings=sharding.replicated(mesh),
     )
     size = -(-c.eval.batch_size // mesh.size) * mesh.size
 

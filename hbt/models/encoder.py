@@ -23,7 +23,7 @@ SITE = np.uint32(2**31)  # seeds of layers and sublayers lie beyond those of fea
 Params = dict  # nested dicts of arrays, named as `shapes` names them
 
 
-def shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
+def param_shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
     """Path -> shape of every parameter; `layers/...` has the layer as its first axis.
 
     Without layers there are no such parameters: the embeddings of the tokens are pooled.
@@ -53,22 +53,26 @@ def shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
     return {path: shape for path, shape in table.items() if 0 not in shape}
 
 
-def splits(c: config.Encoder, devices: int) -> dict[str, int]:
+def split_axes(c: config.Encoder, devices: int) -> dict[str, int]:
     """Path -> the axis along which a parameter can be split, for those that are worth it.
 
     The token table has its columns split, the kernels of the layers their rows. All else is small.
     """
     table = {'embeddings/token': 1}
     table |= {
-        path: 1 for path in shapes(c) if path.startswith('layers/') and path.endswith('kernel')
+        path: 1
+        for path in param_shapes(c)
+        if path.startswith('layers/') and path.endswith('kernel')
     }
-    return {path: axis for path, axis in table.items() if shapes(c)[path][axis] % devices == 0}
+    return {
+        path: axis for path, axis in table.items() if param_shapes(c)[path][axis] % devices == 0
+    }
 
 
-def init(c: config.Encoder, key: jax.Array) -> Params:
+def init_params(c: config.Encoder, key: jax.Array) -> Params:
     """Random float32 parameters: normal matrices and tables, zero biases, unit scales (BERT)."""
     flat = {}
-    for i, (path, shape) in enumerate(shapes(c).items()):
+    for i, (path, shape) in enumerate(param_shapes(c).items()):
         leaf = path.rsplit('/', 1)[-1]
         if leaf == 'bias':
             flat[path] = jnp.zeros(shape)
@@ -78,10 +82,10 @@ def init(c: config.Encoder, key: jax.Array) -> Params:
             flat[path] = c.init_std * jax.random.normal(jax.random.fold_in(key, i), shape)
     if c.family == 'xlmr':  # as in the checkpoints of this family, padding is the zero vector
         flat['embeddings/token'] = flat['embeddings/token'].at[c.pad_id].set(0)
-    return nest(flat)
+    return nest_params(flat)
 
 
-def nest(flat: dict) -> Params:
+def nest_params(flat: dict) -> Params:
     """{'a/b': x} -> {'a': {'b': x}}."""
     tree = {}
     for path, leaf in flat.items():
@@ -93,7 +97,7 @@ def nest(flat: dict) -> Params:
     return tree
 
 
-def encode(
+def encode_padded(
     params: Params,
     tokens: Int[Array | np.ndarray, 'b l'],
     c: config.Encoder,
@@ -109,10 +113,10 @@ def encode(
     place = None
     if c.family == 'bert':
         place = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    return encode_rows(params, rows, 1, c, seeds, place=place)[:, 0]
+    return encode_packed(params, rows, 1, c, seeds, place=place)[:, 0]
 
 
-def encode_rows(
+def encode_packed(
     params: Params,
     rows: ragged.PackedRows,
     slots: int,
@@ -129,21 +133,25 @@ def encode_rows(
     """
     dtype = jnp.dtype(c.dtype)
     rows = ragged.PackedRows(*map(jnp.asarray, rows))
-    index = jnp.arange(rows.texts.shape[1], dtype=jnp.int32)[None]
-    previous = jnp.pad(rows.texts[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    index = jnp.arange(rows.segment_ids.shape[1], dtype=jnp.int32)[None]
+    previous = jnp.pad(rows.segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     if place is None:
-        place = index - jax.lax.cummax(jnp.where(rows.texts != previous, index, 0), axis=1)  # r w
+        place = index - jax.lax.cummax(
+            jnp.where(rows.segment_ids != previous, index, 0), axis=1
+        )  # r w
     of_token = None
     if seeds is not None:
-        mine = jnp.take_along_axis(seeds, jnp.maximum(rows.texts - 1, 0), axis=1)
-        of_token = layers.fold(mine, place)
+        mine = jnp.take_along_axis(seeds, jnp.maximum(rows.segment_ids - 1, 0), axis=1)
+        of_token = layers.fold_seeds(mine, place)
     x = embed(params['embeddings'], rows, place, c, split).astype(dtype)
     x = layers.dropout(x, c.dropout, of_token)
 
     def body(x, numbered):
         i, weights = numbered
-        folded = None if of_token is None else layers.fold(of_token, SITE + i.astype(jnp.uint32))
-        return layer(weights, x, Row(rows.texts, place, folded), c, split), None
+        folded = (
+            None if of_token is None else layers.fold_seeds(of_token, SITE + i.astype(jnp.uint32))
+        )
+        return layer(weights, x, TokenContext(rows.segment_ids, place, folded), c, split), None
 
     # Unrolled on the CPU, where a scan makes the backward pass 1.8 times slower.
     unroll = c.num_layers if jax.default_backend() == 'cpu' else 1
@@ -152,10 +160,10 @@ def encode_rows(
         x, _ = jax.lax.scan(REMAT[c.remat](body), x, numbered, unroll=unroll)
     if c.norm == 'pre':
         x = layers.layer_norm(params['final_norm'], x, c.norm_eps)
-    return finish(params, pool(layers.wide(x), rows.texts, slots, c.pooling), c)
+    return finish(params, pool(layers.widen(x), rows.segment_ids, slots, c.pooling), c)
 
 
-class Row(typing.NamedTuple):
+class TokenContext(typing.NamedTuple):
     """What a layer knows of the tokens besides their states."""
 
     texts: Int[Array, 'r w']
@@ -165,7 +173,7 @@ class Row(typing.NamedTuple):
 
 def embed(p: Params, rows: ragged.PackedRows, places, c: config.Encoder, split):
     first = c.pad_id + 1 if c.family == 'xlmr' else 0  # XLM-R counts on from the padding id
-    positions = jnp.where(rows.texts > 0, places + first, first - 1 if first else 0)
+    positions = jnp.where(rows.segment_ids > 0, places + first, first - 1 if first else 0)
     x = lookup(p['token'], rows.tokens, split.get('embeddings/token'))
     x = x + p['position'][positions] + p['type'][None, :1]
     return layers.layer_norm(p['norm'], x, c.norm_eps) if c.norm == 'post' else x
@@ -182,7 +190,7 @@ def lookup(table, tokens, axis: str | None):
     return jax.lax.all_to_all(table[everyone], axis, 0, 3, tiled=True)[0]
 
 
-def layer(p: Params, x, row: Row, c: config.Encoder, split):
+def layer(p: Params, x, row: TokenContext, c: config.Encoder, split):
     """One transformer layer: post-norm (Vaswani et al. 2017) or pre-norm (Goyal et al. 2021)."""
 
     def dense(name, x):
@@ -191,7 +199,7 @@ def layer(p: Params, x, row: Row, c: config.Encoder, split):
 
     def residual(norm, x, sublayer, number):
         before = layers.layer_norm(p[norm], x, c.norm_eps) if c.norm == 'pre' else x
-        seeds = None if row.seeds is None else layers.fold(row.seeds, SITE + number)
+        seeds = None if row.seeds is None else layers.fold_seeds(row.seeds, SITE + number)
         x = x + layers.dropout(sublayer(before), c.dropout, seeds)
         return layers.layer_norm(p[norm], x, c.norm_eps) if c.norm == 'post' else x
 
@@ -213,11 +221,11 @@ def layer(p: Params, x, row: Row, c: config.Encoder, split):
     return residual('ffn_norm', x, feed_forward, np.uint32(2))
 
 
-def keep_weights(row: Row, heads: int, rate: float) -> Bool[Array, 'r h w w']:
+def keep_weights(row: TokenContext, heads: int, rate: float) -> Bool[Array, 'r h w w']:
     """Attention weights that dropout leaves, drawn by query token, head and place of the key."""
     numbers = jnp.arange(heads, dtype=jnp.int32)[None, :, None, None] * jnp.int32(2**16)
     numbers += row.places[:, None, None, :]
-    return layers.keep(layers.fold(row.seeds[:, None, :, None], numbers), rate)
+    return layers.keep_mask(layers.fold_seeds(row.seeds[:, None, :, None], numbers), rate)
 
 
 def pool(x, texts, slots: int, kind: str) -> Float[Array, 'r s d']:

@@ -157,7 +157,7 @@ def demand(holds: bool, file, key: str, expected: str, got):
 def tensors(c: config.Encoder) -> abc.Iterator[tuple[str, int | None, list[str]]]:
     """Yields (our path, layer if any, its names: Flax's, PyTorch's, older ones) of each tensor."""
     table = PRE_NORM if c.norm == 'pre' else NAMES
-    for path in encoder.shapes(c):
+    for path in encoder.param_shapes(c):
         module, word = (path, 'embedding') if path in table else path.rsplit('/', 1)
         for layer in range(c.num_layers) if path.startswith('layers/') else (None,):
             name = table[module].format(layer)
@@ -176,7 +176,9 @@ def load_params(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
     """
     file, stream = weights.find_weights(path) or pathlib.Path(path), weights.read_tensors(path)
     try:
-        flat = {path: np.empty(shape, np.float32) for path, shape in encoder.shapes(c).items()}
+        flat = {
+            path: np.empty(shape, np.float32) for path, shape in encoder.param_shapes(c).items()
+        }
     except (MemoryError, ValueError) as error:
         raise ValueError(f'{file}: expected an encoder that memory holds, got {error}') from error
     targets = {}  # name in the file -> (its first name, the view of `flat` that it is copied to)
@@ -205,7 +207,7 @@ def load_params(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
     if lacking:
         lacking = [f'{prefix}{name} {targets[name][1].shape}' for name in lacking]
         raise ValueError(f'{file}: expected {files.shorten_list(lacking)}, got no such tensor')
-    return encoder.nest(flat)
+    return encoder.nest_params(flat)
 
 
 def fill(view: np.ndarray, array: np.ndarray, where: str):

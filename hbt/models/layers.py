@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, UInt32
 GOLDEN = 0x9E3779B9  # 2**32 over the golden ratio
 
 
-def wide(x):
+def widen(x):
     """x in float32, or still in float64."""
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
@@ -63,7 +63,7 @@ def multiply(x, y, axes):
 
 def layer_norm(p: dict, x: Float[Array, 'b l d'], eps: float) -> Float[Array, 'b l d']:
     """Statistics in float32 at least, the result in the type of x."""
-    y = wide(x)
+    y = widen(x)
     y = y - y.mean(-1, keepdims=True)
     y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + eps)
     scale, bias = (p[name].astype(y.dtype)[None, None] for name in ('scale', 'bias'))
@@ -77,7 +77,7 @@ def gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
 
 
 def gelu_forward(x):
-    y = wide(x)
+    y = widen(x)
     below = 0.5 * (1 + jax.lax.erf(y * math.sqrt(0.5)))
     slope = below + y * jnp.exp(-0.5 * jnp.square(y)) * (1 / math.sqrt(2 * math.pi))
     return (y * below).astype(x.dtype), slope.astype(x.dtype)
@@ -99,12 +99,12 @@ def mix(x: UInt32[Array, '*n']) -> UInt32[Array, '*n']:
     return x ^ (x >> 16)
 
 
-def fold(seeds: UInt32[Array, '...'], number) -> UInt32[Array, '...']:
+def fold_seeds(seeds: UInt32[Array, '...'], number) -> UInt32[Array, '...']:
     """Other seeds, one from each seed and number."""
     return mix(seeds + jnp.asarray(number).astype(jnp.uint32) * jnp.uint32(GOLDEN))
 
 
-def keep(seeds: UInt32[Array, '*n'], rate: float) -> Bool[Array, '*n']:
+def keep_mask(seeds: UInt32[Array, '*n'], rate: float) -> Bool[Array, '*n']:
     """True with probability 1 - rate, for each seed."""
     return seeds >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
@@ -113,5 +113,7 @@ def dropout(x: Float[Array, 'b l d'], rate: float, seeds: UInt32[Array, 'b l'] |
     """Zeroes a share `rate` of x and scales the rest; a token's from its own seed (none: off)."""
     if seeds is None or rate == 0:
         return x
-    kept = keep(fold(seeds[:, :, None], jnp.arange(x.shape[2], dtype=jnp.uint32)[None, None]), rate)
+    kept = keep_mask(
+        fold_seeds(seeds[:, :, None], jnp.arange(x.shape[2], dtype=jnp.uint32)[None, None]), rate
+    )
     return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), 0)

@@ -26,46 +26,46 @@ class Plan(typing.NamedTuple):
 
     step: int
     kind: str
-    dataset: Int[np.ndarray, ' b']
+    datasets: Int[np.ndarray, ' b']
     groups: Int[np.ndarray, ' b']
-    query_language: Int[np.ndarray, ' b']
-    passage_language: Int[np.ndarray, ' b']
+    query_languages: Int[np.ndarray, ' b']
+    passage_languages: Int[np.ndarray, ' b']
 
 
 class Batch(typing.NamedTuple):
     """The texts of rows, packed, and what tells them apart; text 0 of a row is its query."""
 
     packed: ragged.PackedRows
-    places: Int[np.ndarray, 't b n']  # of a text, among the embeddings of its device
-    numbers: Int[np.ndarray, 't b']  # of a row, in the plan of its task
+    embedding_indices: Int[np.ndarray, 't b n']  # of a text, among the embeddings of its device
+    pair_indices: Int[np.ndarray, 't b']  # of a row, in the plan of its task
     query_ids: Int[np.ndarray, 't b']  # equal: the same query, or a translation of it
-    document_ids: Int[np.ndarray, 't b m']  # equal: same document or translation; -2: absent
+    passage_ids: Int[np.ndarray, 't b m']  # equal: same document or translation; -2: absent
 
 
-DIMS = Batch(0, 1, 1, 1, 1)  # the axis of each array that is split over the devices
+SHARD_AXES = Batch(0, 1, 1, 1, 1)  # the axis of each array that is split over the devices
 
 
-class Cell(typing.NamedTuple):
+class ColumnTexts(typing.NamedTuple):
     """Texts of one table that go to one slot of some rows."""
 
     task: int
-    slot: int
-    rows: Int[np.ndarray, ' n']
+    column: int
+    pairs: Int[np.ndarray, ' n']
     table: ragged.TokenTable
     texts: Int[np.ndarray, ' n']
     ids: Int[np.ndarray, ' n']
     limit: int
 
 
-class Texts(typing.NamedTuple):
+class StepTexts(typing.NamedTuple):
     """All texts of a step: query, positive and hard negatives of the rows of every task."""
 
-    cells: list[Cell]
+    columns: list[ColumnTexts]
     lengths: Int[np.ndarray, 't b n']  # in tokens; 0: no such text
     ids: Int[np.ndarray, 't b n']
 
 
-def assemble(
+def build_batch(
     c: config.Config,
     s: store.Store,
     languages: abc.Sequence[str],
@@ -78,17 +78,19 @@ def assemble(
     Every device gets as many rows, of nearly as many tokens. The shape follows from all texts, so
     that all hosts compile the same ones.
     """
-    texts = collect(c, s, languages, plans)
-    return arrange(texts, packing.width(longest(c.data)), devices, mine, s.manifest['tokenizer'])
+    texts = collect_texts(c, s, languages, plans)
+    return pack_batch(
+        texts, packing.row_width(longest_text(c.data)), devices, mine, s.manifest['tokenizer']
+    )
 
 
-def longest(c: config.Data) -> int:
+def longest_text(c: config.Data) -> int:
     return max(c.query_length, c.passage_length)
 
 
-def arrange(texts: Texts, width: int, devices: int, mine: range, tokenizer: dict) -> Batch:
+def pack_batch(texts: StepTexts, width: int, devices: int, mine: range, tokenizer: dict) -> Batch:
     """Deals the rows to the devices and packs what each of them has."""
-    order, count, found = pack(texts.lengths, width, devices)
+    order, count, found = assign_rows(texts.lengths, width, devices)
     tasks, b, n = texts.lengths.shape
     own = slice(mine.start * b // devices, mine.stop * b // devices)
     places = np.full((tasks, b, n, 4), -1)  # row of the device, start, slot, device
@@ -97,7 +99,7 @@ def arrange(texts: Texts, width: int, devices: int, mine: range, tokenizer: dict
         where = np.stack([*place, np.full(len(place.row), device)], axis=-1)
         places[:, at] = where.reshape(tasks, b // devices, n, 4)
     row, _, slot, _ = np.moveaxis(places, 3, 0)
-    number = np.where(row < 0, count, row) * packing.slots(width) + np.maximum(slot, 0)
+    number = np.where(row < 0, count, row) * packing.slots_per_row(width) + np.maximum(slot, 0)
     np.put_along_axis(places, order[:, :, None, None], places.copy(), axis=1)  # by row of the plan
     ids = np.take_along_axis(texts.ids, order[:, own, None], axis=1).astype(np.int32)
     return Batch(
@@ -109,32 +111,32 @@ def arrange(texts: Texts, width: int, devices: int, mine: range, tokenizer: dict
     )
 
 
-def pack(
+def assign_rows(
     lengths: Int[np.ndarray, 't b n'], width: int, devices: int
-) -> tuple[Int[np.ndarray, 't b'], int, list[packing.Places]]:
+) -> tuple[Int[np.ndarray, 't b'], int, list[packing.Placement]]:
     """(order of the rows by device, packed rows of a device, places of the texts of each)."""
-    order = packing.deal(lengths.sum(2), devices)
+    order = packing.deal_pairs(lengths.sum(2), devices)
     tasks, b, n = lengths.shape
     dealt = np.take_along_axis(lengths, order[:, :, None], axis=1)
     split = dealt.reshape(tasks, devices, b // devices, n).swapaxes(0, 1).reshape(devices, -1)
-    return order, *packing.settle(split, width)
+    return order, *packing.pack_devices(split, width)
 
 
-def collect(
+def collect_texts(
     c: config.Config, s: store.Store, languages: abc.Sequence[str], plans: abc.Sequence[Plan]
-) -> Texts:
+) -> StepTexts:
     """The texts of the plans of a step, without their tokens."""
     shape = (len(plans), c.batch_size, 2 + c.sampler.negatives)
-    lengths, ids = np.zeros(shape, np.int64), np.full(shape, ABSENT, np.int64)
+    lengths, ids = np.zeros(shape, np.int64), np.full(shape, NO_PASSAGE, np.int64)
     found = [x for i, plan in enumerate(plans) for x in cells(c, s, languages, i, plan)]
     for x in found:
-        lengths[x.task, x.rows, x.slot] = ragged.truncated_lengths(x.table, x.texts, x.limit)
-        ids[x.task, x.rows, x.slot] = x.ids
-    return Texts(found, lengths, ids)
+        lengths[x.task, x.pairs, x.column] = ragged.truncated_lengths(x.table, x.texts, x.limit)
+        ids[x.task, x.pairs, x.column] = x.ids
+    return StepTexts(found, lengths, ids)
 
 
 def fill(
-    texts: Texts,
+    texts: StepTexts,
     places: Int[np.ndarray, 't b n 4'],
     count: int,
     width: int,
@@ -144,10 +146,10 @@ def fill(
     """The tokens of the devices in `mine`, each text at its place (row, start, slot, device)."""
     tokens = np.full(len(mine) * count * width, tokenizer['pad_id'], np.int32)
     numbers = np.zeros_like(tokens)
-    for x in texts.cells:
-        row, start, slot, device = places[x.task, x.rows, x.slot].T
+    for x in texts.columns:
+        row, start, slot, device = places[x.task, x.pairs, x.column].T
         here = (row >= 0) & (device >= mine.start) & (device < mine.stop)
-        lengths = texts.lengths[x.task, x.rows[here], x.slot]
+        lengths = texts.lengths[x.task, x.pairs[here], x.column]
         index, ids = ragged.concatenate_texts(x.table, x.texts[here], lengths, tokenizer['end_id'])
         first = (((device - mine.start) * count + row) * width + start)[here]
         to = np.repeat(first, lengths) + index
@@ -157,17 +159,17 @@ def fill(
 
 def cells(
     c: config.Config, s: store.Store, languages: abc.Sequence[str], task: int, plan: Plan
-) -> abc.Iterator[Cell]:
+) -> abc.Iterator[ColumnTexts]:
     """The texts of a plan by dataset and language; those of slot 2 and up are hard negatives."""
     for slot, side, asked, limit in (
-        (0, 'query', plan.query_language, c.data.query_length),
-        (1, 'passage', plan.passage_language, c.data.passage_length),
+        (0, 'query', plan.query_languages, c.data.query_length),
+        (1, 'passage', plan.passage_languages, c.data.passage_length),
     ):
-        for number, i in np.unique(np.stack([plan.dataset, asked]), axis=1).T:
+        for number, i in np.unique(np.stack([plan.datasets, asked]), axis=1).T:
             dataset, language = s.datasets[number], languages[i]
-            rows = np.flatnonzero((plan.dataset == number) & (asked == i))
+            rows = np.flatnonzero((plan.datasets == number) & (asked == i))
             table, texts, ids = dataset.texts_of_groups(side, language, plan.groups[rows])
-            yield Cell(task, slot, rows, table, texts, ids, limit)
+            yield ColumnTexts(task, slot, rows, table, texts, ids, limit)
             if slot == 1 and language in dataset.negatives:
                 yield from hard(c, dataset, language, task, plan, rows)
 
@@ -179,7 +181,7 @@ def hard(
     task: int,
     plan: Plan,
     rows: Int[np.ndarray, ' n'],
-) -> abc.Iterator[Cell]:
+) -> abc.Iterator[ColumnTexts]:
     """The hard negatives of rows of a dataset; a row with more of them shows others next time."""
     links, table, depth = (
         dataset.negatives[language],
@@ -194,7 +196,7 @@ def hard(
         known = table.lengths[texts] > 0  # a collection may lack a text in some language
         has, texts = has[known], texts[known]
         ids = dataset.cluster_offset + dataset.passage_clusters[texts]
-        yield Cell(task, 1 + number, rows[has], table, texts, ids, c.data.passage_length)
+        yield ColumnTexts(task, 1 + number, rows[has], table, texts, ids, c.data.passage_length)
 
 
-ABSENT = -2  # document id of a hard negative that a row does not have, and of no text at all
+NO_PASSAGE = -2  # document id of a hard negative that a row does not have, and of no text at all

@@ -14,7 +14,7 @@ SLOT = 8  # tokens of a row for each text that it may hold
 STEPS = 3  # row counts that are compiled between a number and its double
 
 
-class Places(typing.NamedTuple):
+class Placement(typing.NamedTuple):
     """Where each text of a device went; -1 for one without tokens."""
 
     row: Int[np.ndarray, ' n']
@@ -22,17 +22,17 @@ class Places(typing.NamedTuple):
     slot: Int[np.ndarray, ' n']  # its number in the row
 
 
-def width(longest: int) -> int:
+def row_width(longest: int) -> int:
     """The width of rows for texts of up to so many tokens."""
     return -(-longest // SLOT) * SLOT
 
 
-def slots(width: int) -> int:
+def slots_per_row(width: int) -> int:
     """How many texts a row of this width may hold."""
     return width // SLOT
 
 
-def rounded(rows: int) -> int:
+def round_row_count(rows: int) -> int:
     """The next of few row counts: `STEPS` of them between a number and its double."""
     step = 1
     while rows > 2 * STEPS * step:
@@ -40,18 +40,18 @@ def rounded(rows: int) -> int:
     return max(-(-rows // step) * step, 1)
 
 
-def chunk(tokens: int, width: int, rows: int) -> int:
+def chunk_rows(tokens: int, width: int, rows: int) -> int:
     """How many of so many rows are encoded at a time, for about so many tokens; 0: all."""
     return min(max(1, tokens // width), rows) if tokens else rows
 
 
-def computed(tokens: int, width: int, rows: int) -> int:
+def computed_rows(tokens: int, width: int, rows: int) -> int:
     """Rows that are encoded for so many: the last chunk is filled up."""
-    size = chunk(tokens, width, rows)
+    size = chunk_rows(tokens, width, rows)
     return -(-rows // size) * size
 
 
-def pack(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Places]:
+def pack_texts(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Placement]:
     """(rows, places): the longest texts first, each in the fullest row that has room for it."""
     places = np.full((3, len(lengths)), -1)
     order = np.argsort(-lengths, kind='stable')[: np.count_nonzero(lengths)]
@@ -72,15 +72,15 @@ def pack(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Places]:
         result.append((row, width - left, held[row]))
         held[row] += 1
         left -= length
-        if held[row] < slots(width):
+        if held[row] < slots_per_row(width):
             open_rows[left].append(row)
             some |= 1 << left
     if result:
         places[:, order] = np.array(result).T
-    return len(held), Places(*places)
+    return len(held), Placement(*places)
 
 
-def deal(tokens: Int[np.ndarray, 't b'], devices: int) -> Int[np.ndarray, 't b']:
+def deal_pairs(tokens: Int[np.ndarray, 't b'], devices: int) -> Int[np.ndarray, 't b']:
     """Rows of each task in the order of the devices that get them, nearly equal in tokens.
 
     Each device gets as many rows: the longest are dealt to and fro.
@@ -90,7 +90,9 @@ def deal(tokens: Int[np.ndarray, 't b'], devices: int) -> Int[np.ndarray, 't b']
     return np.argsort(-tokens, axis=1, kind='stable')[:, turns.T.reshape(-1)]
 
 
-def settle(lengths: abc.Iterable[Int[np.ndarray, ' n']], width: int) -> tuple[int, list[Places]]:
+def pack_devices(
+    lengths: abc.Iterable[Int[np.ndarray, ' n']], width: int
+) -> tuple[int, list[Placement]]:
     """Rows of a device, enough for each of them, and the places of the texts of each device."""
-    counts, places = zip(*(pack(x, width) for x in lengths), strict=True)
-    return rounded(max(counts)), list(places)
+    counts, places = zip(*(pack_texts(x, width) for x in lengths), strict=True)
+    return round_row_count(max(counts)), list(places)

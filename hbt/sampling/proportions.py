@@ -33,9 +33,9 @@ def count_proportions(s: sampler.Sampler, steps: int, done: int) -> list[Proport
     mean = 0.5 if both else mean_alpha(c.sampler, steps)
     batches = [done, done] if both else s.kinds.count(done)
     for number, (kind, part) in enumerate(zip(sampler.KINDS, (mean, 1 - mean), strict=True)):
-        if kind not in s.mixes:
+        if kind not in s.mixtures:
             continue
-        mix = s.mixes[kind]
+        mix = s.mixtures[kind]
         rows = mix.drawn(int(batches[number]), c.batch_size)
         for pool, share, n in zip(mix.pools, mix.shares, rows, strict=True):
             languages = [s.languages[i] for i in pool.pair]
@@ -46,7 +46,7 @@ def count_proportions(s: sampler.Sampler, steps: int, done: int) -> list[Proport
 
 def mean_alpha(c: config.Sampler, steps: int) -> float:
     """Over all steps, or 100,000 of them evenly spaced."""
-    return float(np.mean(schedule.alpha(c, np.linspace(0, steps - 1, min(steps, 100_000)))))
+    return float(np.mean(schedule.alpha_at(c, np.linspace(0, steps - 1, min(steps, 100_000)))))
 
 
 def format_proportions(found: list[Proportion]) -> str:

@@ -17,11 +17,11 @@ from hbt import config
 from hbt.data import ragged, store
 from hbt.sampling import batches, draws, mixture, schedule
 
-ROWS, STEPS = 32768, 1024  # at most, planned at a time
+MAX_PAIRS, MAX_STEPS = 32768, 1024  # at most, planned at a time
 KINDS = ('mono', 'cross')
 
 
-class Mix:
+class Mixture:
     """How the rows of one kind of batch are drawn from pools.
 
     `shares` of the pools hold over all batches together. A batch takes its rows from pools that
@@ -104,10 +104,10 @@ class Sampler:
             'mono': MONO[c.sampler.mono, c.sampler.datasets],
             'cross': CROSS[c.sampler.datasets],
         }
-        self.mixes = {}
+        self.mixtures = {}
         for number, kind in enumerate(KINDS):
             mine = [p for p in found if p.monolingual == (kind == 'mono')]
-            if not schedule.drawn(c.sampler, kind):
+            if not schedule.uses_kind(c.sampler, kind):
                 continue
             if not mine:
                 raise ValueError(
@@ -115,12 +115,12 @@ class Sampler:
                     f'{", ".join(self.languages)} can be in one'
                 )
             mine, shares = mixture.SHARES[kind](c.sampler, mine, weights, self.languages)
-            self.mixes[kind] = Mix((c.seed, 2 + number), mine, shares, together[kind])
+            self.mixtures[kind] = Mixture((c.seed, 2 + number), mine, shares, together[kind])
         self.kinds = draws.Stream((c.seed, 1), self.kind_weights, 2)
         self.planned = functools.lru_cache(2)(self.plan_block)
 
     def kind_weights(self, steps: Int[np.ndarray, ' n']) -> Float[np.ndarray, 'n 2']:
-        share = schedule.alpha(self.config.sampler, steps)
+        share = schedule.alpha_at(self.config.sampler, steps)
         return np.stack([share, 1 - share], 1)
 
     def plans(self, step: int) -> list[batches.Plan]:
@@ -134,11 +134,11 @@ class Sampler:
     @property
     def together(self) -> int:
         """Steps that are planned at once: one at a time costs more time, many more memory."""
-        return max(1, min(STEPS, ROWS // self.config.batch_size))
+        return max(1, min(MAX_STEPS, MAX_PAIRS // self.config.batch_size))
 
     def plan_block(self, number: int) -> list[list[batches.Plan]]:
         first, plans = number * self.together, [[] for _ in range(self.together)]
-        for kind, mix in self.mixes.items():
+        for kind, mix in self.mixtures.items():
             steps, nth = self.steps(kind, first)
             if not len(steps):
                 continue
@@ -162,7 +162,7 @@ class Sampler:
         """The plans of a step, and its texts on the devices in `mine`, or on all."""
         plans = self.plans(step)
         mine = range(self.devices) if mine is None else mine
-        return plans, batches.assemble(
+        return plans, batches.build_batch(
             self.config, self.store, self.languages, plans, self.devices, mine
         )
 
@@ -185,10 +185,10 @@ def describe_batch(s: Sampler, step: int) -> abc.Iterator[str]:
     """The batches of a step as lines of text: what the model sees, decoded from its tokens."""
     tokenizer = tokenizers.Tokenizer.from_file(str(s.store.path / 'tokenizer.json'))
     plans, texts = s.plans(step), {}
-    for cell in batches.collect(s.config, s.store, s.languages, plans).cells:
-        for row, text in zip(cell.rows, cell.texts, strict=True):
+    for cell in batches.collect_texts(s.config, s.store, s.languages, plans).columns:
+        for row, text in zip(cell.pairs, cell.texts, strict=True):
             ids = ragged.truncate(ragged.token_ids(cell.table, text), cell.limit, None)
-            texts[cell.task, int(row), cell.slot] = tokenizer.decode(ids).strip()
+            texts[cell.task, int(row), cell.column] = tokenizer.decode(ids).strip()
     for task, plan in enumerate(plans):
         yield f'step {step}: {plan.kind}, {len(plan.groups)} rows'
         for row, (number, group, *pair) in enumerate(zip(*plan[2:], strict=True)):

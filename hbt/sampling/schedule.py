@@ -11,7 +11,7 @@ import numpy as np
 from hbt import config
 
 
-def alpha(c: config.Sampler, step, xp=np):
+def alpha_at(c: config.Sampler, step, xp=np):
     """Alpha at a step, or at many; `xp` is numpy or jax.numpy.
 
     Between the points of `alpha_points` it follows `alpha_curve`, outside it keeps the nearest.
@@ -38,11 +38,11 @@ def task_weights(c: config.Sampler, tasks: int, step) -> tuple:
     """Weight of the loss of each task of a step, inside a compiled function."""
     if tasks == 1:
         return (1.0,)
-    share = alpha(c, step, jnp)
+    share = alpha_at(c, step, jnp)
     return share, 1 - share
 
 
-def drawn(c: config.Sampler, kind: str) -> bool:
+def uses_kind(c: config.Sampler, kind: str) -> bool:
     """Whether any step can have a batch of this kind."""
     values = [value for _, value in config.alpha_points(c)] or [c.alpha]
     return c.kind == 'multitask' or any(x > 0 if kind == 'mono' else x < 1 for x in values)

@@ -41,8 +41,8 @@ def report(c: config.Config, s: sampler.Sampler, mesh: jax.sharding.Mesh) -> str
     """Lines of text on the parameters, the batches, and the compiled step of the largest batch."""
     steps = range(min(LOOKED_AT, c.steps))
     rows, tokens, squares = (np.array(x) for x in zip(*(look(s, i) for i in steps), strict=True))
-    width = packing.width(batches.longest(c.data))
-    filled = np.array([packing.computed(c.encoder.chunk, width, int(n)) for n in rows])
+    width = packing.row_width(batches.longest_text(c.data))
+    filled = np.array([packing.computed_rows(c.encoder.chunk, width, int(n)) for n in rows])
     computed = mesh.size * width * filled
     batch = s.batch(int(rows.argmax()), sharding.local_device_range(mesh))[1]
     compiled = compile_step(c, mesh, batch)
@@ -74,9 +74,9 @@ def parameters(c: config.Config) -> int:
 
 def look(s: sampler.Sampler, step: int) -> tuple[int, int, int]:
     """Rows of a device, real tokens, and the sum of the squared lengths, of a step."""
-    texts = batches.collect(s.config, s.store, s.languages, s.plans(step))
-    width = packing.width(batches.longest(s.config.data))
-    _, rows, _ = batches.pack(texts.lengths, width, s.devices)
+    texts = batches.collect_texts(s.config, s.store, s.languages, s.plans(step))
+    width = packing.row_width(batches.longest_text(s.config.data))
+    _, rows, _ = batches.assign_rows(texts.lengths, width, s.devices)
     return rows, int(texts.lengths.sum()), int(np.square(texts.lengths).sum())
 
 
@@ -91,7 +91,7 @@ def epochs(c: config.Config, s: sampler.Sampler) -> abc.Iterator[tuple[str, str]
     mono = proportions.mean_alpha(c.sampler, c.steps)
     parts = (1, 1) if c.sampler.kind == 'multitask' else (mono, 1 - mono)
     for kind, part in zip(sampler.KINDS, parts, strict=True):
-        if kind in s.mixes:
-            pairs = sum(pool.size for pool in s.mixes[kind].pools)
+        if kind in s.mixtures:
+            pairs = sum(pool.size for pool in s.mixtures[kind].pools)
             steps = pairs / (c.batch_size * part)
             yield f'{kind} epoch', f'{pairs:,} pairs, {steps:,.0f} steps of {c.batch_size} rows'

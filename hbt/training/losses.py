@@ -90,7 +90,7 @@ def negatives(rows: Texts, columns: Texts, hard: bool) -> Bool[Array, 'b m']:
     """
     same_document = columns.documents[None] == rows.documents[:, None]
     same_query = columns.positive[None] & (columns.queries[None] == rows.queries[:, None])
-    real = (columns.documents != batches.ABSENT) & ~(columns.positive & hard)
+    real = (columns.documents != batches.NO_PASSAGE) & ~(columns.positive & hard)
     return ~same_document & ~same_query & real[None]
 
 
@@ -223,7 +223,7 @@ def in_blocks(visit: abc.Callable, carry, columns: Texts, chunk: int):
     fill = -m % chunk
     padded = jax.tree.map(lambda x: jnp.pad(x, ((0, fill),) + ((0, 0),) * (x.ndim - 1)), columns)
     real = jnp.arange(m + fill, dtype=jnp.int32) < m
-    padded = padded._replace(documents=jnp.where(real, padded.documents, batches.ABSENT))
+    padded = padded._replace(documents=jnp.where(real, padded.documents, batches.NO_PASSAGE))
     blocks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), padded)
     carry, new = jax.lax.scan(visit, carry, blocks)
     return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:m], new)

@@ -120,7 +120,7 @@ class Meter:
         """A step that was begun, with the metrics that it will have."""
         rows, width = batch.packed.tokens.shape
         rows //= self.devices // jax.process_count()
-        rows = packing.computed(self.config.encoder.chunk, width, rows)
+        rows = packing.computed_rows(self.config.encoder.chunk, width, rows)
         self.pending.append((plans, self.devices * rows * width, values))
         while len(self.pending) > LAG:
             self.take(*self.pending.popleft())
@@ -142,7 +142,7 @@ class Meter:
         for task, plan in enumerate(plans):
             seen = np.stack([np.ones(len(plan.groups)), *(rows[x][task] for x in ROWS)], axis=1)
             self.kinds[plan.kind] = self.kinds.get(plan.kind, 0) + seen.sum(0)
-            pairs = plan.query_language * len(self.languages) + plan.passage_language
+            pairs = plan.query_languages * len(self.languages) + plan.passage_languages
             np.add.at(self.pairs, pairs, seen)
 
     def saved(self) -> dict[str, dict]:

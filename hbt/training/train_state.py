@@ -51,7 +51,7 @@ def state_shapes(c: config.Config, mesh) -> State:
 
 
 def random_state(c: config.Config) -> State:
-    return state_of(encoder.init(c.encoder, jax.random.key(c.seed)), c)
+    return state_of(encoder.init_params(c.encoder, jax.random.key(c.seed)), c)
 
 
 def state_of(params: encoder.Params, c: config.Config) -> State:
@@ -68,7 +68,7 @@ def trained(params: encoder.Params, log_scale) -> dict:
 
 def splits(c: config.Config, devices: int) -> dict[str, int]:
     """Path -> axis of the parameters that are split over the devices."""
-    return encoder.splits(c.encoder, devices) if c.shard_params else {}
+    return encoder.split_axes(c.encoder, devices) if c.shard_params else {}
 
 
 def layout(tree, c: config.Config, mesh):

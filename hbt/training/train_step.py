@@ -45,11 +45,11 @@ def make_step(c: config.Config, mesh) -> abc.Callable:
         return train_state.State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
     if c.mapping == 'pmap':
-        return sharding.map_over_devices(step, mesh, 'pmap', batches.DIMS, donate=True)
+        return sharding.map_over_devices(step, mesh, 'pmap', batches.SHARD_AXES, donate=True)
     specs = train_state.layout(jax.eval_shape(lambda: train_state.random_state(c)), c, mesh)
     results = specs, jax.P()
     return sharding.map_over_devices(
-        step, mesh, c.mapping, batches.DIMS, specs, results, donate=True
+        step, mesh, c.mapping, batches.SHARD_AXES, specs, results, donate=True
     )
 
 
@@ -106,7 +106,7 @@ def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']
             vectors[task, :, 0],
             vectors[task, :, 1:],
             batch.query_ids[task],
-            batch.document_ids[task],
+            batch.passage_ids[task],
             scale,
             c.loss,
             sharding.AXIS,
@@ -129,11 +129,13 @@ def in_plan(rows: losses.Rows, batch: batches.Batch) -> losses.Rows:
     As parts of a mean over the devices, which is taken of the gradient, too: no further gather.
     """
     devices = jax.lax.axis_size(sharding.AXIS)
-    tasks, b = batch.numbers.shape
+    tasks, b = batch.pair_indices.shape
     task = jnp.arange(tasks, dtype=jnp.int32)[:, None]
 
     def one(x):
-        return jnp.zeros((tasks, b * devices), x.dtype).at[task, batch.numbers].set(x * devices)
+        return (
+            jnp.zeros((tasks, b * devices), x.dtype).at[task, batch.pair_indices].set(x * devices)
+        )
 
     return jax.tree.map(one, rows)
 
@@ -141,8 +143,10 @@ def in_plan(rows: losses.Rows, batch: batches.Batch) -> losses.Rows:
 def sizes(packed: ragged.PackedRows) -> dict[str, Float[Array, '']]:
     """Real tokens of all devices, and the sum of the squared lengths of their texts; as parts of
     a mean over the devices."""
-    number = jnp.arange(1, 1 + packing.slots(packed.texts.shape[1]), dtype=jnp.int32)
-    lengths = (packed.texts[:, :, None] == number[None, None]).sum(1).astype(jnp.float32)  # r s
+    number = jnp.arange(1, 1 + packing.slots_per_row(packed.segment_ids.shape[1]), dtype=jnp.int32)
+    lengths = (
+        (packed.segment_ids[:, :, None] == number[None, None]).sum(1).astype(jnp.float32)
+    )  # r s
     devices = jax.lax.axis_size(sharding.AXIS)
     return {'tokens': lengths.sum() * devices, 'squares': jnp.square(lengths).sum() * devices}
 
@@ -156,18 +160,18 @@ def embed(
     gradient, which equals that of all at once (gradient caching, Gao et al. 2021).
     """
     width = batch.packed.tokens.shape[1]
-    slots = packing.slots(width)
+    slots = packing.slots_per_row(width)
     seeds = dropout_seeds(batch, slots, c, step)
     split = dict.fromkeys(train_state.splits(c, jax.lax.axis_size(sharding.AXIS)), sharding.AXIS)
-    size = packing.chunk(c.encoder.chunk, width, len(batch.packed.tokens))
+    size = packing.chunk_rows(c.encoder.chunk, width, len(batch.packed.tokens))
 
     def encode(part):
         rows, seeds = part
-        return encoder.encode_rows(params, rows, slots, c.encoder, seeds, split)
+        return encoder.encode_packed(params, rows, slots, c.encoder, seeds, split)
 
     vectors = in_chunks(encode, (batch.packed, seeds), size)  # r s e
     vectors = vectors.reshape(-1, vectors.shape[-1])
-    return jnp.pad(vectors, ((0, 1), (0, 0)))[batch.places]
+    return jnp.pad(vectors, ((0, 1), (0, 0)))[batch.embedding_indices]
 
 
 def dropout_seeds(
@@ -179,13 +183,13 @@ def dropout_seeds(
     """
     if c.encoder.dropout == c.encoder.attention_dropout == 0:
         return None
-    tasks, b, n = batch.places.shape
+    tasks, b, n = batch.embedding_indices.shape
     key = jax.random.fold_in(jax.random.key(c.seed ^ 0x5EED), step)
     task = jax.random.bits(key, (tasks,))[:, None, None]
-    number = batch.numbers[:, :, None] * n + jnp.arange(n, dtype=jnp.int32)[None, None]
-    seeds = layers.fold(task, number).reshape(-1)
+    number = batch.pair_indices[:, :, None] * n + jnp.arange(n, dtype=jnp.int32)[None, None]
+    seeds = layers.fold_seeds(task, number).reshape(-1)
     count = len(batch.packed.tokens) * slots
-    of_slot = jnp.zeros(count + 1, jnp.uint32).at[batch.places.reshape(-1)].set(seeds)
+    of_slot = jnp.zeros(count + 1, jnp.uint32).at[batch.embedding_indices.reshape(-1)].set(seeds)
     return of_slot[:count].reshape(-1, slots)
 
 

@@ -171,7 +171,7 @@ def case(stored, tmp_path_factory):
     c = tiny.get_config()
     c.encoder = dataclasses.replace(c.encoder, vocab_size=800)
     c.eval = config.Eval(benchmarks=('jsonl:held.jsonl.gz',), root=str(folder), batch_size=64)
-    return c, encoder.init(c.encoder, jax.random.key(0)), evaluator.load_benchmarks(c.eval)
+    return c, encoder.init_params(c.encoder, jax.random.key(0)), evaluator.load_benchmarks(c.eval)
 
 
 @pytest.fixture(scope='module')

@@ -28,7 +28,7 @@ def case(tmp_path_factory):
     c.encoder = dataclasses.replace(c.encoder, vocab_size=800)
     c.eval = config.Eval(benchmarks=('cldr',), batch_size=64)
     mesh = sharding.make_mesh()
-    params = encoder.init(c.encoder, jax.random.key(0))
+    params = encoder.init_params(c.encoder, jax.random.key(0))
     params = jax.device_put(params, sharding.replicated(mesh))
     loaded = [small()]
 
@@ -72,7 +72,7 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monke
     found = case(keep)
     assert next(calls) - before == 3  # the other 2 blocks of documents alone
     assert found.numbers == whole.numbers
-    shapes = encoder.shapes(dataclasses.replace(tiny.get_config().encoder, vocab_size=800))
+    shapes = encoder.param_shapes(dataclasses.replace(tiny.get_config().encoder, vocab_size=800))
     count = sum(math.prod(shape) for shape in shapes.values())
     assert found.numbers['manifest']['parameters'] == count
     for name, values in whole.query_metrics.pooled.items():

@@ -63,7 +63,7 @@ def test_the_splash_kernel_of_a_tpu_is_the_formula_in_value_and_gradient():
     ],
 )
 def test_the_kernel_follows_from_backend_type_and_shape(backend, dtype, shape, kernel):
-    assert attention.choose(backend, jnp.dtype(dtype), shape) == kernel
+    assert attention.choose_kernel(backend, jnp.dtype(dtype), shape) == kernel
 
 
 def plainest(q, k, v, texts, kept, rate):

@@ -41,7 +41,7 @@ def test_a_text_too_long_is_cut_and_keeps_its_end():
 def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
     c = tiny.make(eval=config.Eval(batch_size=16))
     c.encoder = dataclasses.replace(c.encoder, vocab_size=44)
-    params = encoder.init(c.encoder, jax.random.key(0))
+    params = encoder.init_params(c.encoder, jax.random.key(0))
     rng = np.random.default_rng(0)
     texts = [' '.join(f'w{i}' for i in rng.integers(0, 40, n)) for n in rng.integers(1, 30, 37)]
     table, _ = tokenization.encode_texts(tokenizer(), texts, '', 64)
@@ -50,7 +50,7 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
     assert found.shape == (37, 32)
     for i in (0, 7, 36):
         tokens = table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]][None]
-        alone = encoder.encode(params, tokens, c.encoder)
+        alone = encoder.encode_padded(params, tokens, c.encoder)
         np.testing.assert_allclose(found[i], alone[0], atol=1e-6)
 
 

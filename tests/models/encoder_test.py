@@ -26,10 +26,10 @@ def random_params(c, seed=0):
     """Normal parameters, biases and scales included, so that each of them matters."""
     rng = np.random.default_rng(seed)
     flat = {}
-    for path, shape in encoder.shapes(c).items():
+    for path, shape in encoder.param_shapes(c).items():
         noise = 0.2 * rng.standard_normal(shape)
         flat[path] = jnp.asarray(noise + path.endswith('/scale'), jnp.float32)
-    return encoder.nest(flat)
+    return encoder.nest_params(flat)
 
 
 def random_tokens(c, lengths, width, left=False, seed=0):
@@ -53,7 +53,7 @@ def encode(params, tokens, c, keys=None):
 @functools.cache
 def compiled(values):
     c = config.Encoder(*values)
-    return jax.jit(lambda params, tokens, keys: encoder.encode(params, tokens, c, keys))
+    return jax.jit(lambda params, tokens, keys: encoder.encode_padded(params, tokens, c, keys))
 
 
 @pytest.mark.parametrize('family, pooling', [('xlmr', 'mean'), ('bert', 'cls')])
@@ -153,7 +153,9 @@ def test_the_gradient_reaches_every_parameter_in_use(family):
     params = random_params(c)
     tokens = random_tokens(c, [7, 3, 9, 5], 9)
     target = jnp.asarray(np.random.default_rng(1).standard_normal((4, c.hidden_dim)), jnp.float32)
-    gradient = jax.jit(jax.grad(lambda p: (encoder.encode(p, tokens, c) * target).sum()))(params)
+    gradient = jax.jit(jax.grad(lambda p: (encoder.encode_padded(p, tokens, c) * target).sum()))(
+        params
+    )
     flat = flax.traverse_util.flatten_dict(gradient, sep='/')
     used = np.unique(np.asarray(tokens)[np.asarray(tokens) != c.pad_id])
     first = c.pad_id + 1 if family == 'xlmr' else 0
@@ -174,7 +176,7 @@ def test_the_gradient_reaches_every_parameter_in_use(family):
 @pytest.mark.parametrize('family', FAMILIES)
 def test_bfloat16_is_close_to_float32(family):
     c = settings(family)
-    params = encoder.init(c, jax.random.key(0))
+    params = encoder.init_params(c, jax.random.key(0))
     tokens = random_tokens(c, [7, 3, 9, 5], 9)
     result = encode(params, tokens, dataclasses.replace(c, dtype='bfloat16'))
     assert result.dtype == jnp.float32
@@ -202,16 +204,16 @@ def test_the_scan_of_accelerators_computes_what_the_unrolled_layers_do(monkeypat
     keys = seeds(0)
     unrolled = encode(params, tokens, c, keys)
     monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
-    scanned = jax.jit(lambda p, t, k: encoder.encode(p, t, c, k))(params, tokens, keys)
+    scanned = jax.jit(lambda p, t, k: encoder.encode_padded(p, t, c, k))(params, tokens, keys)
     np.testing.assert_allclose(scanned, unrolled, atol=2e-6)
 
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_random_parameters_are_as_bert_is_initialised(family):
     c = settings(family, vocab_size=500, type_vocab_size=2)
-    params = encoder.init(c, jax.random.key(0))
+    params = encoder.init_params(c, jax.random.key(0))
     flat = flax.traverse_util.flatten_dict(params, sep='/')
-    assert {path: leaf.shape for path, leaf in flat.items()} == encoder.shapes(c)
+    assert {path: leaf.shape for path, leaf in flat.items()} == encoder.param_shapes(c)
     assert {leaf.dtype for leaf in flat.values()} == {jnp.dtype('float32')}
     for path, leaf in flat.items():
         if path.endswith('/bias'):
@@ -221,7 +223,7 @@ def test_random_parameters_are_as_bert_is_initialised(family):
         elif leaf.size > 1000:
             np.testing.assert_allclose(leaf.std(), c.init_std, rtol=0.1)
     assert (params['embeddings']['token'][c.pad_id] == 0).all() == (family == 'xlmr')
-    again = encoder.init(c, jax.random.key(0))
+    again = encoder.init_params(c, jax.random.key(0))
     jax.tree.map(np.testing.assert_array_equal, again, params)
     kernels = [np.asarray(params['layers'][name]['kernel']) for name in ('query', 'key')]
     assert not np.array_equal(*kernels)
@@ -243,7 +245,7 @@ def test_a_packed_text_is_embedded_and_dropped_out_as_if_alone(family, pooling):
         texts[row, here] = slot + 1
         of_slot[row, slot] = keys[text]
     rows = ragged.PackedRows(jnp.asarray(tokens), jnp.asarray(texts))
-    packed = encoder.encode_rows(params, rows, 3, c, jnp.asarray(of_slot))
+    packed = encoder.encode_packed(params, rows, 3, c, jnp.asarray(of_slot))
     expected = encode(params, alone, c, keys)
     found = jnp.stack([packed[0, 1], packed[0, 0], packed[1, 0], packed[1, 2]])
     np.testing.assert_allclose(found, expected, atol=2e-6)
@@ -256,7 +258,9 @@ def test_what_is_computed_again_changes_no_gradient(remat):
     target = jnp.asarray(np.random.default_rng(1).standard_normal((4, c.hidden_dim)), jnp.float32)
 
     def gradient(c):
-        return jax.jit(jax.grad(lambda p: (encoder.encode(p, tokens, c, keys) * target).sum()))
+        return jax.jit(
+            jax.grad(lambda p: (encoder.encode_padded(p, tokens, c, keys) * target).sum())
+        )
 
     expected = gradient(c)(params)
     found = gradient(dataclasses.replace(c, remat=remat))(params)

@@ -30,8 +30,8 @@ def small(family='xlmr', **changes):
 
 def random_params(c, seed=0):
     rng = np.random.default_rng(seed)
-    shapes = encoder.shapes(c).items()
-    return encoder.nest({p: rng.standard_normal(s).astype(np.float32) for p, s in shapes})
+    shapes = encoder.param_shapes(c).items()
+    return encoder.nest_params({p: rng.standard_normal(s).astype(np.float32) for p, s in shapes})
 
 
 def flax_tree(params, c):
@@ -95,7 +95,7 @@ def assert_parity(folder, tokens, expected, tolerance=1e-5):
     params = huggingface.load_params(folder, c)
     for pooling in ('mean', 'cls'):
         c = dataclasses.replace(c, pooling=pooling)
-        got = jax.jit(lambda p, t, c=c: encoder.encode(p, t, c))(params, tokens)
+        got = jax.jit(lambda p, t, c=c: encoder.encode_padded(p, t, c))(params, tokens)
         np.testing.assert_allclose(got, expected[pooling], atol=tolerance, rtol=0)
 
 

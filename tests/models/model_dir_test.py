@@ -80,7 +80,7 @@ def test_every_kind_of_encoder_is_written_and_read(tmp_path, changes):
     tokenizer = model_dir.load_model(str(LABSE)).tokenizer
     c = dataclasses.replace(tiny.make().encoder, vocab_size=56, pad_id=0, **changes)
     whole = config.Config(data=config.Data('', (), '', 'q ', 'p ', 20, 20), encoder=c)
-    params = jax.device_get(encoder.init(c, jax.random.key(0)))
+    params = jax.device_get(encoder.init_params(c, jax.random.key(0)))
     model_dir.write_model(tmp_path / 'x', model_dir.Model(whole, params, tokenizer), '')
     again = model_dir.load_model(str(tmp_path / 'x'))
     assert again.config == whole

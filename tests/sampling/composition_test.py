@@ -45,7 +45,7 @@ def pairs_of(s, plan):
     """(query language, passage language) of each row, as words."""
     return [
         (s.languages[q], s.languages[p])
-        for q, p in zip(plan.query_language, plan.passage_language, strict=True)
+        for q, p in zip(plan.query_languages, plan.passage_languages, strict=True)
     ]
 
 
@@ -90,13 +90,13 @@ def test_every_composition_draws_only_what_rows_have_and_what_was_planned(stored
     seen = collections.Counter()
     for step in range(STEPS):
         for plan in s.plans(step):
-            same = plan.query_language == plan.passage_language
+            same = plan.query_languages == plan.passage_languages
             assert same.all() if plan.kind == 'mono' else not same.any()
             if s.config.sampler.mono == 'one' and plan.kind == 'mono':
-                assert len(set(plan.query_language)) == 1
+                assert len(set(plan.query_languages)) == 1
             if s.config.sampler.datasets == 'one':
-                assert len(set(plan.dataset)) == 1
-            for d, g, (q, p) in zip(plan.dataset, plan.groups, pairs_of(s, plan), strict=True):
+                assert len(set(plan.datasets)) == 1
+            for d, g, (q, p) in zip(plan.datasets, plan.groups, pairs_of(s, plan), strict=True):
                 assert have[d]['query'][q][g] and have[d]['passage'][p][g]
                 assert plan.kind == 'mono' or stored.datasets[d].name != 'english'
                 seen[plan.kind, stored.datasets[d].name, q, p] += 1
@@ -123,10 +123,10 @@ def test_alpha_is_the_share_of_monolingual_batches(stored):
 def test_alpha_follows_its_points(stored, curve, expected):
     s = make(stored, alpha_points='1000:1,3000:0,5000:0.6', alpha_curve=curve)
     c, steps = s.config.sampler, np.arange(0, 8000)
-    values = schedule.alpha(c, steps)
+    values = schedule.alpha_at(c, steps)
     assert (values[:1001] == 1).all() and np.allclose(values[5000:], 0.6)
     assert values[2000] == pytest.approx(expected) and values[3000] == pytest.approx(0)
-    traced = schedule.alpha(c, jnp.arange(8000, dtype=jnp.int32), jnp)
+    traced = schedule.alpha_at(c, jnp.arange(8000, dtype=jnp.int32), jnp)
     np.testing.assert_allclose(traced, values, atol=1e-6)
     mono = np.array([s.plans(i)[0].kind == 'mono' for i in range(8000)])
     for start in range(0, 8000, 1000):
@@ -149,7 +149,7 @@ def test_languages_of_monolingual_batches_follow_their_size_to_the_power(stored)
     sizes = {'en': 1000, 'de': 588, 'ja': 400, 'th': 200}
     for power in (0.0, 0.5, 1.0):
         s = make(stored, alpha=1.0, language_power=power)
-        seen = count(s, lambda plan: [plan.query_language[0]], 'mono')
+        seen = count(s, lambda plan: [plan.query_languages[0]], 'mono')
         whole = sum(n**power for n in sizes.values())
         for language, n in sizes.items():
             assert near(seen[s.languages.index(language)], STEPS, n**power / whole)
@@ -157,11 +157,11 @@ def test_languages_of_monolingual_batches_follow_their_size_to_the_power(stored)
 
 def test_datasets_follow_their_size_and_weight(stored):
     s = make(stored, alpha=1.0, languages=('en',))
-    seen = count(s, lambda plan: [plan.dataset[0]], 'mono')
+    seen = count(s, lambda plan: [plan.datasets[0]], 'mono')
     for i, share in enumerate((0.6, 0.2, 0.2)):
         assert near(seen[i], STEPS, share)
     s = make(stored, alpha=0.0, dataset_weights='half:2')
-    seen = count(s, lambda plan: [plan.dataset[0]], 'cross')
+    seen = count(s, lambda plan: [plan.datasets[0]], 'cross')
     whole = 2 * 200 + cross_rows()
     assert near(seen[1], STEPS, 400 / whole)
 
@@ -206,7 +206,7 @@ def test_a_multitask_step_has_a_batch_of_each_kind_in_one_array(stored):
     for step in range(20):
         plans, batch = s.batch(step)
         assert [plan.kind for plan in plans] == ['mono', 'cross']
-        assert batch.query_ids.shape == (2, ROWS) and batch.document_ids.shape == (2, ROWS, 1)
+        assert batch.query_ids.shape == (2, ROWS) and batch.passage_ids.shape == (2, ROWS, 1)
     assert schedule.task_weights(s.config.sampler, 2, 0) == (0.25, 0.75)
 
 
@@ -216,8 +216,8 @@ def test_translations_of_a_group_are_never_negatives_of_each_other(stored):
         s = make(stored, batch_size=256, **settings)
         for step in range(10):
             (plan,), batch = s.batch(step)
-            queries, documents = batch.query_ids[0], batch.document_ids[0, :, 0]
-            one = (plan.dataset * 10_000 + plan.groups)[batch.numbers[0]]
+            queries, documents = batch.query_ids[0], batch.passage_ids[0, :, 0]
+            one = (plan.datasets * 10_000 + plan.groups)[batch.pair_indices[0]]
             same = one[:, None] == one[None]
             met += same.sum() - 256
             for ids in (queries, documents):  # equal ids: masked in the loss

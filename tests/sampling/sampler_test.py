@@ -77,7 +77,7 @@ def test_a_monolingual_batch_is_in_one_language(stored):
     for step in range(50):
         plan = s.plans(step)[0]
         assert plan.kind == 'mono'
-        assert len({*plan.query_language, *plan.passage_language}) == 1
+        assert len({*plan.query_languages, *plan.passage_languages}) == 1
 
 
 def test_a_cross_lingual_row_has_two_languages_and_a_batch_mixes_pairs(stored):
@@ -85,8 +85,8 @@ def test_a_cross_lingual_row_has_two_languages_and_a_batch_mixes_pairs(stored):
     for step in range(50):
         plan = s.plans(step)[0]
         assert plan.kind == 'cross'
-        assert (plan.query_language != plan.passage_language).all()
-        assert len(set(zip(plan.query_language, plan.passage_language, strict=True))) >= 4
+        assert (plan.query_languages != plan.passage_languages).all()
+        assert len(set(zip(plan.query_languages, plan.passage_languages, strict=True))) >= 4
 
 
 def test_hybrid_batches_are_monolingual_with_probability_alpha(stored):
@@ -98,9 +98,9 @@ def test_hybrid_batches_are_monolingual_with_probability_alpha(stored):
 def test_languages_are_uniform_and_datasets_by_size_within_a_language(stored):
     s = make(stored, alpha=1.0, batch_size=2)
     plans = [s.plans(step)[0] for step in range(3000)]
-    languages = collections.Counter(s.languages[p.query_language[0]] for p in plans)
+    languages = collections.Counter(s.languages[p.query_languages[0]] for p in plans)
     assert all(abs(languages[x] / 3000 - 1 / 3) < 0.035 for x in ('de', 'en', 'ja'))
-    english = [p.dataset[0] for p in plans if s.languages[p.query_language[0]] == 'en']
+    english = [p.datasets[0] for p in plans if s.languages[p.query_languages[0]] == 'en']
     assert abs(np.mean(english) - 100 / 300) < 0.06  # 200 rows of big have English, 100 of small
 
 
@@ -109,7 +109,7 @@ def test_pairs_of_a_cross_lingual_batch_are_uniform(stored):
     pairs = collections.Counter()
     for step in range(1000):
         plan = s.plans(step)[0]
-        pairs.update(zip(plan.query_language, plan.passage_language, strict=True))
+        pairs.update(zip(plan.query_languages, plan.passage_languages, strict=True))
     assert len(pairs) == 6
     assert all(abs(n / 60_000 - 1 / 6) < 4 * np.sqrt(5 / 36 / 60_000) for n in pairs.values())
 
@@ -119,7 +119,7 @@ def test_a_row_is_never_drawn_for_a_language_it_lacks(stored):
         s = make(stored, alpha=alpha)
         for step in range(100):
             plan = s.plans(step)[0]
-            dataset = stored.datasets[plan.dataset[0]]
+            dataset = stored.datasets[plan.datasets[0]]
             for g, q, p in zip(*plan[3:], strict=True):
                 assert dataset.query[s.languages[q]].hashes[g]
                 assert dataset.passage[s.languages[p]].hashes[g]
@@ -134,7 +134,7 @@ def test_a_pool_is_drawn_without_replacement(stored):
 
 def test_plans_do_not_depend_on_how_many_steps_are_planned_at_once(stored, monkeypatch):
     expected = [make(stored).plans(step) for step in range(40)]
-    monkeypatch.setattr(sampler, 'STEPS', 7)
+    monkeypatch.setattr(sampler, 'MAX_STEPS', 7)
     for step, plans in enumerate(map(make(stored).plans, range(40))):
         for got, plan in zip(plans, expected[step], strict=True):
             assert got[:2] == plan[:2]
@@ -161,7 +161,7 @@ def test_the_parts_of_the_hosts_make_the_whole_batch(stored):
                 make(stored, devices=8).batch(step, range(i * each, (i + 1) * each))[1]
                 for i in range(hosts)
             ]
-            for dim, a, *b in zip(batches.DIMS, whole, *pieces, strict=True):
+            for dim, a, *b in zip(batches.SHARD_AXES, whole, *pieces, strict=True):
                 a, *b = ([x] if dim else x for x in (a, *b))
                 for x, *y in zip(a, *b, strict=True):
                     np.testing.assert_array_equal(x, np.concatenate(y, axis=dim))
@@ -170,12 +170,12 @@ def test_the_parts_of_the_hosts_make_the_whole_batch(stored):
 def texts_of(batch, width=64):
     """Tokens of the texts of a batch for one device, by task, row of the plan and slot."""
     found = {}
-    slots = packing.slots(width)
-    for task, row, slot in np.ndindex(batch.places.shape):
-        at, number = divmod(batch.places[task, row, slot], slots)
+    slots = packing.slots_per_row(width)
+    for task, row, slot in np.ndindex(batch.embedding_indices.shape):
+        at, number = divmod(batch.embedding_indices[task, row, slot], slots)
         if at < len(batch.packed.tokens):
-            mine = batch.packed.texts[at] == number + 1
-            found[task, int(batch.numbers[task, row]), slot] = batch.packed.tokens[at][mine]
+            mine = batch.packed.segment_ids[at] == number + 1
+            found[task, int(batch.pair_indices[task, row]), slot] = batch.packed.tokens[at][mine]
     return found
 
 
@@ -184,8 +184,8 @@ def test_a_batch_holds_the_texts_of_its_plan(stored):
     s = make(stored)
     for step in range(4):
         (plan,), batch = s.batch(step)
-        dataset, texts = stored.datasets[plan.dataset[0]], texts_of(batch)
-        assert (batch.packed.texts > 0).sum() == sum(map(len, texts.values()))
+        dataset, texts = stored.datasets[plan.datasets[0]], texts_of(batch)
+        assert (batch.packed.segment_ids > 0).sum() == sum(map(len, texts.values()))
         for i, (g, q, p) in enumerate(zip(*plan[3:], strict=True)):
             name, number = dataset.group_id(g)[0], dataset.group_id(g)[1:]
             query = tokenizer.decode(texts[0, i, 0]).strip()
@@ -231,17 +231,19 @@ def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):
     for step in range(10):
         (plan,), batch = drawn.batch(step)
         found = texts_of(batch)
-        for row, i in enumerate(batch.numbers[0]):
-            g, p = plan.groups[i], plan.passage_language[i]
+        for row, i in enumerate(batch.pair_indices[0]):
+            g, p = plan.groups[i], plan.passage_languages[i]
             wanted = [found[0, i, slot] for slot in (2, 3) if (0, i, slot) in found]
             texts = [tokenizer.decode(x).strip() for x in wanted]
-            ids = batch.document_ids[0, row]
+            ids = batch.passage_ids[0, row]
             if drawn.languages[p] == 'en':
                 assert set(texts) == {f'Passage: wrong {g} {j}' for j in range(g % 3)}
-                assert list(ids[1:] == batches.ABSENT) == [False] * (g % 3) + [True] * (2 - g % 3)
+                assert list(ids[1:] == batches.NO_PASSAGE) == [False] * (g % 3) + [True] * (
+                    2 - g % 3
+                )
                 assert not set(ids[1:]) & set(positives)
             else:
-                assert (ids[1] == positives[1]) == (g == 0) and ids[2] == batches.ABSENT
+                assert (ids[1] == positives[1]) == (g == 0) and ids[2] == batches.NO_PASSAGE
                 assert texts == ['Passage: ' + rows[g]['negatives']['de'][0]]
 
 

@@ -43,7 +43,7 @@ def test_the_report_tells_sizes_shapes_and_collectives(stored, chunk):
     made = [s.batch(i)[1].packed for i in range(c.steps)]
     shapes = sorted({len(x.tokens) // 2 for x in made})
     assert numbers(lines['shapes']) == [len(shapes), *shapes, 32]
-    real = np.mean([np.count_nonzero(x.texts) for x in made])
+    real = np.mean([np.count_nonzero(x.segment_ids) for x in made])
     rows = [-(-len(x.tokens) // 2 // 2) * 2 if chunk else len(x.tokens) // 2 for x in made]
     expected = [round(real), round(np.mean(rows) * 2 * 32)]
     np.testing.assert_allclose(numbers(lines['tokens a step']), expected, atol=1)
@@ -51,7 +51,7 @@ def test_the_report_tells_sizes_shapes_and_collectives(stored, chunk):
     assert held < numbers(lines['bytes a device'])[0]
     assert '1 all-reduce' in lines['collectives']
     mono = numbers(lines['mono epoch'])
-    assert mono[0] == sum(x.size for x in s.mixes['mono'].pools)
+    assert mono[0] == sum(x.size for x in s.mixtures['mono'].pools)
     assert mono[1] == round(mono[0] / (16 * c.sampler.alpha))
 
 

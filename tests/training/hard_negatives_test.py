@@ -52,7 +52,7 @@ def model(stored):
     c = tiny.make(data=DATA)
     c.encoder.vocab_size = stored.manifest['tokenizer']['vocab_size']
     c.encoder.init_std = 0.3  # texts are far apart
-    return c, encoder.init(c.encoder, jax.random.key(0))
+    return c, encoder.init_params(c.encoder, jax.random.key(0))
 
 
 def embedded(model, stored):
@@ -143,7 +143,7 @@ def test_the_mined_store_is_the_store_but_for_its_negatives(stored, model, tmp_p
     assert texts_of(again) == texts_of(made)
     c = tiny.make(data=DATA, batch_size=8, sampler=config.Sampler(negatives=2))
     drawn = sampler.Sampler(config.check(c), made)
-    assert sum((drawn.batch(step)[1].document_ids[:, :, 1:] >= 0).sum() for step in range(9)) > 20
+    assert sum((drawn.batch(step)[1].passage_ids[:, :, 1:] >= 0).sum() for step in range(9)) > 20
 
 
 def test_a_language_that_was_searched_before_a_kill_is_not_searched_again(

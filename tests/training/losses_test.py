@@ -26,7 +26,7 @@ def batch(rows=6, depth=1, seed=0, width=8, dtype=np.float32):
     queries = np.arange(rows)
     ids[1, 0], queries[5] = ids[4, 0], queries[0]
     if depth > 1:
-        ids[2, 1], ids[3, 1], ids[5, 1] = batches.ABSENT, ids[0, 0], -1
+        ids[2, 1], ids[3, 1], ids[5, 1] = batches.NO_PASSAGE, ids[0, 0], -1
     return unit(rows, width), unit(rows, depth, width), queries.astype(np.int32), np.int32(ids)
 
 
@@ -49,7 +49,7 @@ def plain(q, d, query_ids, document_ids, temperature, negatives='batch', symmetr
             others += [
                 d[j, n]
                 for n in range(1, depth)
-                if hard[n - 1] not in (document_ids[i, 0], batches.ABSENT)
+                if hard[n - 1] not in (document_ids[i, 0], batches.NO_PASSAGE)
             ]
         forth = one_way(i, d[i, 0], q[i], others)
         total += (forth + one_way(i, q[i], d[i, 0], askers)) / 2 if symmetric else forth

@@ -40,21 +40,21 @@ def random_texts(rows=16, tasks=1, documents=2, seed=0):
     ids = np.arange(lengths.size).reshape(shape)
     ids[:, :, 0] = np.arange(rows)
     ids[:, 3, 0], ids[:, 1, 1] = ids[:, 12, 0], ids[:, 9, 1]
-    lengths[:, 2:5, 2:], ids[:, 2:5, 2:] = 0, batches.ABSENT
+    lengths[:, 2:5, 2:], ids[:, 2:5, 2:] = 0, batches.NO_PASSAGE
     cells = []
     for task, slot in itertools.product(range(tasks), range(1 + documents)):
         sizes = lengths[task, :, slot]
         starts = np.cumsum(sizes) - sizes
         table = ragged.TokenTable(rng.integers(2, 50, sizes.sum()), starts, sizes, np.ones(rows))
         every = np.arange(rows)
-        cells.append(batches.Cell(task, slot, every, table, every, ids[task, :, slot], 8))
-    return batches.Texts(cells, lengths, ids)
+        cells.append(batches.ColumnTexts(task, slot, every, table, every, ids[task, :, slot], 8))
+    return batches.StepTexts(cells, lengths, ids)
 
 
 def random_batch(count, **options):
     """The same texts, packed for so many devices."""
     tokenizer = {'pad_id': 1, 'end_id': None}
-    return batches.arrange(random_texts(**options), 24, count, range(count), tokenizer)
+    return batches.pack_batch(random_texts(**options), 24, count, range(count), tokenizer)
 
 
 def devices(n):
@@ -70,16 +70,18 @@ def gradients(c, params, count, **options):
     old = train_state.trained(params, log_scale)
     whole = train_state.layout(old, c, mesh) if c.shard_params else None
     results = (whole, jax.P()) if c.shard_params else None
-    mapped = sharding.map_over_devices(function, mesh, c.mapping, batches.DIMS, whole, results)
+    mapped = sharding.map_over_devices(
+        function, mesh, c.mapping, batches.SHARD_AXES, whole, results
+    )
     return mapped(old, random_batch(count, **options))
 
 
 def plain_vectors(params, texts, c):
     tasks, b, n = texts.lengths.shape
     tokens = np.full((tasks, b, n, 8), c.encoder.pad_id, np.int32)
-    for x in texts.cells:
-        tokens[x.task, x.rows, x.slot] = ragged.pad_texts(x.table, x.texts, 8, 1, None)
-    vectors = encoder.encode(params, jnp.asarray(tokens.reshape(-1, 8)), c.encoder)
+    for x in texts.columns:
+        tokens[x.task, x.pairs, x.column] = ragged.pad_texts(x.table, x.texts, 8, 1, None)
+    vectors = encoder.encode_padded(params, jnp.asarray(tokens.reshape(-1, 8)), c.encoder)
     return vectors.reshape(tasks, b, n, -1), jnp.asarray(texts.ids, jnp.int32)
 
 
@@ -115,7 +117,7 @@ def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(
         loss = config.Loss(chunk=5, **loss)
         c = experiment(mapping, dtype='float64', chunk=chunk, layers=2, loss=loss)
         c.shard_params = shard
-        params = encoder.init(c.encoder, jax.random.key(0))
+        params = encoder.init_params(c.encoder, jax.random.key(0))
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
         old = train_state.trained(params, jnp.float64(-np.log(c.loss.temperature)))
         value, expected = jax.jit(
@@ -130,7 +132,7 @@ def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(
 
 
 def test_gradient_caching_draws_the_dropout_of_the_whole():
-    params = encoder.init(experiment().encoder, jax.random.key(0))
+    params = encoder.init_params(experiment().encoder, jax.random.key(0))
     whole, cached = (
         gradients(experiment(dropout=0.3, chunk=chunk), params, 2)[0] for chunk in (0, 24)
     )
@@ -171,7 +173,7 @@ def test_split_parameters_take_the_same_steps_in_a_part_of_the_memory():
 
 def test_dropout_does_not_depend_on_the_number_of_devices():
     c = experiment(dropout=0.1)
-    params = encoder.init(c.encoder, jax.random.key(0))
+    params = encoder.init_params(c.encoder, jax.random.key(0))
     one, four = (gradients(c, params, n)[0] for n in (1, 4))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
@@ -185,10 +187,13 @@ def compiled(c, count=8, **options):
     mapped = jax.shard_map(
         lambda old, batch: train_step.gradient(old, batch, c, jnp.int32(0)),
         mesh=devices(count),
-        in_specs=(spec(), jax.tree.map(lambda dim: spec(*[None] * dim, 'data'), batches.DIMS)),
+        in_specs=(
+            spec(),
+            jax.tree.map(lambda dim: spec(*[None] * dim, 'data'), batches.SHARD_AXES),
+        ),
         out_specs=spec(),
     )
-    params = encoder.init(c.encoder, jax.random.key(0))
+    params = encoder.init_params(c.encoder, jax.random.key(0))
     old = train_state.trained(params, jnp.float32(3))
     return jax.jit(mapped).lower(old, random_batch(count, **options)).compile()
 
@@ -210,15 +215,15 @@ def test_split_parameters_are_gathered_and_their_gradients_scattered_once_a_laye
     c, mesh = experiment(layers=2, chunk=chunk, shard_params=True), devices(8)
     text = dry_run.compile_step(c, mesh, random_batch(8)).as_text()
     found = collections.Counter(dry_run.COLLECTIVE.findall(text))
-    kernels = 2 * sum(path.endswith('kernel') for path in encoder.splits(c.encoder, 8))
+    kernels = 2 * sum(path.endswith('kernel') for path in encoder.split_axes(c.encoder, 8))
     passes = 2 if chunk else 1  # with caching, forward is computed again
     assert found['reduce-scatter'] == kernels + 1, found  # with that of the loss
     assert passes * kernels < found['all-gather'] <= (1 + passes) * kernels + 5, found
     assert found['all-to-all'] == passes + 1, found  # the columns of the token table, and back
     assert found['all-reduce'] == 1, found  # of what is not split, with the norm of what is
     reduced = re.findall(r'= (.*) all-reduce(?:-start)?\(', text)[0]
-    for path, axis in encoder.splits(c.encoder, 8).items():
-        shape = list(encoder.shapes(c.encoder)[path])
+    for path, axis in encoder.split_axes(c.encoder, 8).items():
+        shape = list(encoder.param_shapes(c.encoder)[path])
         for held in (shape, [n // 8 if i == axis else n for i, n in enumerate(shape)]):
             assert f'[{",".join(map(str, held))}]' not in reduced, path
 
@@ -285,12 +290,12 @@ def test_the_schedule_warms_up_and_ends_at_zero():
 
 def test_only_matrices_and_tables_decay():
     c = experiment()
-    mask = optimizer.decays(encoder.init(c.encoder, jax.random.key(0)))
+    mask = optimizer.decays(encoder.init_params(c.encoder, jax.random.key(0)))
     flat = {
         '/'.join(k.key for k in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(mask)
     }
-    assert flat.keys() == encoder.shapes(c.encoder).keys()
+    assert flat.keys() == encoder.param_shapes(c.encoder).keys()
     for path, decays in flat.items():
         assert decays == (not path.endswith(('bias', 'scale')))
 
@@ -303,14 +308,14 @@ def test_a_batch_that_does_not_divide_over_the_devices_is_refused():
 def test_the_tasks_of_a_step_are_weighted_by_alpha():
     c = experiment()
     c.sampler = config.Sampler(kind='multitask', alpha_points='0:1,10:0.2')
-    params, mesh = encoder.init(c.encoder, jax.random.key(0)), devices(2)
+    params, mesh = encoder.init_params(c.encoder, jax.random.key(0)), devices(2)
     old = train_state.trained(params, jnp.asarray(-np.log(c.loss.temperature), jnp.float32))
 
     def at(step):
         def function(old, batch):
             return train_step.gradient(old, batch, c, jnp.int32(step))[1]
 
-        found = sharding.map_over_devices(function, mesh, c.mapping, batches.DIMS)(
+        found = sharding.map_over_devices(function, mesh, c.mapping, batches.SHARD_AXES)(
             old, random_batch(2, tasks=2)
         )
         return float(found['loss']), found['rows'].loss.mean(1)
@@ -323,7 +328,7 @@ def test_the_tasks_of_a_step_are_weighted_by_alpha():
 
 def test_a_step_tells_of_every_row_in_the_order_of_the_plan():
     c, texts = experiment(), random_texts(tasks=2)
-    params = encoder.init(c.encoder, jax.random.key(0))
+    params = encoder.init_params(c.encoder, jax.random.key(0))
     one, four = (gradients(c, params, n, tasks=2)[1] for n in (1, 4))
     for a, b in zip(one['rows'], four['rows'], strict=True):
         assert a.shape == (2, 16)
