@@ -1,6 +1,8 @@
-"""Command line: a run -> a model directory that sentence-transformers, transformers and hbt load.
+"""Write a training run as a model directory, or trim the vocabulary of a model.
 
-Writes the card from what the run recorded: data, settings, results, versions.
+The directory is for sentence-transformers, transformers and hbt. `--languages` or `--corpus` leaves
+out the token embeddings that these languages or texts never use: 69 % of XLM-R base are token
+embeddings.
 """
 
 import pathlib
@@ -8,20 +10,32 @@ import pathlib
 from absl import flags
 
 from hbt.training import model_export
-from hbt.utils import cli, log
+from hbt.utils import cli
 
 
 def main(_) -> None:
-    given = flags.FLAGS
-    out = pathlib.Path(given.out)
-    step = model_export.export(pathlib.Path(given.workdir), given.step, out, given.license)
-    log.info(f'{out}: step {step} of {given.workdir}')
+    options = flags.FLAGS
+    if bool(options.workdir) == bool(options.model):
+        raise ValueError('--workdir, --model: expected one of them, got both or none')
+    trimming = {'languages': options.languages or (), 'corpus': options.corpus or ()}
+    out = pathlib.Path(options.out)
+    if options.workdir:
+        workdir = pathlib.Path(options.workdir)
+        model_export.export_run(workdir, options.step, out, options.license, **trimming)
+        return
+    for name in ('step', 'license'):
+        if options[name].present:
+            raise ValueError(f'--{name}: expected with --workdir only, got --model')
+    model_export.export_model(options.model, out, **trimming)
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('workdir', None, 'directory of the run')
+    flags.DEFINE_string('workdir', None, 'directory of the training run')
+    flags.DEFINE_string('model', None, 'instead of a run: model directory or hub name to trim')
     flags.DEFINE_string('out', None, 'directory to write')
-    flags.DEFINE_string('step', 'best', 'best, latest, or the number of a kept step')
+    flags.DEFINE_string('step', 'best', 'of the run: best, latest, or the number of a step')
     flags.DEFINE_string('license', '', 'licence of the model, as the hub names it: apache-2.0')
-    flags.mark_flags_as_required(['workdir', 'out'])
+    flags.DEFINE_list('languages', None, 'keep the tokens in the scripts of these: en,de,ja')
+    flags.DEFINE_multi_string('corpus', None, 'keep the tokens of this file of texts; repeatable')
+    flags.mark_flags_as_required(['out'])
     cli.run(main)

@@ -49,7 +49,7 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
     result.no_padding()
     result.no_truncation()
     settings = file.with_name('sentence_bert_config.json')
-    if settings.is_file() and files.read_json(settings, dict).get('do_lower_case'):
+    if files.read_optional_json(settings).get('do_lower_case'):
         lowercase(result)
     return result
 

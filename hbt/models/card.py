@@ -1,62 +1,56 @@
-"""Command line: a run -> a model directory that sentence-transformers, transformers and hbt load.
+"""Model cards: the README.md of a model directory, from what the training run recorded."""
 
-Writes the card from what the run recorded: data, settings, results, versions.
-"""
-
-import dataclasses
 import importlib.metadata
 import json
 import pathlib
 from collections import abc
 
 from hbt import config
-from hbt.models import model_dir
-from hbt.utils import settings
+from hbt.utils import files, settings
 
 PACKAGES = ('hbt', 'jax', 'flax', 'optax', 'orbax-checkpoint', 'tokenizers')
 TAGS = ('sentence-transformers', 'sentence-similarity', 'feature-extraction', 'dual-encoder', 'hbt')
+SIDES = ('query', 'passage')
 SETTINGS = ('mono', 'cross', 'multi')
 
 
-def card(
-    c: config.Config, workdir: pathlib.Path, step: int, out: pathlib.Path, license: str
+def run_card(
+    c: config.Config,
+    workdir: pathlib.Path,
+    step: int,
+    out: pathlib.Path,
+    license: str,
+    trimming: str = '',
 ) -> str:
-    """The model card (README.md), in Markdown with the front matter of the hub."""
-    data = model_dir.optional(workdir / 'data.json').get('datasets', [])
-    files = sorted((workdir / f'results/{step}').glob('*.json'))
-    results = [json.loads(file.read_text()) for file in files]
+    """Returns the card of a step of a training run, in Markdown with the hub's front matter.
+
+    Args:
+      out: the model directory.
+      trimming: which token embeddings were removed: `without ...`.
+    """
+    data = files.read_optional_json(workdir / 'data.json').get('datasets', [])
+    paths = sorted((workdir / f'results/{step}').glob('*.json'))
+    evaluations = [_evaluation(json.loads(path.read_text())) for path in paths]
     parts = [
-        front(c, data, license),
+        _front_matter(c, data, license),
         f'# {out.name}',
-        summary(c, step),
-        usage(c, out),
-        '## Training data\n\n' + datasets(data),
-        '## Evaluation\n\n' + (''.join(map(evaluation, results)) or 'Not evaluated at this step.'),
-        '## Settings\n\n' + settings_table(c),
+        _summary(c, step),
+        trimming and f'This directory has the model {trimming}',
+        _usage(c, out),
+        '## Training data\n\n' + _datasets(data),
+        '## Evaluation\n\n' + ('\n\n'.join(evaluations) or 'Not evaluated at this step.'),
+        '## Settings\n\n' + _settings(c),
         '## Licence\n\n'
         + (license or 'Not stated. Those of the base model and of the training data apply.'),
-        '## Versions\n\n' + versions(),
+        '## Versions\n\n' + _versions(),
     ]
-    return '\n\n'.join(part.strip() for part in parts) + '\n'
+    return '\n\n'.join(filter(None, parts)) + '\n'
 
 
-def summary(c: config.Config, step: int) -> str:
-    paper = '[arXiv 2408.10536](https://arxiv.org/abs/2408.10536)'
-    size = c.encoder.projection_dim or c.encoder.hidden_dim
-    return (
-        'A dual encoder for monolingual, cross-lingual and multilingual retrieval: '
-        f'{c.encoder.init or "random weights"}, trained for {step} steps of {c.batch_size} pairs '
-        f'by hybrid batch training ({paper}) with hbt, where {c.sampler.alpha:.0%} of the batches '
-        f'are monolingual. Embeddings have {size} dimensions and length 1; '
-        'compare them by cosine.'
-    )
-
-
-def front(c: config.Config, data: list[dict], license: str) -> str:
-    """The hub's metadata in YAML, of which every JSON value is one."""
-    languages = sorted({x for entry in data for side in ('query', 'passage') for x in entry[side]})
+def _front_matter(c: config.Config, data: list[dict], license: str) -> str:
+    """The hub's metadata in YAML, of which JSON is a part."""
     fields = {
-        'language': languages,
+        'language': _languages(data),
         'library_name': 'sentence-transformers',
         'pipeline_tag': 'sentence-similarity',
         'tags': list(TAGS),
@@ -64,13 +58,23 @@ def front(c: config.Config, data: list[dict], license: str) -> str:
     name = c.encoder.init.partition('@')[0]
     if name.count('/') == 1 and not name.startswith(('.', '/', '~')):
         fields['base_model'] = name
-    if license:
-        fields['license'] = license
+    fields['license'] = license
     lines = [f'{key}: {json.dumps(value)}' for key, value in fields.items() if value]
     return '\n'.join(['---', *lines, '---'])
 
 
-def usage(c: config.Config, out: pathlib.Path) -> str:
+def _summary(c: config.Config, step: int) -> str:
+    return (
+        'A dual encoder for monolingual, cross-lingual and multilingual retrieval: '
+        f'{c.encoder.init or "random weights"}, trained for {step} steps of {c.batch_size} pairs '
+        'by hybrid batch training ([arXiv 2408.10536](https://arxiv.org/abs/2408.10536)) with hbt, '
+        f'where {c.sampler.alpha:.0%} of the batches are monolingual. Embeddings have '
+        f'{c.encoder.projection_dim or c.encoder.hidden_dim} dimensions and length 1; compare them '
+        'by cosine.'
+    )
+
+
+def _usage(c: config.Config, out: pathlib.Path) -> str:
     return f"""## Usage
 
 ```python
@@ -86,10 +90,10 @@ print(model.similarity(queries, documents))
 or without torch:
 
 ```python
-from hbt import embed
+from hbt.models import embedder
 
-model = embed.load({str(out)!r})
-print(model(['Where is the river?'], 'query') @ model(['Der Fluss liegt im Norden.'], 'passage').T)
+embed = embedder.load_embedder({str(out)!r})
+print(embed(['Where is the river?'], 'query') @ embed(['Der Fluss liegt im Norden.'], 'passage').T)
 ```
 
 Queries begin with `{c.data.query_prefix}` and documents with `{c.data.passage_prefix}`: the prompts
@@ -97,65 +101,65 @@ do that. Training cut queries at {c.data.query_length} tokens and documents at
 {c.data.passage_length}."""
 
 
-def datasets(data: list[dict]) -> str:
-    """Groups and texts of each dataset, and the texts of each language."""
+def _languages(data: list[dict]) -> list[str]:
+    return sorted({x for entry in data for side in SIDES for x in entry[side]})
+
+
+def _datasets(data: list[dict]) -> str:
+    """Groups and texts of each data set, and the texts of each language."""
     if not data:
         return 'Not recorded.'
-    lines = ['| dataset | source | groups | queries | documents |', '|---|---|---|---|---|']
-    for entry in data:
-        counts = [sum(n['texts'] for n in entry[side].values()) for side in ('query', 'passage')]
-        cells = entry['name'], entry['source'], entry['groups'], *counts
-        lines.append(row(cells))
-    languages = sorted({x for entry in data for side in ('query', 'passage') for x in entry[side]})
-    lines += ['', '| language | queries | documents |', '|---|---|---|']
-    for language in languages:
-        counts = [
-            sum(entry[side].get(language, {}).get('texts', 0) for entry in data)
-            for side in ('query', 'passage')
-        ]
-        lines.append(row((language, *counts)))
-    return '\n'.join(lines)
 
+    def count_texts(entry: dict, side: str) -> int:
+        return sum(counts['texts'] for counts in entry[side].values())
 
-def evaluation(numbers: dict) -> str:
-    """A benchmark's numbers by query language: mAP in three settings, and the rank distance."""
-    lines = [
-        f'{numbers["benchmark"]}: {numbers["counts"]["queries"]} queries, '
-        f'{numbers["counts"]["documents"]} documents, by language of the query.\n',
-        '| language | mono mAP | cross mAP | multilingual mAP | rank distance |',
-        '|---|---|---|---|---|',
+    datasets = [
+        (x['name'], x['source'], x['groups'], *(count_texts(x, side) for side in SIDES))
+        for x in data
     ]
-    for name, values in (numbers['languages'] | {'mean': numbers['metrics']}).items():
-        found = [values.get(setting, {}).get('map') for setting in SETTINGS]
+    languages = [
+        (code, *(sum(x[side].get(code, {}).get('texts', 0) for x in data) for side in SIDES))
+        for code in _languages(data)
+    ]
+    tables = (
+        _table(('dataset', 'source', 'groups', 'queries', 'documents'), datasets),
+        _table(('language', 'queries', 'documents'), languages),
+    )
+    return '\n\n'.join(tables)
+
+
+def _evaluation(result: dict) -> str:
+    """A benchmark's numbers by query language: mAP in three settings, and the rank distance."""
+    header = ('language', 'mono mAP', 'cross mAP', 'multilingual mAP', 'rank distance')
+    counts, rows = result['counts'], []
+    for name, values in (result['languages'] | {'mean': result['metrics']}).items():
+        scores = [values.get(setting, {}).get('map') for setting in SETTINGS]
         distance = values.get('multi', {}).get('rank_distance')
-        shown = ['' if x is None else f'{x:.4f}' for x in found]
-        lines.append(row((name, *shown, '' if distance is None else f'{distance:.1f}')))
-    return '\n'.join(lines) + '\n\n'
+        cells = ['' if x is None else f'{x:.4f}' for x in scores]
+        rows.append((name, *cells, '' if distance is None else f'{distance:.1f}'))
+    return (
+        f'{result["benchmark"]}: {counts["queries"]} queries, {counts["documents"]} documents, '
+        f'by language of the query.\n\n{_table(header, rows)}'
+    )
 
 
-def settings_table(c: config.Config) -> str:
-    """Every setting that is not as by default, with its meaning."""
+def _settings(c: config.Config) -> str:
+    """The settings that are not at their defaults, with their meaning."""
     changed = settings.changes(config.Config(), c)
-    docs = dict(described(config.Config))
-    lines = ['| setting | value | meaning |', '|---|---|---|']
-    lines += [row((f'`{name}`', f'`{new!r}`', docs[name])) for name, (_, new) in changed.items()]
-    return '\n'.join(lines)
+    entries = settings.entries(c)
+    rows = [(f'`{name}`', f'`{new!r}`', entries[name].doc) for name, (_, new) in changed.items()]
+    return _table(('setting', 'value', 'meaning'), rows)
 
 
-def described(kind: type, prefix: str = '') -> abc.Iterator[tuple[str, str]]:
-    """Yields (dotted name, meaning) of every setting."""
-    for field in dataclasses.fields(kind):
-        if dataclasses.is_dataclass(field.type):
-            yield from described(field.type, f'{prefix}{field.name}.')
-        else:
-            yield prefix + field.name, field.metadata['doc']
-
-
-def versions() -> str:
+def _versions() -> str:
     """Of the installed packages; hbt itself need not be one."""
-    found = {x.name: x.version for x in importlib.metadata.distributions() if x.name in PACKAGES}
-    return ', '.join(f'{name} {version}' for name, version in sorted(found.items())) + '.'
+    versions = {x.name: x.version for x in importlib.metadata.distributions()}
+    return (
+        ', '.join(f'{name} {versions[name]}' for name in sorted(PACKAGES) if name in versions) + '.'
+    )
 
 
-def row(cells: abc.Iterable) -> str:
-    return '| ' + ' | '.join(str(cell).replace('|', '\\|') for cell in cells) + ' |'
+def _table(header: abc.Sequence[str], rows: abc.Sequence[abc.Sequence]) -> str:
+    lines = [header, ['---'] * len(header), *rows]
+    cells = [[str(cell).replace('|', '\\|') for cell in line] for line in lines]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in cells)

@@ -228,7 +228,7 @@ def read_lines(source: pathlib.Path) -> abc.Iterator[bytes]:
 
 def resume(progress: pathlib.Path, about: dict) -> tuple[int, collections.Counter]:
     """How many texts an earlier call has done, and what it counted; ValueError for other texts."""
-    had = model_dir.optional(progress)
+    had = files.read_optional_json(progress)
     done, counts = had.pop('done', 0), collections.Counter(had.pop('counts', {}))
     differs = [key for key in about if had and had.get(key) != about[key]]
     if differs:

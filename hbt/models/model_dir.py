@@ -67,18 +67,20 @@ def load_model(name: str) -> Model:
     """
     folder = fetch_model(name)
     transformer = folder / modules(folder).get('Transformer', '')
-    stated = optional(transformer / 'sentence_bert_config.json')
+    stated = files.read_optional_json(transformer / 'sentence_bert_config.json')
     tokenizer = tokenizer_files.load_tokenizer(transformer)
     c = read_architecture(folder, config.Encoder())
     c = match_tokenizer(
         c, tokenizer_files.vocab_size(tokenizer), tokenizer_files.padding_id(tokenizer), str(folder)
     )
     file = folder / 'config_sentence_transformers.json'
-    prompts = optional(file).get('prompts') or {}
+    prompts = files.read_optional_json(file).get('prompts') or {}
     plain = isinstance(prompts, dict) and all(isinstance(x, str) for x in prompts.values())
     huggingface.demand(plain, file, 'prompts', '{name: text}', prompts)
     data = {setting: prompt(prompts, names) for setting, names in PROMPTS.items()}
-    longest = optional(transformer / 'tokenizer_config.json').get('model_max_length')
+    longest = files.read_optional_json(transformer / 'tokenizer_config.json').get(
+        'model_max_length'
+    )
     for setting, key in (('query_length', 'query_length'), ('passage_length', 'document_length')):
         given = (stated.get(key), stated.get('max_seq_length'), longest)
         limit = next((n for n in given if isinstance(n, int) and n > 0), c.max_positions)
@@ -197,11 +199,6 @@ def modules(folder: pathlib.Path) -> dict[str, str]:
     return found
 
 
-def optional(file: pathlib.Path) -> dict:
-    """The JSON object in a file; an empty one without such a file."""
-    return files.read_json(file, dict) if file.is_file() else {}
-
-
 def prompt(prompts: dict[str, str], names: tuple[str, ...]) -> str:
     return next((prompts[name] for name in names if prompts.get(name)), '')
 
@@ -216,7 +213,11 @@ def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
     place = folder / found['Dense']
     shapes = {'kernel': (c.hidden_dim, c.projection_dim), 'bias': (c.projection_dim,)}
     head = params['head'] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    lacking = set(HEAD) if optional(place / 'config.json').get('bias', True) else {'linear.weight'}
+    lacking = (
+        set(HEAD)
+        if files.read_optional_json(place / 'config.json').get('bias', True)
+        else {'linear.weight'}
+    )
     for name, array in weights.read_tensors(place):
         huggingface.demand(name in HEAD, weights.find_weights(place), 'tensors', some(HEAD), name)
         huggingface.fill(head[HEAD[name]].T, array, f'{weights.find_weights(place)}: {name}')
@@ -245,7 +246,8 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
     if c.projection_dim:
         save_tensors(partial / PATHS['Dense'], head)
     tokenizer_files.save_tokenizer(partial, model.tokenizer, longest)
-    prompts = {'query': data.query_prefix, 'document': data.passage_prefix}
+    prompts = {'query': data.query_prefix}
+    prompts |= dict.fromkeys(('document', 'passage'), data.passage_prefix)
     contents = {
         'config.json': huggingface.make_config(c) | tokenizer_files.special_ids(model.tokenizer),
         'sentence_bert_config.json': {'max_seq_length': longest, 'do_lower_case': False},

@@ -29,6 +29,11 @@ def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
     return content
 
 
+def read_optional_json(file: pathlib.Path) -> dict:
+    """The object in a JSON file, empty without such a file; ValueError as `read_json`."""
+    return read_json(file, dict) if file.is_file() else {}
+
+
 def format_error(file: pathlib.Path, expected: str, error: Exception) -> ValueError:
     size = file.stat().st_size
     return ValueError(

@@ -69,6 +69,18 @@ def test_a_written_directory_is_read_as_it_was(tmp_path):
         model_dir.write_model(tmp_path / 'out', model, '')
 
 
+def test_both_names_of_the_prompt_of_documents_are_written_and_read(tmp_path):
+    """`document` is that of sentence-transformers, `passage` that of training."""
+    model_dir.write_model(tmp_path / 'x', model_dir.load_model(str(LABSE)), '')
+    file = tmp_path / 'x/config_sentence_transformers.json'
+    prompts = json.loads(file.read_text())['prompts']
+    assert prompts == {'query': 'ask ', 'document': 'tell ', 'passage': 'tell '}
+    for name in ('document', 'passage'):
+        change(file, prompts={'query': 'ask ', name: f'{name}: '})
+        data = model_dir.load_model(str(tmp_path / 'x')).config.data
+        assert (data.query_prefix, data.passage_prefix) == ('ask ', f'{name}: ')
+
+
 @pytest.mark.parametrize(
     'changes',
     [

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from hbt.models import embedder, model_dir, vocab_trim
+from hbt.utils import languages
 from tests import ROOT
 from tests.data import tokenizer_files_test as vocabulary_test
 
@@ -16,7 +17,7 @@ LABSE = str(ROOT / 'tests/fixtures/labse')
 
 def run(*flags):
     return subprocess.run(
-        [sys.executable, '-m', 'hbt.trim', f'--model={LABSE}', *flags],
+        [sys.executable, '-m', 'hbt.export', f'--model={LABSE}', *flags],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -35,6 +36,11 @@ def test_the_command_keeps_what_the_texts_need(tmp_path):
     )
     for kind in ('', 'query', 'passage'):
         np.testing.assert_allclose(small(texts, kind), whole(texts, kind), atol=1e-6)
+    card = (tmp_path / 'small/README.md').read_text()
+    note = (
+        f'{LABSE} without the token embeddings that are not used in the texts that it was trimmed'
+    )
+    assert card == f'# small\n\n{note} for: 11 of 60 are kept.\n'
     assert (tmp_path / 'small/model.safetensors').stat().st_size < 28_000
     assert len(model_dir.load_model(str(tmp_path / 'small')).params['embeddings']['token']) == 11
 
@@ -45,18 +51,33 @@ def test_one_of_the_two_ways_must_be_chosen(tmp_path):
     assert 'error: --corpus, --languages: expected one of them, got' in done.stderr
 
 
+@pytest.mark.parametrize(
+    ('argument', 'message'),
+    [
+        ('--workdir=x', '--workdir, --model: expected one of them, got both or none'),
+        ('--license=mit', '--license: expected with --workdir only, got --model'),
+        ('--step=latest', '--step: expected with --workdir only, got --model'),
+    ],
+)
+def test_a_flag_of_a_training_run_is_refused_for_a_model(tmp_path, argument, message):
+    done = run(argument, '--languages=en', f'--out={tmp_path}/small')
+    assert done.returncode == 2 and message in done.stderr
+    assert not (tmp_path / 'small').exists()
+
+
 def test_languages_keep_the_pieces_of_their_scripts():
     tokenizer = vocabulary_test.unigram()
 
-    def kept(*languages):
-        used = vocab_trim.used_by_languages(tokenizer, languages)
+    def remaining(*codes):
+        used = vocab_trim.used_by_languages(tokenizer, codes)
         return {tokenizer.id_to_token(i) for i in used}
 
-    assert kept('ru') & {'▁', '7', '▁кот', 'т', 'b', '▁ab'} == {'▁', '7', '▁кот', 'т'}
-    assert kept('de') & {'▁', '7', '▁кот', 'т', 'b', '▁ab'} == {'▁', '7', 'b', '▁ab'}
-    assert kept('ru', 'de') >= {'▁кот', '▁ab', '7'}
-    assert vocab_trim.scripts_of('ja') == ('Hira', 'Kana', 'Hani')
-    assert vocab_trim.scripts_of('zh-Hant') == vocab_trim.scripts_of('zh') == ('Hani',)
-    assert vocab_trim.scripts_of('sr_Latn') == ('Latn',)
-    with pytest.raises(ValueError, match="--languages: expected codes such as en, got 'klingon'"):
-        vocab_trim.scripts_of('klingon')
+    assert remaining('ru') & {'▁', '7', '▁кот', 'т', 'b', '▁ab'} == {'▁', '7', '▁кот', 'т'}
+    assert remaining('de') & {'▁', '7', '▁кот', 'т', 'b', '▁ab'} == {'▁', '7', 'b', '▁ab'}
+    assert remaining('ru', 'de') >= {'▁кот', '▁ab', '7'}
+    assert languages.written('ja') == ('Hira', 'Kana', 'Hani')
+    assert languages.written('zh-Hant') == languages.written('zh') == ('Hani',)
+    assert languages.written('sr_Latn') == ('Latn',)
+    message = "--languages: expected a language code such as en, got 'klingon'"
+    with pytest.raises(ValueError, match=message):
+        remaining('klingon')

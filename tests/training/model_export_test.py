@@ -38,7 +38,7 @@ def make(folder, **encoder):
     build.build_store(c.data, folder / 'other', c.data.sources)
     c.data.root = str(folder / 'other')
     loop.train_config(config.check(c), folder / 'run')
-    model_export.export(folder / 'run', 'latest', folder / 'model', 'apache-2.0')
+    model_export.export_run(folder / 'run', 'latest', folder / 'model', 'apache-2.0')
     return folder
 
 
@@ -61,7 +61,7 @@ def test_the_exported_model_embeds_as_the_run(run):
 def test_sentence_transformers_embeds_as_the_run(run):
     sentence_transformers = pytest.importorskip('sentence_transformers')
     model = sentence_transformers.SentenceTransformer(str(run / 'model'), device='cpu')
-    for name, prefix in (('query', 'Query: '), ('document', 'Passage: ')):
+    for name, prefix in (('query', 'Query: '), ('document', 'Passage: '), ('passage', 'Passage: ')):
         got = model.encode(TEXTS, prompt_name=name)
         np.testing.assert_allclose(got, from_run(run, TEXTS, prefix), atol=1e-5)
     assert model.max_seq_length == 32 and model.similarity_fn_name == 'cosine'
@@ -93,7 +93,7 @@ def test_the_card_tells_data_settings_results_and_licence(run):
     assert '| cldr | cldr:60 | 60 | 660 | 660 |' in card
     assert '| de | 60 | 60 |' in card
     assert r"| `name` | `'tiny\|run'` |" in card
-    assert '| `batch_size` | `8` | rows of a batch, over all devices |' in card
+    assert '| `batch_size` | `8` | pairs of a batch, over all devices |' in card
     numbers = json.loads((run / 'run/results/6/cldr.json').read_text())
     assert f'| mean | {numbers["metrics"]["mono"]["map"]:.4f} |' in card
     assert re.search(r'jax \d+\.\d+', card)
@@ -114,13 +114,41 @@ def test_the_snippets_of_the_card_run_as_pasted(run):
     assert 'tensor([[' in done.stdout
 
 
+def test_the_snippet_without_torch_runs_as_pasted(run, capsys):
+    snippets = re.findall('```python\n(.*?)```', (run / 'model/README.md').read_text(), re.S)
+    exec(snippets[1], {})
+    model = embedder.load_embedder(str(run / 'model'))
+    texts = ['Where is the river?'], ['Der Fluss liegt im Norden.']
+    similarity = model(texts[0], 'query') @ model(texts[1], 'passage').T
+    assert capsys.readouterr().out == f'{similarity}\n'
+
+
+def test_a_run_is_exported_with_a_trimmed_vocabulary(run, tmp_path):
+    """Its card is that of the run, plus what was removed; covered texts embed as before."""
+    (tmp_path / 'texts').write_text('\n'.join(TEXTS))
+    corpus = [str(tmp_path / 'texts')]
+    model_export.export_run(run / 'run', 'latest', tmp_path / 'small', 'apache-2.0', (), corpus)
+    small, whole = (embedder.load_embedder(str(x)) for x in (tmp_path / 'small', run / 'model'))
+    for kind in ('query', 'passage', ''):
+        np.testing.assert_allclose(small(TEXTS, kind), whole(TEXTS, kind), atol=1e-6)
+    files = [x / 'model.safetensors' for x in (tmp_path / 'small', run / 'model')]
+    assert files[0].stat().st_size < files[1].stat().st_size
+    card, full = ((x / 'README.md').read_text() for x in (tmp_path / 'small', run / 'model'))
+    lines = card.replace(str(tmp_path / 'small'), str(run / 'model')).splitlines()
+    added = [line for line in lines if line not in full.splitlines()]
+    assert added[0] == '# small' and len(added) == 2
+    pattern = r'.* without the token embeddings .* in the texts .* for: (\d+) of (\d+) are kept\.'
+    few, many = map(int, re.fullmatch(pattern, added[1]).groups())
+    assert 0 < few < many
+
+
 def test_what_is_no_run_or_step_or_is_there_already_is_named(run, tmp_path):
-    with pytest.raises(ValueError, match='config.json: expected the config of a run'):
-        model_export.export(tmp_path, 'latest', tmp_path / 'x')
+    with pytest.raises(ValueError, match='config.json: expected the config of a training run'):
+        model_export.export_run(tmp_path, 'latest', tmp_path / 'x')
     with pytest.raises(ValueError, match=r'ckpt: expected one of the steps \[3, 6\], got .5.'):
-        model_export.export(run / 'run', '5', tmp_path / 'x')
+        model_export.export_run(run / 'run', '5', tmp_path / 'x')
     with pytest.raises(ValueError, match='model: expected nothing there yet, got 1_Pooling'):
-        model_export.export(run / 'run', 'best', run / 'model')
+        model_export.export_run(run / 'run', 'best', run / 'model')
     assert not (tmp_path / 'x').exists()
 
 
