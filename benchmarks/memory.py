@@ -1,9 +1,9 @@
 """Memory as the compiler plans it: of the losses by batch size, and of a step of XLM-R XL.
 
-python -m benchmarks.memory --part=losses     8 devices, from 1,024 to 32,768 rows
+python -m benchmarks.memory --part=losses     8 devices, from 1,024 to 32,768 pairs
 python -m benchmarks.memory --part=xl         16 devices, weights and moments split over them
 
-Programs are compiled and not run; neither weights nor batches are made. Prints tables.
+Programs are compiled and not run; no weights or batches are created. Prints tables.
 """
 
 import argparse
@@ -35,16 +35,16 @@ def loss_bytes(kind: str, rows: int, chunk: int) -> int:
         def mean(vectors):
             queries, documents = vectors
             scale = sharding.mark_varying(jnp.float32(3))
-            seen = losses.infonce(queries, documents, ids, ids[:, None], scale, c, sharding.AXIS)
-            return seen.loss.mean()
+            result = losses.infonce(queries, documents, ids, ids[:, None], scale, c, sharding.AXIS)
+            return result.loss.mean()
 
         return jax.grad(mean)(vectors)
 
     split = sharding.sharded(mesh)
-    of = functools.partial(jax.ShapeDtypeStruct, sharding=split)
-    vectors = of((rows, WIDTH), jnp.float32), of((rows, 1, WIDTH), jnp.float32)
+    spec = functools.partial(jax.ShapeDtypeStruct, sharding=split)
+    vectors = spec((rows, WIDTH), jnp.float32), spec((rows, 1, WIDTH), jnp.float32)
     mapped = jax.shard_map(local, mesh=mesh, in_specs=split.spec, out_specs=split.spec)
-    compiled = jax.jit(mapped).lower(vectors, of((rows,), jnp.int32)).compile()
+    compiled = jax.jit(mapped).lower(vectors, spec((rows,), jnp.int32)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
 
@@ -52,11 +52,11 @@ def by_loss(sizes=(1024, 2048, 4096, 8192, 16384, 32768), chunk: int = 1024) -> 
     kinds = ('gathered', 'chunked', 'ring')
     print(f'MiB a device, forward and backward, {DEVICES["losses"]} devices, {WIDTH} dimensions,')
     print(f'loss.chunk={chunk}; the embeddings themselves are not counted\n')
-    print('| rows |', ' | '.join(kinds), '|')
+    print('| pairs |', ' | '.join(kinds), '|')
     print('|---|---|---|---|')
     for rows in sizes:
-        found = [loss_bytes(kind, rows, chunk) / MIB for kind in kinds]
-        print(f'| {rows:,} |', ' | '.join(f'{x:,.1f}' for x in found), '|', flush=True)
+        sizes_mib = [loss_bytes(kind, rows, chunk) / MIB for kind in kinds]
+        print(f'| {rows:,} |', ' | '.join(f'{x:,.1f}' for x in sizes_mib), '|', flush=True)
 
 
 def step_bytes(shard: bool, pairs: int, length: int = 128, **sizes):

@@ -1,7 +1,6 @@
 """Measures several ways to do the same work, turn by turn, each in its own process.
 
-Hides processes and medians. A turn of one runs while the others wait, so what else the machine
-does falls on all. Called by the programs of this folder.
+A turn of one entrant runs while the others wait, so that other load on the machine falls on all.
 """
 
 import itertools
@@ -15,13 +14,13 @@ from collections import abc
 
 
 class Result(typing.NamedTuple):
-    """Of one entrant: seconds of each turn, and what else it tells of itself."""
+    """Of one entrant: seconds of each turn, and facts that it reports."""
 
     seconds: list[float]
     facts: dict
 
     def times(self, other: 'Result') -> float:
-        """How many times faster than another: the median over the turns, which are alike."""
+        """How many times faster than another: the median of the ratios of equal turns."""
         pairs = zip(other.seconds, self.seconds, strict=True)
         return statistics.median(theirs / ours for theirs, ours in pairs)
 
@@ -40,17 +39,17 @@ def run(module: str, names: abc.Sequence[str], turns: int, more: abc.Sequence[st
     """{name: Result} of `python -m module --entrant=name`, which calls `serve`."""
     processes = {}
     for name in names:
-        print(f'{name}: getting ready', file=sys.stderr, flush=True)
+        print(f'{name}: set-up', file=sys.stderr, flush=True)
         command = [sys.executable, '-m', module, f'--entrant={name}', *more]
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        processes[name] = process, Result([], ask(process, name))
+        processes[name] = process, Result([], read_answer(process, name))
     for _ in range(turns):
         for name, (process, result) in processes.items():
             process.stdin.write('go\n')
             process.stdin.flush()
-            result.seconds.append(ask(process, name)['seconds'])
+            result.seconds.append(read_answer(process, name)['seconds'])
             print('.', end='', file=sys.stderr, flush=True)
     for process, _ in processes.values():
         process.stdin.close()
@@ -59,7 +58,7 @@ def run(module: str, names: abc.Sequence[str], turns: int, more: abc.Sequence[st
     return {name: result for name, (_, result) in processes.items()}
 
 
-def ask(process, name: str) -> dict:
+def read_answer(process, name: str) -> dict:
     line = process.stdout.readline()
     if not line:
         raise RuntimeError(f'{name}: expected an answer, got the exit code {process.wait()}')

@@ -3,7 +3,7 @@
 python -m benchmarks.search --part=evaluation     from embeddings to every number, against argsort
 python -m benchmarks.search --part=disk           a million documents in a file, against the product
 
-What is compared is run in turn, ROUNDS times; medians and their ratios are printed.
+The contestants run in turn, ROUNDS times; medians and their ratios are printed.
 """
 
 import argparse
@@ -21,16 +21,16 @@ import numpy as np
 
 ROUNDS = 3
 LANGUAGES, QUESTIONS, DOCUMENTS, DIM = 11, 1190, 13014, 768  # as XQuAD-R
-SAMPLE = 119  # queries of the slow way, whose time is multiplied; all of them take too long
+SAMPLE = 119  # queries that argsort ranks; its time is extrapolated to all
 
 
 def embeddings(generator: np.random.Generator, *shape: int) -> np.ndarray:
-    found = generator.standard_normal(shape, np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    vectors = generator.standard_normal(shape, np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def xquad_like():
-    """A benchmark of XQuAD-R's size, with embeddings near the answers."""
+    """A benchmark of XQuAD-R's size, with query embeddings near those of the answers."""
     from hbt.evaluation import benchmarks
 
     generator = np.random.default_rng(0)
@@ -40,19 +40,19 @@ def xquad_like():
     answers = np.array([part[spread] for part in parts]).T  # g c
     relevant = np.tile(answers, (LANGUAGES, 1)).astype(np.int32)
     documents = embeddings(generator, DOCUMENTS, DIM)
-    asked = [x for x in names for _ in range(QUESTIONS)]
-    queries = embeddings(generator, len(asked), DIM) + documents[relevant[:, 0]]
-    ids = [f'q:{x}:{i % QUESTIONS}' for i, x in enumerate(asked)]
+    query_languages = [x for x in names for _ in range(QUESTIONS)]
+    queries = embeddings(generator, len(query_languages), DIM) + documents[relevant[:, 0]]
+    ids = [f'q:{x}:{i % QUESTIONS}' for i, x in enumerate(query_languages)]
     corpus = [x for x, part in zip(names, parts, strict=True) for _ in part]
     texts = [f'd:{i:05}' for i in range(DOCUMENTS)][::-1]
-    parallel = np.arange(len(asked), dtype=np.int32) % QUESTIONS
+    parallel = np.arange(len(query_languages), dtype=np.int32) % QUESTIONS
     return (
         benchmarks.Benchmark(
             'xquad_r',
-            benchmarks.TextColumns(ids, asked, ids),
+            benchmarks.TextColumns(ids, query_languages, ids),
             benchmarks.TextColumns(texts, corpus, texts),
             names,
-            np.searchsorted(names, asked).astype(np.int32),
+            np.searchsorted(names, query_languages).astype(np.int32),
             np.searchsorted(names, corpus).astype(np.int32),
             relevant,
             parallel=parallel,
@@ -62,7 +62,7 @@ def xquad_like():
     )
 
 
-def slowly(benchmark, queries, documents, count: int) -> float:
+def argsort_seconds(benchmark, queries, documents, count: int) -> float:
     """Seconds of numpy and trec_eval for `count` queries: the pool, and each corpus alone."""
     import pytrec_eval
 
@@ -76,9 +76,9 @@ def slowly(benchmark, queries, documents, count: int) -> float:
         run, qrels = {}, {}
         scores = queries[chosen] @ documents[pool].T
         order = np.argsort(-scores, axis=1)
-        for row, ranking, found in zip(chosen, order, scores, strict=True):
+        for row, ranking, row_scores in zip(chosen, order, scores, strict=True):
             name = benchmark.queries.ids[row]
-            run[name] = dict(zip(ids[pool[ranking]], found[ranking].tolist(), strict=True))
+            run[name] = dict(zip(ids[pool[ranking]], row_scores[ranking].tolist(), strict=True))
             qrels[name] = {ids[d]: 1 for d in np.intersect1d(benchmark.relevant[row], pool)}
         pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
     return time.perf_counter() - start
@@ -101,7 +101,9 @@ def evaluation() -> None:
         start = time.perf_counter()
         evaluator.score_embeddings(benchmark, queries, documents)
         ours.append(time.perf_counter() - start)
-        theirs.append(slowly(benchmark, queries, documents, SAMPLE) * len(queries) / SAMPLE)
+        theirs.append(
+            argsort_seconds(benchmark, queries, documents, SAMPLE) * len(queries) / SAMPLE
+        )
         start = time.perf_counter()
         jax.block_until_ready(product(blocks, documents))
         bare.append(time.perf_counter() - start)
@@ -122,16 +124,16 @@ def write_corpus(path: pathlib.Path, count: int, dim: int) -> None:
     out.flush()
 
 
-def on_disk(path: pathlib.Path, asked: int) -> None:
+def on_disk(path: pathlib.Path, num_queries: int) -> None:
     """One search of a file, in a process of its own: prints seconds, product's, peak in MiB."""
     from hbt.evaluation import search
 
     documents = np.load(path, mmap_mode='r')
     count, dim = documents.shape
     generator = np.random.default_rng(1)
-    queries = embeddings(generator, asked, dim)
-    answers = generator.geometric(0.45, asked).clip(1, 8)  # about two, as MIRACL
-    relevant = np.full((asked, answers.max()), -1, np.int32)
+    queries = embeddings(generator, num_queries, dim)
+    answers = generator.geometric(0.45, num_queries).clip(1, 8)  # about two, as MIRACL
+    relevant = np.full((num_queries, answers.max()), -1, np.int32)
     for row, n in zip(relevant, answers, strict=True):
         row[:n] = np.sort(generator.permutation(count)[:n])
     corpus = np.zeros(count, np.int32)
@@ -153,12 +155,12 @@ def on_disk(path: pathlib.Path, asked: int) -> None:
     print(f'{ours} {bare} {peak}')
 
 
-def disk(folder: str | None, dim: int = 384, asked: int = 1000) -> None:
-    print(f'{asked} queries, {dim} dimensions, ranks of the relevant and the best 100')
+def disk(folder: str | None, dim: int = 384, num_queries: int = 1000) -> None:
+    print(f'{num_queries} queries, {dim} dimensions, ranks of the relevant and the best 100')
     print(' documents   hbt s  product s   ratio  us/document  peak MiB')
-    with tempfile.TemporaryDirectory(dir=folder) as place:
+    with tempfile.TemporaryDirectory(dir=folder) as corpus_dir:
         for count in (100_000, 300_000, 1_000_000):
-            path = pathlib.Path(place, f'{count}.npy')
+            path = pathlib.Path(corpus_dir, f'{count}.npy')
             write_corpus(path, count, dim)
             command = [sys.executable, '-m', 'benchmarks.search', f'--file={path}']
             rows = []
@@ -177,10 +179,10 @@ if __name__ == '__main__':
     parser.add_argument('--part', choices=('evaluation', 'disk'), default='evaluation')
     parser.add_argument('--folder', help='where the corpora are written; they take 2 GB')
     parser.add_argument('--file', type=pathlib.Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.file:
-        on_disk(given.file, 1000)
-    elif given.part == 'disk':
-        disk(given.folder)
+    args = parser.parse_args()
+    if args.file:
+        on_disk(args.file, 1000)
+    elif args.part == 'disk':
+        disk(args.folder)
     else:
         evaluation()

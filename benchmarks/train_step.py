@@ -42,49 +42,49 @@ CACHED = {name: make for name, make in PLAIN.items() if 'compiled' not in name} 
 
 
 def entrants() -> dict:
-    """Those of the run that the flags describe."""
-    given = flags.FLAGS
-    known = CACHED if given.cached else PLAIN
-    known = {name: make for name, make in known.items() if given.dtype in name}
-    for name in given.only:
-        if name not in known:
-            sys.exit(f'error: --only: expected some of {", ".join(known)}, got {name!r}')
-    return {name: known[name] for name in given.only or known}
+    """The entrants that the flags select."""
+    args = flags.FLAGS
+    makers = CACHED if args.cached else PLAIN
+    makers = {name: make for name, make in makers.items() if args.dtype in name}
+    for name in args.only:
+        if name not in makers:
+            sys.exit(f'error: --only: expected some of {", ".join(makers)}, got {name!r}')
+    return {name: makers[name] for name in args.only or makers}
 
 
 def task(root: pathlib.Path) -> work.Task:
-    given = flags.FLAGS
-    return work.task(given.shape, root, given.batch, given.device)
+    args = flags.FLAGS
+    return work.task(args.shape, root, args.batch, args.device)
 
 
 def make(name: str) -> work.Turn:
-    given = flags.FLAGS
-    if not given.cached:
-        return entrants()[name](task(pathlib.Path(given.store)))
+    args = flags.FLAGS
+    if not args.cached:
+        return entrants()[name](task(pathlib.Path(args.store)))
     # As many tokens at a time as the peers' mini-batch of texts may hold.
-    mine = task(pathlib.Path(given.store))
-    texts = given.cached * mine.config.data.passage_length if name.startswith('hbt') else 0
-    return entrants()[name](mine, chunk=texts or given.cached)
+    contest = task(pathlib.Path(args.store))
+    texts = args.cached * contest.config.data.passage_length if name.startswith('hbt') else 0
+    return entrants()[name](contest, chunk=texts or args.cached)
 
 
-def peak_of(device: str) -> float:
-    """FLOP/s; ends the program where the GPU that was asked for is not there."""
+def find_peak(device: str) -> float:
+    """FLOP/s; ends the program where there is no such GPU."""
     import jax
 
     if device == 'cpu':
-        return bare()
+        return measure_product()
 
     kinds = {x.device_kind for x in jax.devices() if x.platform == 'gpu'}
     if not kinds:
-        found = jax.devices()[0].platform
-        sys.exit(f'error: --device=gpu: expected a GPU that JAX can use, got {found} only')
+        platform = jax.devices()[0].platform
+        sys.exit(f'error: --device=gpu: expected a GPU that JAX can use, got {platform} only')
     peak = telemetry.peak(min(kinds))
     if peak is None:
-        sys.exit(f'error: --device=gpu: expected a GPU of known speed, got {min(kinds)}')
+        sys.exit(f'error: --device=gpu: expected a GPU of makers speed, got {min(kinds)}')
     return peak
 
 
-def bare() -> float:
+def measure_product() -> float:
     """FLOP/s of the product of a feed-forward layer of XLM-R base, the fastest of ten.
 
     Summed in float32: without, XLA's CPU products of bfloat16 are those of float32.
@@ -104,23 +104,23 @@ def bare() -> float:
 
 def step(root: pathlib.Path) -> None:
     """Races the entrants and prints a table."""
-    given = flags.FLAGS
-    peak = peak_of(given.device)
-    mine, names = task(root), list(entrants())
-    more = [f'--{x}={getattr(given, x)}' for x in ('shape', 'batch', 'device', 'dtype', 'cached')]
+    args = flags.FLAGS
+    peak = find_peak(args.device)
+    contest, names = task(root), list(entrants())
+    more = [f'--{x}={getattr(args, x)}' for x in ('shape', 'batch', 'device', 'dtype', 'cached')]
     module = 'benchmarks.train_step'
-    results = race.run(module, names, given.turns, [f'--store={root}', *more])
-    pairs, each = mine.config.batch_size * mine.steps, work.flops(mine)
+    results = race.run(module, names, args.turns, [f'--store={root}', *more])
+    pairs, each = contest.config.batch_size * contest.steps, work.flops(contest)
     peers = [x for name, x in results.items() if not name.startswith('hbt')]
     best = min(peers, key=lambda x: sum(x.seconds), default=None)
-    print(f'{given.shape}, {mine.config.batch_size} pairs a step, {given.turns} turns')
+    print(f'{args.shape}, {contest.config.batch_size} pairs a step, {args.turns} turns')
     print(f'peak of this machine: {peak / 1e9:,.0f} GFLOP/s\n')
     print('| | pairs/s (slowest, fastest turn) | against the fastest peer | real tokens | MFU |')
     print('|---|---|---|---|---|')
     for name, x in results.items():
         rates = [pairs / seconds for seconds in x.seconds]
         ratio = f'{x.times(best):.2f} x' if best else ''
-        done = sum(each[i % len(each)] for i in range(given.turns * mine.steps))
+        done = sum(each[i % len(each)] for i in range(args.turns * contest.steps))
         mfu = f'{done / sum(x.seconds) / peak:.0%}'
         print(
             f'| {name} | {statistics.median(rates):.1f} ({min(rates):.1f}, {max(rates):.1f}) '
@@ -130,8 +130,8 @@ def step(root: pathlib.Path) -> None:
 
 def sampler(root: pathlib.Path) -> None:
     """Prints how fast rows are planned and batches assembled, and their share of a step."""
-    mine = work.task('base', root, flags.FLAGS.batch)
-    s, b = mine.sampler, mine.config.batch_size
+    contest = work.task('base', root, flags.FLAGS.batch)
+    s, b = contest.sampler, contest.config.batch_size
     s.plans(0)
     blocks = 20
     start = time.perf_counter()
@@ -144,8 +144,8 @@ def sampler(root: pathlib.Path) -> None:
         s.batch(number)
     each = (time.perf_counter() - start) / 200
     print(f'{rate:,.0f} rows/s planned; {1e3 * each:.2f} ms a batch of {b} pairs, with its plan')
-    turn, _ = work.hbt(mine, flags.FLAGS.dtype or 'bfloat16')
-    taken = statistics.median(turn() for _ in range(flags.FLAGS.turns)) / mine.steps
+    turn, _ = work.hbt(contest, flags.FLAGS.dtype or 'bfloat16')
+    taken = statistics.median(turn() for _ in range(flags.FLAGS.turns)) / contest.steps
     print(f'{each / taken:.2%} of a step of XLM-R base, which takes {taken:.2f} s')
 
 
@@ -153,28 +153,28 @@ PARTS = {'step': step, 'sampler': sampler}
 
 
 def main(_) -> None:
-    given = flags.FLAGS
-    if given.device == 'cpu':
+    args = flags.FLAGS
+    if args.device == 'cpu':
         os.environ['JAX_PLATFORMS'] = 'cpu'
     os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'  # the entrants share the memory
-    if given.device == 'gpu':
-        peak_of(given.device)
-    if given.entrant:
-        race.serve(make, given.entrant)
+    if args.device == 'gpu':
+        find_peak(args.device)
+    if args.entrant:
+        race.serve(make, args.entrant)
         return
-    if not given.store and not (given.data and given.tokenizer):
+    if not args.store and not (args.data and args.tokenizer):
         sys.exit('error: expected --store, or --data and --tokenizer, got neither')
     with tempfile.TemporaryDirectory() as folder:
-        root = pathlib.Path(given.store or f'{folder}/store')
-        if not given.store:
-            build.build_store(config.Data(tokenizer=given.tokenizer), root, [given.data])
-        PARTS[given.part](root)
+        root = pathlib.Path(args.store or f'{folder}/store')
+        if not args.store:
+            build.build_store(config.Data(tokenizer=args.tokenizer), root, [args.data])
+        PARTS[args.part](root)
 
 
 if __name__ == '__main__':
-    flags.DEFINE_string('data', '', 'file of parallel rows')
+    flags.DEFINE_string('data', '', 'file of groups')
     flags.DEFINE_string('tokenizer', '', 'as for hbt.prepare')
-    flags.DEFINE_string('store', '', 'a store that is there already, instead of data and tokenizer')
+    flags.DEFINE_string('store', '', 'an existing store, instead of data and tokenizer')
     flags.DEFINE_enum('part', 'step', list(PARTS), 'what is measured')
     flags.DEFINE_enum('shape', 'small', list(work.SHAPES), 'of the encoder')
     flags.DEFINE_integer('batch', 0, 'pairs of a batch; 0: as the shape has it')
@@ -183,5 +183,5 @@ if __name__ == '__main__':
     flags.DEFINE_integer('turns', 7, 'timed turns of each entrant', lower_bound=1)
     flags.DEFINE_integer('cached', 0, 'texts of a mini-batch, with gradient caching; 0: without')
     flags.DEFINE_list('only', [], 'names of entrants; none: all')
-    flags.DEFINE_string('entrant', '', 'of this process; for the program itself')
+    flags.DEFINE_string('entrant', '', 'internal: the entrant of this process')
     app.run(main)

@@ -1,7 +1,4 @@
-"""The same pairs, the same model shape, for hbt and its peers.
-
-Hides how each of them is set up. Called by the programs of this folder.
-"""
+"""The same pairs, the same model shape, for hbt and its peers."""
 
 import dataclasses
 import importlib
@@ -33,9 +30,9 @@ SHAPES = {  # name -> encoder, pairs of a batch, steps of a turn
         1,
     ),
 }
-READY = 16  # batches that are seen, and tokenised for the peers, before the clock starts
+READY = 16  # batches that are drawn, and tokenised for the peers, before the clock starts
 
-Turn = tuple[abc.Callable[[], float], dict]  # seconds of a turn; what else there is to tell
+Turn = tuple[abc.Callable[[], float], dict]  # seconds of a turn; facts
 
 
 class Task(typing.NamedTuple):
@@ -66,13 +63,13 @@ def task(shape: str, root: pathlib.Path, pairs: int = 0, device: str = 'cpu') ->
 
 def flops(work: Task) -> list[float]:
     """Of the model, for each of the batches that the turns cycle through."""
-    found = []
+    result = []
     for step in range(READY):
         s = work.sampler
         lengths = batches.collect_texts(s.config, s.store, s.languages, s.plans(step)).lengths
         squares = float(np.square(lengths).sum())
-        found.append(telemetry.flops(work.config, float(lengths.sum()), squares, 1))
-    return found
+        result.append(telemetry.flops(work.config, float(lengths.sum()), squares, 1))
+    return result
 
 
 def cut(tokens: np.ndarray, size: int) -> np.ndarray:
@@ -88,9 +85,9 @@ def texts(work: Task, step: int) -> list[list[np.ndarray]]:
     columns = [[None] * c.batch_size for _ in range(2)]
     for row, slot in np.ndindex(*batch.embedding_indices.shape[1:]):
         at, number = divmod(int(batch.embedding_indices[0, row, slot]), slots)
-        mine = batch.packed.segment_ids[at] == number + 1
-        found = cut(batch.packed.tokens[at][mine], c.encoder.vocab_size)
-        columns[slot][batch.pair_indices[0, row]] = found
+        mask = batch.packed.segment_ids[at] == number + 1
+        tokens = cut(batch.packed.tokens[at][mask], c.encoder.vocab_size)
+        columns[slot][batch.pair_indices[0, row]] = tokens
     return columns
 
 
@@ -112,15 +109,15 @@ def hbt(work: Task, dtype: str, chunk: int = 0) -> Turn:
         tokens = cut(batch.packed.tokens, c.encoder.vocab_size)
         return batch._replace(packed=batch.packed._replace(tokens=tokens))
 
-    seen, real, computed = set(), 0, 0
+    compiled_rows, real, computed = set(), 0, 0
     for number in range(READY):  # every shape once
         batch = batch_of(number)
         rows, width = batch.packed.segment_ids.shape
         real += np.count_nonzero(batch.packed.segment_ids)
         computed += packing.computed_rows(chunk, width, rows) * width
-        if rows not in seen:
+        if rows not in compiled_rows:
             state, values = step(state, batch)
-            seen.add(rows)
+            compiled_rows.add(rows)
     jax.block_until_ready(values)
     steps = itertools.cycle(range(READY))
 
@@ -209,7 +206,7 @@ def grad_cache(model, scale: float, chunk: int) -> abc.Callable:
     sys.modules['grad_cache'] = package
     name = 'context_managers'
     sys.modules[f'grad_cache.{name}'] = importlib.import_module(f'gradcache.{name}')
-    found = importlib.import_module('gradcache.grad_cache')
+    cache_module = importlib.import_module('gradcache.grad_cache')
 
     def loss(queries, passages):
         queries, passages = (torch.nn.functional.normalize(x, dim=-1) for x in (queries, passages))
@@ -219,7 +216,7 @@ def grad_cache(model, scale: float, chunk: int) -> abc.Callable:
     def encode(**features):
         return model(features)['sentence_embedding']
 
-    cache = found.GradCache([encode, encode], chunk, loss)
+    cache = cache_module.GradCache([encode, encode], chunk, loss)
 
     def backward(columns, half):
         with half:

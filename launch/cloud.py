@@ -1,7 +1,7 @@
-"""Creates and deletes machines so that nothing which costs money is ever forgotten.
+"""Creates and deletes machines so that no machine that costs money is lost from the record.
 
-A machine is written down before its first part is created, and struck out only when the cloud
-confirms that all of it is gone. Called by `tpu.py`; the commands come from `machines.py`.
+A machine is recorded before its first part is created, and its record deleted only when the cloud
+confirms that all of it is deleted. The commands come from `machines.py`.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
 class Cloud:
-    """Runs commands, or only shows them; holds the record of what was created."""
+    """Runs commands, or only shows them; keeps the records of what was created."""
 
     def __init__(self, dry: bool, poll: float, settle: float):
         self.dry, self.poll, self.settle = dry, poll, settle  # seconds
@@ -42,29 +42,29 @@ class Cloud:
         except FileNotFoundError:
             raise ValueError(f'{argv[0]}: expected this program to be installed') from None
 
-    def must(self, argv: list[str], show: bool = False) -> str:
-        """Its output. ValueError with its last words if it fails."""
+    def run_checked(self, argv: list[str], show: bool = False) -> str:
+        """Returns the output; ValueError with the last lines of stderr if the command fails."""
         done = self.run(argv, show)
         if done.returncode:
-            words = done.stderr.strip().splitlines() or [f'exit code {done.returncode}']
-            raise ValueError(f'{shlex.join(argv)}: ' + ' '.join(words[-3:]))
+            lines = done.stderr.strip().splitlines() or [f'exit code {done.returncode}']
+            raise ValueError(f'{shlex.join(argv)}: ' + ' '.join(lines[-3:]))
         return done.stdout
 
-    def ask(self, m: machines.Machine, kind: str) -> list[machines.Item]:
-        text = self.must(machines.listing(m, kind))
+    def list_items(self, m: machines.Machine, kind: str) -> list[machines.Item]:
+        text = self.run_checked(machines.listing(m, kind))
         return machines.items(kind, text or '[]')
 
     def exists(self, m: machines.Machine, kind: str) -> bool:
-        return any(item.name == m.name for item in self.ask(m, kind))
+        return any(item.name == m.name for item in self.list_items(m, kind))
 
-    def path(self, name: str) -> pathlib.Path:
+    def record_path(self, name: str) -> pathlib.Path:
         """Its record. A dry run keeps its own, so that all verbs can be shown before any is run."""
         real = self.folder / f'{name}.json'
         return real if real.exists() or not self.dry else self.folder / f'{name}.dry'
 
     def save(self, m: machines.Machine) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.path(m.name)
+        path = self.record_path(m.name)
         if self.dry and path.suffix == '.json':
             return
         partial = path.with_suffix('.partial')
@@ -73,7 +73,7 @@ class Cloud:
 
     def load(self, name: str) -> machines.Machine:
         try:
-            values = json.loads(self.path(name).read_text())
+            values = json.loads(self.record_path(name).read_text())
         except FileNotFoundError:
             raise ValueError(
                 f'{name}: no such machine in {self.folder}; the verb status shows what exists'
@@ -84,12 +84,12 @@ class Cloud:
     def recorded(self) -> list[machines.Machine]:
         return [self.load(path.stem) for path in sorted(self.folder.glob('*.json'))]
 
-    def kept(self, m: machines.Machine) -> bool:
-        """Whether it is recorded still, and not being stopped by another process."""
-        return self.path(m.name).exists() and not self.load(m.name).stopping
+    def is_active(self, m: machines.Machine) -> bool:
+        """Whether it is still recorded, and no other process is stopping it."""
+        return self.record_path(m.name).exists() and not self.load(m.name).stopping
 
-    def forget(self, m: machines.Machine) -> None:
-        path = self.path(m.name)
+    def delete_record(self, m: machines.Machine) -> None:
+        path = self.record_path(m.name)
         if not (self.dry and path.suffix == '.json'):
             path.unlink(missing_ok=True)
 
@@ -100,18 +100,18 @@ def say(*words, sep: str = ' ') -> None:
 
 def create(at: Cloud, m: machines.Machine, wait: float) -> None:
     """Creates the machine and waits until it is ready; ValueError, and nothing left, otherwise."""
-    if at.path(m.name).suffix == '.json' and at.path(m.name).exists():
+    if at.record_path(m.name).suffix == '.json' and at.record_path(m.name).exists():
         raise ValueError(f'{m.name}: recorded already in {at.folder}; stop it or choose a new name')
     for argv in machines.checks(m):
-        at.must(argv)
-    made = machines.resources(m)
-    for kind, _ in made:
+        at.run_checked(argv)
+    parts = machines.resources(m)
+    for kind, _ in parts:
         if at.exists(m, kind):
             raise ValueError(f'{m.name}: a {kind} of this name exists already; see status')
     at.save(m)
     try:
-        for _, argv in made:
-            at.must(argv, show=True)
+        for _, argv in parts:
+            at.run_checked(argv, show=True)
         deadline = time.monotonic() + 60 * wait
         before = ''
         while not at.dry and (word := state(at, m)) != 'ready':
@@ -137,22 +137,22 @@ def delete(at: Cloud, m: machines.Machine, settle: float = 0) -> None:
         for kind, _ in reversed(machines.resources(m)):
             argv = machines.deletion(m, kind, m.name)
             end = time.monotonic() + (0 if at.dry else settle)
-            gone = removed(at, m, kind, argv)
-            while gone and time.monotonic() < end:
+            deleted = delete_part(at, m, kind, argv)
+            while deleted and time.monotonic() < end:
                 time.sleep(min(at.poll, settle))
-                gone = removed(at, m, kind, argv)
-            if not gone:
+                deleted = delete_part(at, m, kind, argv)
+            if not deleted:
                 left.append(argv)
         if left:
             lines = '\n  '.join(shlex.join(argv) for argv in left)
             raise ValueError(f'{m.name}: STILL THERE and may cost money; delete with:\n  {lines}')
-        at.forget(m)
+        at.delete_record(m)
     if not at.dry:
         say(f'{m.name}: nothing is left of it in the cloud')
 
 
-def removed(at: Cloud, m: machines.Machine, kind: str, argv: list[str]) -> bool:
-    """Whether it is certain that it is gone; some deletions must wait for others to end."""
+def delete_part(at: Cloud, m: machines.Machine, kind: str, argv: list[str]) -> bool:
+    """Deletes one part, and returns whether the cloud confirms it; some must wait for others."""
     for attempt in range(RETRIES):
         if at.run(argv, show=attempt == 0).returncode == 0:
             return True
@@ -178,17 +178,17 @@ def state(at: Cloud, m: machines.Machine) -> str:
     """What the cloud says of it: ready, waiting, gone (preempted, failed) or missing."""
     if m.route == 'ssh':
         return 'ready'
-    vms = found(at, m)
+    vms = list_vms(at, m)
     words = [machines.STATES.get(item.state, 'waiting') for item in vms]
     if at.dry or words == ['ready'] * (m.hosts if m.route == 'gce' else 1):
         return 'ready'
     return 'missing' if not words else 'gone' if 'gone' in words else 'waiting'
 
 
-def found(at: Cloud, m: machines.Machine) -> list[machines.Item]:
+def list_vms(at: Cloud, m: machines.Machine) -> list[machines.Item]:
     """The lines of the listing that are this machine."""
     kind = 'instance' if m.route == 'gce' else machines.resources(m)[0][0]
-    vms = [item for item in at.ask(m, kind) if item.zone in (m.zone, '')]
+    vms = [item for item in at.list_items(m, kind) if item.zone in (m.zone, '')]
     return [x for x in vms if m.name == (x.label if m.route == 'gce' else x.name)]
 
 

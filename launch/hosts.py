@@ -1,6 +1,6 @@
-"""The hosts of a machine: code and data to them, the same program on all, and how it is.
+"""The hosts of a machine: copies code and data to them, starts one program on all, reads its state.
 
-What runs there is `host.sh`. Called by `tpu.py`.
+On the hosts `host.sh` does the work.
 """
 
 import concurrent.futures
@@ -20,16 +20,16 @@ import machines
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HOST = ('bash', 'hbt/code/launch/host.sh')
-AGAIN = 75  # EX_TEMPFAIL: hbt was preempted, has saved its state and wants to be started again
+RESTART = 75  # EX_TEMPFAIL: hbt was preempted, has saved its state, and asks for a restart
 WIDTH = 16  # hosts reached at once
 
 
 def everywhere(at: cloud.Cloud, m: machines.Machine, script: str, timeout=300.0) -> list:
     """Runs a script of the shell on every host; in the order of the hosts."""
-    listed = names(at, m)
+    hosts = names(at, m)
     with concurrent.futures.ThreadPoolExecutor(WIDTH) as pool:
         waiting = [
-            pool.submit(at.run, machines.reach(m, h, script), timeout=timeout) for h in listed
+            pool.submit(at.run, machines.reach(m, h, script), timeout=timeout) for h in hosts
         ]
     return [one.result() for one in waiting]
 
@@ -39,7 +39,7 @@ def names(at: cloud.Cloud, m: machines.Machine) -> list[str]:
         return [str(i) for i in range(m.hosts)]
     if at.dry:  # the cloud chooses the ends of the names
         return [f'{m.name}-{i:04}' for i in range(m.hosts)]
-    return sorted(item.name for item in cloud.found(at, m))
+    return sorted(item.name for item in cloud.list_vms(at, m))
 
 
 def setup(at: cloud.Cloud, m: machines.Machine) -> None:
@@ -58,13 +58,13 @@ def setup(at: cloud.Cloud, m: machines.Machine) -> None:
         def one(host: str) -> None:
             for attempt in range(10):  # new VMs refuse connections for a while
                 try:
-                    at.must(machines.copying(m, host, bundle, 'hbt.tgz'))
+                    at.run_checked(machines.copying(m, host, bundle, 'hbt.tgz'))
                     break
                 except ValueError:
                     if attempt == 9:
                         raise
                     time.sleep(at.poll)
-            at.must(machines.reach(m, host, f'{unpack} && {install}'))
+            at.run_checked(machines.reach(m, host, f'{unpack} && {install}'))
 
         first, *rest = names(at, m)
         one(first)  # alone: gcloud makes its ssh keys the first time
@@ -114,7 +114,7 @@ def end(at: cloud.Cloud, m: machines.Machine) -> None:
 
 
 def jobs(at: cloud.Cloud, m: machines.Machine) -> tuple[str, bool, list[str]]:
-    """What the hosts say together, whether a program still runs on any, and a line of each.
+    """The state of the hosts together, whether a program still runs on any, and a line of each.
 
     `unknown` if any cannot be asked, else `done` if all ended well, `again` if any asks for a
     restart, `failed` if any failed, `running` if none did.
@@ -122,15 +122,15 @@ def jobs(at: cloud.Cloud, m: machines.Machine) -> tuple[str, bool, list[str]]:
     words, lines = [], []
     script = f'if [ -e {HOST[1]} ]; then {shlex.join(HOST)} state; else echo none; fi'
     for i, done in enumerate(everywhere(at, m, script)):
-        said = done.stdout.splitlines() if done.returncode == 0 else []
-        words.append(said[0] if said else 'unknown')
-        lines.append(f'[{i}] ' + ' | '.join(said or [done.stderr.strip()[-200:]]))
+        answer = done.stdout.splitlines() if done.returncode == 0 else []
+        words.append(answer[0] if answer else 'unknown')
+        lines.append(f'[{i}] ' + ' | '.join(answer or [done.stderr.strip()[-200:]]))
     ended = {int(word.split()[1]) for word in words if word.startswith('exit')}
     if at.dry or all(word == 'exit 0' for word in words) and len(words) == m.hosts:
         word = 'done'
     elif len(words) != m.hosts or 'unknown' in words:
         word = 'unknown'
-    elif AGAIN in ended or {'none', 'lost'} & set(words):
+    elif RESTART in ended or {'none', 'lost'} & set(words):
         word = 'again'
     else:
         word = 'failed' if ended - {0} else 'running'

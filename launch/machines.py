@@ -1,8 +1,8 @@
 """What a machine is, and the commands that make, list, reach and delete it. Runs none of them.
 
-Hides the two ways to a TPU (the Cloud TPU API for v4 to v6e, Compute Engine groups for v5p and
-newer) and plain ssh. `tpu.py` runs the commands. Commands and flags are those of the Google Cloud
-CLI 528; what was only read and never run on the cloud is marked UNTRIED.
+A machine comes from the Cloud TPU API (v4 to v6e) or from Compute Engine groups (v5p and newer), or
+is reached by plain ssh. Commands and flags are those of the Google Cloud CLI 528; what never ran on
+the cloud is marked UNTRIED.
 """
 
 import dataclasses
@@ -154,11 +154,11 @@ def resources(m: Machine) -> list[tuple[str, list[str]]]:
     group = command(m, 'compute instance-groups managed create', m.name, zone)
     group += [f'--template={m.name}', f'--size={m.hosts}', f'--base-instance-name={m.name}']
     group += ['--default-action-on-vm-failure=do-nothing']
-    made = [('instance template', template + extra), ('instance group', group)]
+    commands = [('instance template', template + extra), ('instance group', group)]
     if m.hosts > 1:  # a slice: its VMs are wired together
         group += [f'--workload-policy={m.name}']
-        made.insert(0, ('workload policy', policy))
-    return made
+        commands.insert(0, ('workload policy', policy))
+    return commands
 
 
 def checks(m: Machine) -> list[list[str]]:
@@ -186,13 +186,13 @@ def command(m: Machine, words: str, *rest: str) -> list[str]:
 def listing(m: Machine, kind: str) -> list[str]:
     """Lists all of a kind, as JSON; `-` as the zone of `m` means all zones."""
     words, _ = KINDS[kind]
-    place = [f'--zone={m.zone}'] if words.startswith('compute tpus') else []
-    return command(m, f'{words} list', *place, '--format=json')
+    zone = [f'--zone={m.zone}'] if words.startswith('compute tpus') else []
+    return command(m, f'{words} list', *zone, '--format=json')
 
 
 def deletion(m: Machine, kind: str, name: str) -> list[str]:
-    words, place = KINDS[kind]
-    where = {'zone': f'--zone={m.zone}', 'region': f'--region={m.zone[:-2]}', '': '--global'}[place]
+    words, scope = KINDS[kind]
+    where = {'zone': f'--zone={m.zone}', 'region': f'--region={m.zone[:-2]}', '': '--global'}[scope]
     force = ['--force'] if kind == 'queued resource' else []  # its VMs too
     return command(m, f'{words} delete', name, where, '--quiet', *force)
 
@@ -208,18 +208,18 @@ class Item(typing.NamedTuple):
 
 def items(kind: str, text: str) -> list[Item]:
     """Reads a listing. ValueError where it is not JSON of the expected form."""
-    found = []
+    result = []
     for item in json.loads(text):
         parts = item['name'].split('/')
-        place = parts[-3] if len(parts) > 3 else item.get('zone', '').split('/')[-1]
+        zone = parts[-3] if len(parts) > 3 else item.get('zone', '').split('/')[-1]
         state, labels = item.get('state', item.get('status', '')), item.get('labels', {})
         if kind == 'queued resource':
             state = state.get('state', '') if isinstance(state, dict) else state
             labels = item.get('tpu', {}).get('nodeSpec', [{}])[0].get('node', {}).get('labels', {})
         if kind == 'instance template':
             labels = item.get('properties', {}).get('labels', {})
-        found.append(Item(parts[-1], place, state, labels.get(LABEL, '')))
-    return found
+        result.append(Item(parts[-1], zone, state, labels.get(LABEL, '')))
+    return result
 
 
 def reach(m: Machine, host: str, script: str) -> list[str]:

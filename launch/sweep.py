@@ -1,4 +1,6 @@
-"""Runs a config with every set of overrides that its `sweep()` yields; resumes by the same command.
+"""Runs a config with every set of overrides that its `sweep()` yields.
+
+The same command resumes a sweep that was stopped.
 
 python launch/sweep.py configs/scratch_small.py --config.data.root=stores/mine
 python launch/sweep.py configs/scratch_small.py --status
@@ -25,7 +27,7 @@ import typing
 from hbt import config
 from hbt.utils import distributed, settings
 
-TIMES = 20  # that a run may ask to be started again
+TIMES = 20  # restarts that a run may ask for
 
 
 class Row(typing.NamedTuple):
@@ -40,14 +42,14 @@ def expand(file: str, arg: str, workdir: str, rest: list[str]) -> list[Row]:
 
     ValueError names the row whose settings are unknown, are given twice, or are those of another.
     """
-    names = runpy.run_path(file)
-    if 'sweep' not in names:
+    module = runpy.run_path(file)
+    if 'sweep' not in module:
         raise ValueError(f'{file}: expected a function sweep() that yields dicts of settings')
-    known = set(settings.flatten(config.Config()))
+    names = set(settings.flatten(config.Config()))
     fixed = {text.lstrip('-').partition('=')[0].removeprefix('config.') for text in rest}
     rows = {}
-    for i, values in enumerate(names['sweep']()):
-        if not isinstance(values, dict) or not values or not values.keys() <= known - fixed:
+    for i, values in enumerate(module['sweep']()):
+        if not isinstance(values, dict) or not values or not values.keys() <= names - fixed:
             raise ValueError(
                 f'{file}: sweep, row {i}: expected a dict of settings such as sampler.alpha, none '
                 f'of them on the command line too, got {values!r}'
@@ -57,8 +59,8 @@ def expand(file: str, arg: str, workdir: str, rest: list[str]) -> list[Row]:
             raise ValueError(f'{file}: sweep, row {i}: expected new values, got {name} again')
         flags = [f'--config.{k}={text(v)}' for k, v in values.items()]
         source = f'--config={file}' + (f':{arg}' if arg else '')
-        place = f'--workdir={workdir}/{name}'
-        rows[name] = Row(name, ('-m', 'hbt.main', source, place, *flags, *rest))
+        workdir_flag = f'--workdir={workdir}/{name}'
+        rows[name] = Row(name, ('-m', 'hbt.main', source, workdir_flag, *flags, *rest))
     if not rows:
         raise ValueError(f'{file}: sweep: expected at least one row, got none')
     return list(rows.values())
@@ -70,7 +72,7 @@ def text(value) -> str:
 
 
 class Sweep:
-    """The states of the rows, kept in files: NAME.json beside NAME.log."""
+    """The states of the rows, record in files: NAME.json beside NAME.log."""
 
     def __init__(self, folder: pathlib.Path, rows: list[Row], template: str):
         self.folder, self.rows, self.template = folder, rows, template
@@ -82,15 +84,15 @@ class Sweep:
         path = self.folder / f'{row.name}.json'
         if not path.exists():
             return 'waiting'
-        kept = json.loads(path.read_text())
-        if kept['args'] != list(row.args):
+        record = json.loads(path.read_text())
+        if record['args'] != list(row.args):
             raise ValueError(
                 f'{path}: expected a run with {shlex.join(row.args)}, got one with '
-                f'{shlex.join(kept["args"])}; choose another --out, or delete this file'
+                f'{shlex.join(record["args"])}; choose another --out, or delete this file'
             )
-        if kept['state'] == 'running' and not locked(self.folder):
+        if record['state'] == 'running' and not locked(self.folder):
             return 'waiting'  # what ran it was killed
-        return kept['state']
+        return record['state']
 
     def note(self, row: Row, state: str) -> None:
         path = self.folder / f'{row.name}.json'
@@ -126,7 +128,7 @@ class Sweep:
         return '\n'.join([*lines, counts])
 
     def run(self, row: Row, slots: queue.SimpleQueue) -> None:
-        """Runs a row to its end, in a free slot, again for as long as it asks for it."""
+        """Runs a row to its end, in a free slot, and restarts it as often as it asks."""
         if self.stopping.is_set():
             return
         slot = slots.get()

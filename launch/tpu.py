@@ -1,4 +1,4 @@
-"""Makes TPU machines, sets them up, runs a program on every host until it is done, deletes them.
+"""Creates TPU machines, sets them up, runs a program on every host until it is done, deletes them.
 
 python launch/tpu.py create big --type=v6e-16 --zone=us-east5-b --spot --queued --bucket=mine
 python launch/tpu.py setup big --data=stores/mine
@@ -75,18 +75,18 @@ def run(at: cloud.Cloud, args) -> None:
 
 
 def watch(at: cloud.Cloud, m: machines.Machine, restarts: int, wait: float) -> str:
-    """Follows the run until it is done, restarting what was preempted. Why, if it ends not well."""
+    """Follows the run until it is done, restarting what was preempted. Returns why, if it fails."""
     bad, missed, prepared = 0, 0, True
     while True:
         word, busy, lines = 'unknown', False, []
-        with told():
+        with report_errors():
             word = cloud.state(at, m)
             if word == 'ready':
                 word, busy, lines = hosts.jobs(at, m) if prepared else ('again', False, [])
         cloud.say(f'{time.strftime("%H:%M:%S")} {m.name}: {word}', *lines[:4], sep='\n  ')
         if word == 'done':
             return ''
-        if not missed and not at.kept(m):
+        if not missed and not at.is_active(m):
             return 'stopped by another process, and not restarted'
         # Hosts of a slice end one after the other; those whose fellows are gone may never end.
         bad = bad + 1 if word in ('failed', 'unknown') or word == 'again' and busy else 0
@@ -96,7 +96,7 @@ def watch(at: cloud.Cloud, m: machines.Machine, restarts: int, wait: float) -> s
             if not restarts:
                 return f'{word}, and no restart left'
             restarts, bad, missed = restarts - 1, 0, missed + 1
-            with told():
+            with report_errors():
                 if word != 'again':
                     prepared = False
                     cloud.delete(at, m)
@@ -112,8 +112,8 @@ def watch(at: cloud.Cloud, m: machines.Machine, restarts: int, wait: float) -> s
 
 
 @contextlib.contextmanager
-def told():
-    """Failures of the cloud are told; the caller tries again."""
+def report_errors():
+    """Prints failures of the cloud; the caller tries again."""
     try:
         yield
     except ValueError as error:
@@ -151,17 +151,17 @@ def status(at: cloud.Cloud, args) -> None:
         kind = m.host or f'{m.zone} {m.route}{" spot" if m.spot else ""}{" queued" * m.queued}'
         print(f'{m.name}: {m.type} {kind}, {m.hosts} host(s): {word}; delete: {STOP} {m.name}')
     everywhere = machines.Machine('', '', zone='-', project=args.project)
-    known = {m.name for m in at.recorded()}
+    recorded = {m.name for m in at.recorded()}
     for kind in ('TPU VM', 'queued resource', 'instance', 'instance template'):
         try:
-            labelled = [item for item in at.ask(everywhere, kind) if item.label]
+            labelled = [item for item in at.list_items(everywhere, kind) if item.label]
         except ValueError as error:
             cloud.say(error)
             problems.append(kind)
             continue
         for item in labelled:
             print(f'{kind} {item.name} {item.zone} {item.state}'.rstrip())
-            if item.label not in known:
+            if item.label not in recorded:
                 for argv in cloud.orphan(kind, item, args.project):
                     print(f'  not recorded here; delete: {shlex.join(argv)}')
     if problems:
@@ -173,7 +173,7 @@ def stop(at: cloud.Cloud, args) -> None:
     m = at.load(args.name)
     m.stopping = True
     at.save(m)
-    with told():
+    with report_errors():
         if cloud.state(at, m) == 'ready':
             hosts.end(at, m)
     cloud.delete(at, m)
@@ -241,7 +241,7 @@ def main(argv: list[str]) -> int:
         cloud.say(f'error: {error}')
     except KeyboardInterrupt:
         cloud.say('interrupted')
-    if args.verb != 'status' and at.path(args.name).exists():
+    if args.verb != 'status' and at.record_path(args.name).exists():
         cloud.say(f'{args.name} is still there and may cost money until: {STOP} {args.name}')
     return 1
 
