@@ -15,7 +15,7 @@ import tokenizers
 from hbt import config
 from hbt.data import ragged, store, tokenization
 from hbt.evaluation import aggregate, benchmarks, bias, debias, metrics, results, search, trec
-from hbt.models import embedder, model_dir
+from hbt.models import embedder, embedding_file, model_dir
 from hbt.utils import sharding
 
 
@@ -55,27 +55,29 @@ def make_evaluation(
     `depth`: how many of the best documents a result lists. `removal`: what is taken from the
     embeddings. `keep`: where these are, until they are not needed any more; else in memory.
     """
-    embed_table = embedder.make_encoder(c, mesh)
+    embed_table = embedder.make_table_embedder(c, mesh)
     manifests = [results.make_manifest(x, about(c, removal)) for x in loaded]
 
-    def encode(params, benchmark, manifest, side: str, prefix: str, limit: int) -> embedder.Block:
+    def encode(
+        params, benchmark, manifest, side: str, prefix: str, limit: int
+    ) -> embedding_file.Block:
         texts, what = getattr(benchmark, side), f'{benchmark.name} {side}'
 
-        def blocks(done: int) -> abc.Iterator[embedder.Block]:
-            for start in range(done, len(texts.ids), embedder.CHUNK):
-                rows = slice(start, start + embedder.CHUNK)
+        def blocks(done: int) -> abc.Iterator[embedding_file.Block]:
+            for start in range(done, len(texts.ids), embedding_file.CHUNK):
+                rows = slice(start, start + embedding_file.CHUNK)
                 table, _ = tokenization.encode_texts(tokenizer, texts.texts[rows], prefix, limit)
                 vectors = embed_table(params, table, what)
                 if removal:
                     unit = c.encoder.normalise
                     vectors = debias.apply_removal(removal, vectors, texts.languages[rows], unit)
-                yield embedder.Block(vectors, tally(table, limit))
+                yield embedding_file.Block(vectors, tally(table, limit))
 
         out, told = None, {}
         if keep:
             out = keep.folder / f'{results.file_stem(benchmark.name)}.{side}.npy'
             told = keep.about | {'content': manifest['content']}
-        return embedder.fill(blocks, len(texts.ids), out, told, what)
+        return embedding_file.fill_embeddings(blocks, len(texts.ids), out, told, what)
 
     def run(params) -> dict[str, Result]:
         found = {}
@@ -238,7 +240,7 @@ def fit_removal(
         if same and found.about['kind'] == kind and {*languages} <= {*found.languages}:
             return found
     debias.check_store(s, c.data, tokenizer)
-    embed_table = embedder.make_encoder(c, sharding.make_mesh())
+    embed_table = embedder.make_table_embedder(c, sharding.make_mesh())
     found = debias.fit_removal(
         kind, s, c.data, languages, lambda x: embed_table(params, x, 'training texts')
     )

@@ -15,7 +15,7 @@ import tokenizers
 from jaxtyping import Int
 
 from hbt.data import tokenizer_files
-from hbt.models import embedder, model_dir
+from hbt.models import embedding_file, model_dir
 from hbt.utils import languages, log
 
 KINDS = ('Unigram', 'WordPiece', 'WordLevel', 'BPE')
@@ -121,7 +121,7 @@ def _used_by_texts(model: model_dir.Model, corpus: abc.Sequence[str]) -> set[int
     """Ids of the pieces of the texts in files, with each of the model's prompts."""
     data, used = model.config.data, np.zeros(tokenizer_files.vocab_size(model.tokenizer), bool)
     prefixes = {'', data.query_prefix, data.passage_prefix}
-    chunks = (texts for file in corpus for _, texts in embedder.chunks(pathlib.Path(file), 0))
+    chunks = (x for file in corpus for x in embedding_file.iter_text_chunks(pathlib.Path(file)))
     with log.progress(desc='corpus', unit=' texts') as bar:
         for texts in chunks:
             prompted = [prefix + text for prefix in prefixes for text in texts]

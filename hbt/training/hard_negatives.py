@@ -110,7 +110,7 @@ def finish(s: store.Store, manifest: dict, partial: pathlib.Path, out: pathlib.P
 
 def encoder(c: config.Config, params, s: store.Store, mesh) -> abc.Callable:
     """`encode(table, rows, side) -> chunks of [n d]`, cut as in training."""
-    run, end = embedder.make_encoder(c, mesh), s.manifest['tokenizer']['end_id']
+    run, end = embedder.make_table_embedder(c, mesh), s.manifest['tokenizer']['end_id']
 
     def encode(table: ragged.TokenTable, rows: Int[np.ndarray, ' n'], side: str):
         limit = getattr(c.data, f'{side}_length')

@@ -179,7 +179,7 @@ def measures(case, stored):
     c, params, loaded = case
     mesh, tokenizer = sharding.make_mesh(), tokenizers_of(stored)
     params = jax.device_put(params, sharding.replicated(mesh))
-    embed_table = embedder.make_encoder(c, mesh)
+    embed_table = embedder.make_table_embedder(c, mesh)
     languages = sorted(set(loaded[0].queries.languages))
     found = {}
     for kind in ('', 'centre', 'lir:1'):

@@ -13,7 +13,7 @@ from hbt import config
 from hbt.data import build, tokenization
 from hbt.data.readers import retrieval, synthetic
 from hbt.evaluation import benchmarks, evaluator
-from hbt.models import embedder, encoder
+from hbt.models import embedding_file, encoder
 from hbt.utils import sharding
 from tests import tiny
 
@@ -51,7 +51,7 @@ def small():
 
 
 def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(embedder, 'CHUNK', 128)
+    monkeypatch.setattr(embedding_file, 'CHUNK', 128)
     whole = case()
     keep = evaluator.Keep(tmp_path / 'embeddings', {'model': 'a'})
     calls, encode_texts = itertools.count(), tokenization.encode_texts
@@ -85,7 +85,7 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monke
 def test_other_documents_are_not_taken_for_those_that_were_embedded(case, tmp_path, monkeypatch):
     keep = evaluator.Keep(tmp_path / 'embeddings', {'model': 'a'})
     case(keep)
-    changed = embedder.progress_of(keep.folder / 'small.documents.npy')
+    changed = embedding_file.record_path(keep.folder / 'small.documents.npy')
     changed.write_text(changed.read_text().replace('"content": "', '"content": "0'))
     with pytest.raises(ValueError, match='small.documents.progress.json: content: expected'):
         case(keep)

@@ -31,7 +31,7 @@ from hbt.data import build, store
 from hbt.data.curation import translation
 from hbt.data.readers import registry, synthetic
 from hbt.evaluation import evaluator
-from hbt.models import embedder, model_dir
+from hbt.models import embedder, embedding_file, model_dir
 from hbt.training import hard_negatives, loop, model_export
 from hbt.utils import distributed, log, sharding
 from tests import tiny
@@ -74,11 +74,11 @@ def run_export(folder):
 
 
 def run_embed(folder):
-    embedder.CHUNK = 50
+    embedding_file.CHUNK = 50
     (folder / 'texts').write_text(''.join(f'{i} euros\n' for i in range(TEXTS)))
     if not (folder / 'out.npy').exists():
         model = model_dir.load_model(str(folder / 'model'))
-        embedder.write(
+        embedding_file.embed_lines(
             embedder.make_embedder(model, 64, 'float32'), folder / 'texts', folder / 'out.npy', {}
         )
 

@@ -1,10 +1,6 @@
 import dataclasses
-import gzip
 import json
-import os
 import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -46,7 +42,7 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
     texts = [' '.join(f'w{i}' for i in rng.integers(0, 40, n)) for n in rng.integers(1, 30, 37)]
     table, _ = tokenization.encode_texts(tokenizer(), texts, '', 64)
     params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
-    found = embedder.make_encoder(c, sharding.make_mesh())(params, table, 'texts')
+    found = embedder.make_table_embedder(c, sharding.make_mesh())(params, table, 'texts')
     assert found.shape == (37, 32)
     for i in (0, 7, 36):
         tokens = table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]][None]
@@ -54,75 +50,22 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
         np.testing.assert_allclose(found[i], alone[0], atol=1e-6)
 
 
-def run(*flags):
-    """The command in a process of its own: (exit status, what it printed on stderr)."""
-    done = subprocess.run(
-        [sys.executable, '-m', 'hbt.embed', f'--model={LABSE}', *flags],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env=os.environ | {'XLA_FLAGS': ''},
-    )
-    return done.returncode, done.stderr
-
-
-def test_the_command_embeds_every_line_of_a_file(tmp_path):
-    texts = ['w1 w2', '', 'w3', 'w4 w5 w6\tw7', ' w8 ']
-    (tmp_path / 'texts').write_bytes('\r\n'.join(texts).encode())
-    out = tmp_path / 'out.npy'
-    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}', '--kind=query')
-    assert code == 0, printed
-    expected = embedder.load_embedder(LABSE, batch_size=8)(texts, 'query')
-    np.testing.assert_allclose(np.load(out), expected, atol=1e-6)
-    assert sorted(os.listdir(tmp_path)) == ['out.npy', 'texts']
-    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}')
-    assert code == 2 and printed.endswith('out.npy: expected nothing there yet, got a file\n')
-
-
-def test_what_was_embedded_before_a_kill_is_not_embedded_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(embedder, 'CHUNK', 3)
-    source, out = tmp_path / 'x.gz', tmp_path / 'out.npy'
-    source.write_bytes(gzip.compress('\n'.join(map(str, range(10))).encode()))
-    calls = []
-
-    def dies(texts):
-        calls.append(texts)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return np.array([[float(text)] for text in texts], np.float32)
-
-    with pytest.raises(KeyboardInterrupt):
-        embedder.write(dies, source, out, {'kind': ''})
-    assert not out.exists()
-    with pytest.raises(ValueError, match="kind: expected '', with which this .* got 'query'"):
-        embedder.write(dies, source, out, {'kind': 'query'})
-    calls = [None] * 9
-    embedder.write(dies, source, out, {'kind': ''})
-    assert calls[9:] == [['6', '7', '8'], ['9']]
-    np.testing.assert_array_equal(np.load(out)[:, 0], range(10))
-    assert sorted(os.listdir(tmp_path)) == ['out.npy', 'x.gz']
-
-
-def test_bad_lines_and_files_are_named(tmp_path):
-    def refuses(content, message):
-        (tmp_path / 'x').write_bytes(content)
-        with pytest.raises(ValueError, match=message):
-            embedder.write(
-                lambda texts: np.zeros((len(texts), 1)), tmp_path / 'x', tmp_path / 'y.npy', {}
-            )
-
-    refuses(b'', 'x: expected texts, one a line, got an empty file')
-    refuses(b'a\n\xff\n', 'x:2: expected UTF-8')
-    refuses(gzip.compress(b'a\n' * 99999)[:-9], r'x:\d+: expected a whole gzip file')
-
-
 def test_kinds_and_texts_that_cannot_be_are_named():
     model = embedder.load_embedder(LABSE, batch_size=8)
-    with pytest.raises(ValueError, match="kind: expected query or passage or nothing, got 'doc'"):
+    with pytest.raises(
+        ValueError, match="kind: expected query, passage, document or nothing, got 'doc'"
+    ):
         model(['w1'], 'doc')
     with pytest.raises(ValueError, match="texts: expected a list of texts, got one: 'w1'"):
         model('w1')
     assert model([]).shape == (0, 24)
+
+
+def test_a_document_is_a_passage():
+    embed = embedder.load_embedder(LABSE, batch_size=8)
+    passage, query = embed(['w1'], 'passage'), embed(['w1'], 'query')
+    np.testing.assert_array_equal(embed(['w1'], 'document'), passage)
+    assert not np.array_equal(query, passage)
 
 
 def test_models_that_embed_otherwise_have_other_fingerprints():

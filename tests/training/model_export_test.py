@@ -48,7 +48,7 @@ def from_run(run, texts, prefix):
     tokenizer = tokenizers.Tokenizer.from_file(str(run / 'run/tokenizer.json'))
     _, params = checkpoint.load_params(run / 'run', 'latest', sharding.replicated(mesh))
     table, _ = tokenization.encode_texts(tokenizer, texts, prefix, c.data.passage_length)
-    return embedder.make_encoder(c, mesh)(params, table, 'texts')
+    return embedder.make_table_embedder(c, mesh)(params, table, 'texts')
 
 
 def test_the_exported_model_embeds_as_the_run(run):

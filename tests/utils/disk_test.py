@@ -11,7 +11,7 @@ import pytest
 
 from hbt import config
 from hbt.data import build
-from hbt.models import embedder, model_dir
+from hbt.models import embedding_file, model_dir
 from tests import ROOT, tiny
 
 MODEL = ROOT / 'tests/fixtures/labse'
@@ -58,10 +58,10 @@ def test_embeddings_that_find_no_room_are_refused_before_they_are_made(disk, tmp
         return np.ones((len(texts), 16), np.float32)
 
     with pytest.raises(OSError, match=FULL) as caught:
-        embedder.write(embed_table, source, out, {})
+        embedding_file.embed_lines(embed_table, source, out, {})
     assert str(place) in str(caught.value) and not out.exists()
     disk('10m', 'remount')
-    embedder.write(embed_table, source, out, {})
+    embedding_file.embed_lines(embed_table, source, out, {})
     assert np.load(out).sum() == 80000
 
 

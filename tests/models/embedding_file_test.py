@@ -1,0 +1,76 @@
+"""A file of texts becomes a file of embeddings, and a killed call is resumed."""
+
+import gzip
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hbt.models import embedder, embedding_file
+from tests import ROOT
+
+LABSE = str(ROOT / 'tests/fixtures/labse')
+
+
+def run(*flags):
+    """The command in a process of its own: (exit status, what it printed on stderr)."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'hbt.embed', f'--model={LABSE}', *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {'XLA_FLAGS': ''},
+    )
+    return done.returncode, done.stderr
+
+
+def test_the_command_embeds_every_line_of_a_file(tmp_path):
+    texts = ['w1 w2', '', 'w3', 'w4 w5 w6\tw7', ' w8 ']
+    (tmp_path / 'texts').write_bytes('\r\n'.join(texts).encode())
+    out = tmp_path / 'out.npy'
+    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}', '--kind=query')
+    assert code == 0, printed
+    expected = embedder.load_embedder(LABSE, batch_size=8)(texts, 'query')
+    np.testing.assert_allclose(np.load(out), expected, atol=1e-6)
+    assert sorted(os.listdir(tmp_path)) == ['out.npy', 'texts']
+    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}')
+    assert code == 2 and printed.endswith('out.npy: expected nothing there yet, got a file\n')
+
+
+def test_what_was_embedded_before_a_kill_is_not_embedded_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(embedding_file, 'CHUNK', 3)
+    source, out = tmp_path / 'x.gz', tmp_path / 'out.npy'
+    source.write_bytes(gzip.compress('\n'.join(map(str, range(10))).encode()))
+    calls = []
+
+    def dies(texts):
+        calls.append(texts)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return np.array([[float(text)] for text in texts], np.float32)
+
+    with pytest.raises(KeyboardInterrupt):
+        embedding_file.embed_lines(dies, source, out, {'kind': ''})
+    assert not out.exists()
+    with pytest.raises(ValueError, match="kind: expected '', with which this .* got 'query'"):
+        embedding_file.embed_lines(dies, source, out, {'kind': 'query'})
+    calls = [None] * 9
+    embedding_file.embed_lines(dies, source, out, {'kind': ''})
+    assert calls[9:] == [['6', '7', '8'], ['9']]
+    np.testing.assert_array_equal(np.load(out)[:, 0], range(10))
+    assert sorted(os.listdir(tmp_path)) == ['out.npy', 'x.gz']
+
+
+def test_bad_lines_and_files_are_named(tmp_path):
+    def refuses(content, message):
+        (tmp_path / 'x').write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            embedding_file.embed_lines(
+                lambda texts: np.zeros((len(texts), 1)), tmp_path / 'x', tmp_path / 'y.npy', {}
+            )
+
+    refuses(b'', 'x: expected texts, one a line, got an empty file')
+    refuses(b'a\n\xff\n', 'x:2: expected UTF-8')
+    refuses(gzip.compress(b'a\n' * 99999)[:-9], r'x:\d+: expected a whole gzip file')
