@@ -1,29 +1,34 @@
-"""The commands of the documents and of `launch/reproduce.sh` are what the programs take."""
+"""The commands of the pages and of `launch/reproduce.sh` are what the programs take."""
 
+import pathlib
 import re
 import runpy
 import shlex
 import subprocess
 import sys
+import textwrap
+import typing
 
 import pytest
 
 from hbt import config
 from tests import ROOT
 
-DOCUMENTS = sorted(x for x in [*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
+PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
 SIZES = {'hybrid_xlmr': (), 'strategies': ('--small', '--data=tests')}
 
 
 def check(line: str) -> str:
     """Checks program, flags and settings of a command of Python; gives the program, or nothing."""
     words = shlex.split(line.partition('  #')[0])
-    at = [i for i, word in enumerate(words) if word == '-m']
+    modules = [i for i, word in enumerate(words) if word == '-m']
     file = re.search(r'launch/\w+\.py', line)
-    if not (at and words[at[-1] + 1].startswith(('hbt.', 'tests.', 'benchmarks.')) or file):
+    if not (
+        modules and words[modules[-1] + 1].startswith(('hbt.', 'tests.', 'benchmarks.')) or file
+    ):
         return ''
-    name = words[at[-1] + 1] if at else file[0].removesuffix('.py').replace('/', '.')
-    rest = words[at[-1] + 2 :] if at else words
+    name = words[modules[-1] + 1] if modules else file[0].removesuffix('.py').replace('/', '.')
+    rest = words[modules[-1] + 2 :] if modules else words
     source = (ROOT / name.replace('.', '/')).with_suffix('.py').read_text()
     config.check_flags(rest)
     for word in rest:
@@ -36,22 +41,59 @@ def check(line: str) -> str:
     return name
 
 
-def commands(text: str) -> list[str]:
-    """Lines of the blocks of a document that are for bash."""
-    blocks = re.findall(r'^ *```bash\n(.*?)^ *```', text, re.M | re.S)
-    lines = '\n'.join(blocks).replace('\\\n', ' ').splitlines()
-    return [line.strip() for line in lines if 'python' in line]
+class Block(typing.NamedTuple):
+    """A block of code of a page."""
+
+    where: str  # README.md:12
+    language: str  # bash or python
+    code: str
+    reason: str  # why it is not run; empty: it is run
 
 
-@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: path.name)
-def test_the_commands_of_a_document_are_what_the_programs_take(document, monkeypatch):
+def blocks(page: pathlib.Path) -> list[Block]:
+    """The blocks of bash and Python of a page, in order."""
+    text = page.read_text()
+    matches = re.finditer(
+        r'^(?: *<!-- not run: (.+) -->\n)?( *)```(bash|python)\n(.*?)^ *```', text, re.M | re.S
+    )
+    return [
+        Block(
+            f'{page.name}:{text.count(chr(10), 0, match.start(3)) + 1}',
+            match[3],
+            textwrap.dedent(match[4]),
+            match[1] or '',
+        )
+        for match in matches
+    ]
+
+
+def commands(page: pathlib.Path) -> list[str]:
+    """Commands of Python in the blocks of a page that are for bash."""
+    code = '\n'.join(block.code for block in blocks(page) if block.language == 'bash')
+    lines = code.replace('\\\n', ' ').splitlines()
+    return [part for line in lines for part in line.split('&&') if 'python' in part]
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_the_commands_of_a_page_are_what_the_programs_take(page, monkeypatch):
     monkeypatch.syspath_prepend(ROOT)
-    for line in commands(document.read_text()):
-        for part in line.split('&&'):
-            check(part.replace(' ... ', ' '))
+    for line in commands(page):
+        check(line)
 
 
-def shown(*arguments):
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_every_link_of_a_page_leads_to_a_file(page):
+    for target in re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_readme_is_short_and_links_every_page_of_the_documentation():
+    text = (ROOT / 'README.md').read_text()
+    assert len(text.splitlines()) <= 130
+    assert {path.name for path in ROOT.glob('docs/*.md')} == {*re.findall(r'docs/(\w+\.md)', text)}
+
+
+def dry_run(*arguments):
     return subprocess.run(
         ['launch/reproduce.sh', *arguments, '--dry_run'], cwd=ROOT, capture_output=True, text=True
     )
@@ -59,9 +101,9 @@ def shown(*arguments):
 
 @pytest.mark.parametrize('name', SIZES)
 def test_every_stage_from_data_to_tables_is_a_command_that_its_program_takes(name):
-    done = shown(*SIZES[name])
-    assert done.returncode == 0, done.stderr
-    lines = [line.removeprefix('+ ') for line in done.stdout.splitlines()]
+    result = dry_run(*SIZES[name])
+    assert result.returncode == 0, result.stderr
+    lines = [line.removeprefix('+ ') for line in result.stdout.splitlines()]
     programs = {check(line) for line in lines} - {''}
     stages = ('translate', 'prepare', 'shares', 'main', 'report', 'export')
     assert programs == {'launch.sweep'} | {f'hbt.{x}' for x in stages}
@@ -69,27 +111,27 @@ def test_every_stage_from_data_to_tables_is_a_command_that_its_program_takes(nam
 
 @pytest.mark.parametrize('name', SIZES)
 def test_the_run_that_is_exported_is_one_of_the_sweep(name):
-    exported = re.search(r"--workdir=(runs/sweep/\S+?)'", shown(*SIZES[name]).stdout)[1]
-    done = subprocess.run(
+    exported = re.search(r"--workdir=(runs/sweep/\S+?)'", dry_run(*SIZES[name]).stdout)[1]
+    result = subprocess.run(
         [sys.executable, 'launch/sweep.py', f'configs/{name}.py', '--dry_run'],
         cwd=ROOT,
         capture_output=True,
         text=True,
     )
-    assert f'--workdir={exported} ' in done.stdout, exported
+    assert f'--workdir={exported} ' in result.stdout, exported
 
 
 def test_an_unknown_argument_is_refused():
-    done = shown('--smal')
-    assert done.returncode == 2 and 'got --smal' in done.stderr
+    result = dry_run('--smal')
+    assert result.returncode == 2 and 'got --smal' in result.stderr
 
 
-def test_what_is_there_is_not_made_again(tmp_path):
+def test_an_existing_store_is_not_made_again(tmp_path):
     script = tmp_path / 'launch/reproduce.sh'
     (tmp_path / 'stores/small/store').mkdir(parents=True)
     script.parent.mkdir()
     script.write_text((ROOT / 'launch/reproduce.sh').read_text())
     command = ['bash', str(script), '--small', '--data=.', '--dry_run']
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0 and 'hbt.prepare' not in done.stdout
-    assert 'hbt.translate' in done.stdout
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0 and 'hbt.prepare' not in result.stdout
+    assert 'hbt.translate' in result.stdout
