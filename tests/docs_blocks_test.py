@@ -128,7 +128,6 @@ def test_every_block_of_the_pages_runs(tmp_path):
                 run(tmp_path, block)
 
 
-def test_every_page_with_code_is_run():
-    assert set(PAGES) >= {
-        page for page in docs_test.PAGES if docs_test.blocks(page) and page.parent.name == 'docs'
-    }
+def test_every_page_whose_blocks_run_is_in_the_list():
+    pages = {x for x in docs_test.PAGES if any(not y.reason for y in docs_test.blocks(x))}
+    assert pages <= set(PAGES)

@@ -1,6 +1,7 @@
 """The commands of the pages and of `launch/reproduce.sh` are what the programs take."""
 
 import pathlib
+import pkgutil
 import re
 import runpy
 import shlex
@@ -85,6 +86,15 @@ def test_the_commands_of_a_page_are_what_the_programs_take(page, monkeypatch):
 def test_every_link_of_a_page_leads_to_a_file(page):
     for target in re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize('name', ['architecture', 'extending'])
+def test_every_name_of_the_code_in_a_page_exists(name):
+    packages = '|'.join(path.parent.name for path in ROOT.glob('hbt/*/__init__.py'))
+    names = re.findall(rf'`((?:{packages})(?:\.\w+)+)`', (ROOT / f'docs/{name}.md').read_text())
+    assert len(names) > 9
+    for name in names:
+        pkgutil.resolve_name(f'hbt.{name}')
 
 
 def test_the_readme_is_short_and_links_every_page_of_the_documentation():
