@@ -1,7 +1,4 @@
-"""Command line: trains one config, evaluating and checkpointing on the way.
-
-The same command resumes a run that was stopped, and ends as if it had never been.
-"""
+"""Trains one experiment, with evaluations and checkpoints; the same command resumes it."""
 
 import pathlib
 
@@ -9,32 +6,51 @@ from absl import flags
 from ml_collections import config_flags
 
 from hbt import config
-from hbt.training import dry_run, loop, replay
-from hbt.utils import cli, distributed
+from hbt.data import build
+from hbt.training import loop, replay
+from hbt.utils import cli, distributed, log, sharding
 
 
 def main(_) -> None:
     c = config.check(flags.FLAGS.config)
-    workdir = pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}')
     if c.distributed:
-        distributed.run_as_one_of_many(lambda: work(c, workdir))
+        distributed.run_as_one_of_many(lambda: run(c))
     else:
-        work(c, workdir)
+        run(c)
 
 
-def work(c: config.Config, workdir: pathlib.Path) -> None:
-    if flags.FLAGS.dry_run:
-        dry_run.rehearse(c)
-    elif flags.FLAGS.replay:
-        replay.replay(c, workdir, flags.FLAGS.replay)
-    else:
-        loop.train_config(c, workdir)
+def run(c: config.Config) -> None:
+    """Replays one step, or makes the store where it is missing and trains."""
+    workdir = pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}')
+    if flags.FLAGS.replay:
+        replay.replay_step(c, workdir, flags.FLAGS.replay)
+        return
+    sharding.check_divides('batch_size', c.batch_size, sharding.make_mesh())
+    if distributed.is_main_process():
+        make_store(c)
+    distributed.barrier('store')
+    loop.train_config(c, workdir)
+
+
+def make_store(c: config.Config) -> None:
+    """Makes the store of the config from `data.sources`, if there are any and it is missing."""
+    root = config.store_path(c)
+    if root.exists() or not c.data.sources:
+        return
+    log.info(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
+    try:
+        s = build.build_store(c.data, root, c.data.sources, processes=0)
+    except ValueError as error:
+        raise ValueError(
+            f'data.sources: {error}; make the store from files of your own with: '
+            f'python -m hbt.prepare --input=FILE --tokenizer={c.data.tokenizer} --out={root}'
+        ) from None
+    log.info(build.format_counts(s.manifest))
 
 
 if __name__ == '__main__':
     config_flags.DEFINE_config_file('config', None, 'file of the experiment')
     flags.DEFINE_string('workdir', None, 'directory of the run; none: runs/<name of the config>')
-    flags.DEFINE_integer('replay', 0, 'prints this step of a run, computed again')
-    flags.DEFINE_bool('dry_run', False, 'print what the run will take, and end')
+    flags.DEFINE_integer('replay', 0, 'computes this step of the run again and prints it')
     flags.mark_flags_as_required(['config'])
     cli.run(main, config.check_flags)

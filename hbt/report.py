@@ -34,4 +34,4 @@ if __name__ == '__main__':
     flags.DEFINE_multi_string(
         'measure', [], 'repeatable; SETTING.METRIC to compare, such as mono.mrr@10'
     )
-    cli.run(main)
+    cli.run(main, positional='RUN ...')

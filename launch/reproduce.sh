@@ -47,9 +47,9 @@ first_english() { # INPUT OUT
 
 train() { # CONFIG STORE SETTINGS...
   local config=configs/$1.py
-  # What will be drawn, and what it takes: seconds.
-  run "$python" -m hbt.shares --config="$config" --config.data.root="$2" --out="reports/$1/plan"
-  run "$python" -m hbt.main --config="$config" --config.data.root="$2" "${@:3}" --dry_run
+  # What will be drawn, and what the step takes: seconds.
+  run "$python" -m hbt.plan --config="$config" --config.data.root="$2" "${@:3}" \
+    --out="reports/$1/plan"
   # Every strategy with three seeds: 9 runs of 5 hours on 8 chips; in small 18 in 20 minutes,
   # two at a time.
   run "$python" launch/sweep.py "$config" ${small:+--jobs=2} --config.data.root="$2" "${@:3}"

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from hbt import config
+from hbt import __main__, config
 from hbt.utils import settings
 from tests import ROOT, tiny
 
@@ -108,10 +108,27 @@ def test_a_program_ends_a_users_error_in_one_line():
         ['--config=configs/demo.py', '--config.steps=many'],
         ['--config=configs/nowhere.py'],
         [],
+        ['demo', 'more'],
     ):
         done = program(*args)
         assert done.returncode == 2
         assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
+
+
+def test_every_program_has_a_short_help():
+    done = program('--config=demo', '-h')
+    assert done.returncode == 0 and not done.stderr
+    assert '--replay ' in done.stdout and '--config.NAME' in done.stdout
+    assert '--alsologtostderr' not in done.stdout
+
+
+def test_the_programs_are_listed_and_each_takes_its_flags_by_cli_run():
+    names = {x.stem for x in (ROOT / 'hbt').glob('*.py')} - {'__init__', '__main__', 'config'}
+    assert set(__main__.PROGRAMS) == names
+    lines = __main__.list_programs().splitlines()[2:]
+    assert len(lines) == len(names) and all(len(x.split('  ')[-1]) > 20 for x in lines)
+    for name in names:
+        assert '    cli.run(main' in (ROOT / f'hbt/{name}.py').read_text()
 
 
 def test_the_reference_of_the_settings_is_that_of_the_config():

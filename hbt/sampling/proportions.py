@@ -13,6 +13,7 @@ import numpy as np
 
 from hbt import config
 from hbt.sampling import sampler, schedule
+from hbt.utils import files
 
 
 class Proportion(typing.NamedTuple):
@@ -72,7 +73,7 @@ def format_proportions(found: list[Proportion]) -> str:
 
 
 def write_proportions(found: list[Proportion], folder: str | os.PathLike) -> None:
-    """Writes every pool to `shares.tsv`, and heatmaps of the pairs to `shares.png`."""
+    """Writes every pool to `proportions.tsv`, and heatmaps of the pairs to `proportions.png`."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows = sum(share.drawn for share in found)
@@ -80,10 +81,8 @@ def write_proportions(found: list[Proportion], folder: str | os.PathLike) -> Non
     for x in found:
         part = f'{x.drawn / rows:.8f}' if rows else ''
         lines.append('\t'.join((*x[:4], f'{x.planned:.8f}', part, str(x.drawn))))
-    partial = folder / 'shares.tsv.partial'
-    partial.write_text('\n'.join(lines) + '\n')
-    os.replace(partial, folder / 'shares.tsv')
-    plot_proportions(found, folder / 'shares.png')
+    files.write_text(folder / 'proportions.tsv', '\n'.join(lines) + '\n')
+    plot_proportions(found, folder / 'proportions.png')
 
 
 def plot_proportions(found: list[Proportion], path: pathlib.Path) -> None:

@@ -42,11 +42,10 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     Raises ValueError for settings, data or weights that do not fit, before anything is trained.
     """
     mesh = sharding.make_mesh()
-    sharding.check_divides('batch_size', c.batch_size, mesh)
-    data = run_dir.open_store(c)
+    data = store.open_store(config.store_path(c))
+    c = run_dir.resolve_config(c, data, mesh)
     if c.data.verify:
         store.verify_store(data)
-    c = run_dir.resolve(c, data, mesh)
     batches = sampler.Sampler(c, data, mesh.size)
     tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
     evaluation = evaluator.make_evaluation(c, tokenizer, mesh, evaluator.load_benchmarks(c.eval))

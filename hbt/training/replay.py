@@ -15,14 +15,14 @@ from hbt.training import checkpoint, run_dir, train_state, train_step
 from hbt.utils import log, sharding
 
 
-def replay(c: config.Config, workdir: pathlib.Path, number: int) -> None:
+def replay_step(c: config.Config, workdir: pathlib.Path, number: int) -> None:
     """Computes a step of a run again, from the newest checkpoint before it, and prints it.
 
     Nothing is written. Raises ValueError if no checkpoint is old enough.
     """
     mesh = sharding.make_mesh()
     data = store.open_store(config.store_path(c))
-    c = run_dir.resolve(c, data, mesh)
+    c = run_dir.resolve_config(c, data, mesh)
     batches = sampler.Sampler(c, data, mesh.size)
     with contextlib.closing(checkpoint.Checkpoints(workdir)) as checkpoints:
         restored = checkpoints.restore(train_state.state_shapes(c, mesh), number)

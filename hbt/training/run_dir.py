@@ -1,13 +1,4 @@
-"""What a run needs before its first step: its store, and a directory that is its own.
-
-Hides who makes the store and who waits for it, what may change while a run is continued, and the
-lock. Called by `main`, `replay` and `dry_run`.
-
-
-The training step: from a state and a batch to the next state.
-
-Hides how encoder, loss, optimizer and devices fit together. Called by `main`.
-"""
+"""What a training run needs before its first step: a resolved config, and a locked directory."""
 
 import contextlib
 import dataclasses
@@ -17,38 +8,10 @@ import shutil
 import jax
 
 from hbt import config
-from hbt.data import build, store, tokenizer_files
+from hbt.data import store, tokenizer_files
 from hbt.models import model_dir
 from hbt.training import checkpoint
 from hbt.utils import distributed, files, hub, log, settings, sharding
-
-
-def open_store(c: config.Config) -> store.Store:
-    """The store of the config, made from its sources first if it is not there yet."""
-    root = config.store_path(c)
-    if (
-        not distributed.is_main_process()
-    ):  # the first process makes the store, the others wait for it
-        distributed.barrier('store')
-        return store.open_store(root)
-    made = make_store(c, root)
-    distributed.barrier('store')
-    return made
-
-
-def make_store(c: config.Config, root: pathlib.Path) -> store.Store:
-    if root.exists() or not c.data.sources:
-        return store.open_store(root)
-    log.info(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
-    try:
-        made = build.build_store(c.data, root, c.data.sources, processes=0)
-    except ValueError as error:
-        raise ValueError(
-            f'data.sources: {error}; make the store from files of your own with: '
-            f'python -m hbt.prepare --input=FILE --tokenizer={c.data.tokenizer} --out={root}'
-        ) from None
-    log.info(build.format_counts(made.manifest))
-    return made
 
 
 def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> contextlib.ExitStack:
@@ -92,7 +55,7 @@ FREE = (
 )
 
 
-def resolve(c: config.Config, s: store.Store, mesh) -> config.Config:
+def resolve_config(c: config.Config, s: store.Store, mesh) -> config.Config:
     """The config with what follows from the store and the checkpoint filled in.
 
     Raises ValueError where config, store, checkpoint and devices do not fit each other.

@@ -1,22 +1,30 @@
-"""What a person sees of a run: progress bars, metrics.jsonl, TensorBoard, one-line errors.
-
-Hides the writers; silent on all processes but the first. Called by every program.
-"""
+"""The command line of every program: help, settings files, and errors in one line."""
 
 import pathlib
 import sys
+from collections import abc
 
 from absl import app, flags, logging
+
+from hbt.utils import text_table
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 
-def run(main, check=lambda argv: None) -> None:
-    """Runs `check(argv)`, then `main(argv)` with the flags parsed.
+def run(
+    main: abc.Callable[[list[str]], None],
+    check: abc.Callable[[list[str]], None] = lambda argv: None,
+    positional: str = '',
+) -> None:
+    """Parses the flags and calls `main(argv)`.
 
     An error of the user ends in one line on stderr and exit code 2; with -v=1, in its traceback.
-    """
 
+    Args:
+      main: the program; gets its name and its positional arguments.
+      check: called with all arguments before they are parsed; ValueError refuses them.
+      positional: name of the positional arguments, for the help; empty: there are none.
+    """
     logging.set_verbosity(logging.WARNING)
 
     def guarded(argv):
@@ -25,19 +33,40 @@ def run(main, check=lambda argv: None) -> None:
         except (ValueError, OSError) as error:
             if flags.FLAGS.verbosity > 0:
                 raise
-            stop(error)
+            _stop(error)
 
     def parse(argv):
+        if {'-h', '-help', '--help'} & {*argv[1:]}:
+            print(_format_help(positional))
+            sys.exit(0)
         try:
+            if not positional:
+                argv = _resolve_positional(argv)
             argv = [resolve_config(word) for word in argv]
             check(argv)
-            return flags.FLAGS(argv)
+            rest = flags.FLAGS(argv)
+            if rest[1:] and not positional:
+                raise ValueError(f'expected flags only, got the argument {rest[1]!r}')
+            return rest
         except (flags.Error, ValueError, OSError) as error:
             # A config file that fails comes with its traceback; its last line says why.
             head, *lines = str(error).strip().split('Traceback (most recent call last)')
-            stop(head + lines[-1].splitlines()[-1] if lines else head)
+            _stop(head + lines[-1].splitlines()[-1] if lines else head)
 
     app.run(guarded, flags_parser=parse)
+
+
+def _resolve_positional(argv: list[str]) -> list[str]:
+    """Takes the first argument that belongs to no flag as --config, where there is such a flag."""
+    result, has_config = list(argv), any(x.startswith(('--config=', '-config=')) for x in argv)
+    for i, (before, word) in enumerate(zip(argv, argv[1:], strict=False), 1):
+        is_value = before.startswith('-') and '=' not in before
+        if word.startswith('-') or is_value:
+            continue
+        if has_config or 'config' not in flags.FLAGS:
+            raise ValueError(f'expected flags only, got the argument {word!r}')
+        result[i], has_config = f'--config={word}', True
+    return result
 
 
 def resolve_config(word: str) -> str:
@@ -58,6 +87,21 @@ def resolve_config(word: str) -> str:
     return f'--config={path}' + (f':{argument}' if argument else '')
 
 
-def stop(error) -> None:
+def _format_help(positional: str) -> str:
+    """The docstring of the program and a line for each of its own flags."""
+    program = sys.modules['__main__']
+    rows = []
+    for flag in flags.FLAGS.get_flags_for_module(sys.argv[0]):
+        default = f' ({flag.default_as_str})' if flag.default not in (None, '', [], False) else ''
+        meaning = flag.help.split(';\n')[0]  # absl adds how a flag is repeated
+        rows.append((f'  --{flag.name}', f'{meaning}{default}'))
+        if flag.name == 'config':
+            rows.append(('  --config.NAME', 'a setting, as --config.steps=100: docs/settings.md'))
+    name = program.__spec__.name if program.__spec__ else sys.argv[0]
+    usage = f'python -m {name} {f"{positional} " if positional else ""}--FLAG=VALUE ...'
+    return f'{(program.__doc__ or "").strip()}\n\n{usage}\n\n{text_table.format_table((), rows)}'
+
+
+def _stop(error) -> None:
     print('error:', ' '.join(str(error).split()), file=sys.stderr)
     sys.exit(2)

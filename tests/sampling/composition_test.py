@@ -280,8 +280,8 @@ def test_the_shares_are_a_table_and_files(stored, tmp_path):
     proportions.write_proportions(found, tmp_path)
     found = proportions.count_proportions(s, 100, 100)
     proportions.write_proportions(found, tmp_path)
-    lines = (tmp_path / 'shares.tsv').read_text().splitlines()
-    assert len(lines) == 1 + len(found) and (tmp_path / 'shares.png').stat().st_size > 1000
+    lines = (tmp_path / 'proportions.tsv').read_text().splitlines()
+    assert len(lines) == 1 + len(found) and (tmp_path / 'proportions.png').stat().st_size > 1000
     rows = [dict(zip(lines[0].split('\t'), x.split('\t'), strict=True)) for x in lines[1:]]
     assert sum(int(row['rows']) for row in rows) == 100 * ROWS
     assert sum(float(row['planned']) for row in rows) == pytest.approx(1, abs=1e-6)

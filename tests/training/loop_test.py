@@ -316,7 +316,7 @@ def test_a_step_is_computed_again_as_it_was(stored, tmp_path, capsys):
     wanted = {line['step']: line for line in log.read_metrics(tmp_path / 'metrics.jsonl')}[8]
     c = config.load(tmp_path / 'config.json')
     capsys.readouterr()
-    replay.replay(c, tmp_path, 8)
+    replay.replay_step(c, tmp_path, 8)
     printed = capsys.readouterr().out
     assert 'step 7: ' in printed and printed.count('  + ') == 8
     told = dict(line.split() for line in printed.splitlines() if line.count(' ') == 1)

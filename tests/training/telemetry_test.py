@@ -193,7 +193,7 @@ def test_shapes_are_compiled_once_each_and_are_few(stored):
     c = tiny.get_config()
     mesh = sharding.make_mesh(jax.devices()[:1])
     c.batch_size = 32
-    c = run_dir.resolve(c, stored, mesh)
+    c = run_dir.resolve_config(c, stored, mesh)
     s = sampler.Sampler(c, stored)
     state, step, seen = train_state.init_state(c, mesh), train_step.make_step(c, mesh), []
     with telemetry.Meter(c, s.languages, 1) as meter:

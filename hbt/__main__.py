@@ -1,0 +1,33 @@
+"""Lists the programs: python -m hbt."""
+
+import ast
+import importlib.resources
+
+from hbt.utils import text_table
+
+PROGRAMS = (  # in the order of use
+    'prepare',
+    'translate',
+    'plan',
+    'main',
+    'mine',
+    'evaluate',
+    'embed',
+    'export',
+    'trim',
+    'report',
+)
+
+
+def list_programs() -> str:
+    """Name and first line of the docstring of each program, as text."""
+    rows = []
+    for name in PROGRAMS:
+        source = (importlib.resources.files('hbt') / f'{name}.py').read_text('utf-8')
+        docstring = ast.get_docstring(ast.parse(source))
+        rows.append((f'  python -m hbt.{name}', docstring.splitlines()[0]))
+    return 'Programs, each with --help:\n\n' + text_table.format_table((), rows)
+
+
+if __name__ == '__main__':
+    print(list_programs())
