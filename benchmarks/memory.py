@@ -67,7 +67,7 @@ def step_bytes(shard: bool, pairs: int, length: int = 128, **sizes):
     from hbt import config
     from hbt.data import ragged
     from hbt.sampling import batches, packing
-    from hbt.training import plan
+    from hbt.training import planning
     from hbt.utils import sharding
 
     mesh = sharding.make_mesh()
@@ -80,8 +80,8 @@ def step_bytes(shard: bool, pairs: int, length: int = 128, **sizes):
     assert packing.slots_per_row(length) > 1, 'a row holds the query and the passage'
     # As where the model would be trained, not as on a CPU: layers in a loop.
     with mock.patch.object(jax, 'default_backend', lambda: 'tpu'):
-        compiled = plan.compile_step(c, mesh, batch)
-    return compiled.memory_analysis(), plan.count_parameters(c)
+        compiled = planning.compile_step(c, mesh, batch)
+    return compiled.memory_analysis(), planning.count_parameters(c)
 
 
 def by_step() -> None:

@@ -9,7 +9,7 @@ from ml_collections import config_flags
 from hbt import config
 from hbt.data import store
 from hbt.sampling import proportions, sampler
-from hbt.training import plan, run_dir
+from hbt.training import planning, run_dir
 from hbt.utils import cli, sharding
 
 
@@ -27,7 +27,7 @@ def main(_) -> None:
         proportions.write_proportions(pools, args.out)
     mesh = sharding.make_mesh()
     c = run_dir.resolve_config(c, s, mesh)
-    print(plan.describe_step(c, sampler.Sampler(c, s, mesh.size), mesh, args.compile))
+    print(planning.describe_step(c, sampler.Sampler(c, s, mesh.size), mesh, args.compile))
 
 
 if __name__ == '__main__':

@@ -13,7 +13,7 @@ from hbt import config
 from hbt.data import ragged
 from hbt.models import encoder
 from hbt.sampling import batches
-from hbt.training import losses, optimizer, plan, train_state, train_step
+from hbt.training import losses, optimizer, planning, train_state, train_step
 from hbt.utils import sharding
 from tests import tiny
 
@@ -213,8 +213,8 @@ def test_the_step_reduces_gradients_once(kind, chunk, gathers, permutes):
 @pytest.mark.parametrize('chunk', [0, 24])
 def test_split_parameters_are_gathered_and_their_gradients_scattered_once_a_layer(chunk):
     c, mesh = experiment(layers=2, chunk=chunk, shard_params=True), devices(8)
-    text = plan.compile_step(c, mesh, random_batch(8)).as_text()
-    found = collections.Counter(plan.COLLECTIVE.findall(text))
+    text = planning.compile_step(c, mesh, random_batch(8)).as_text()
+    found = collections.Counter(planning.COLLECTIVE.findall(text))
     kernels = 2 * sum(path.endswith('kernel') for path in encoder.split_axes(c.encoder, 8))
     passes = 2 if chunk else 1  # with caching, forward is computed again
     assert found['reduce-scatter'] == kernels + 1, found  # with that of the loss

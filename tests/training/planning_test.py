@@ -13,7 +13,7 @@ import pytest
 from hbt import config
 from hbt.data import build
 from hbt.sampling import sampler
-from hbt.training import plan, run_dir, train_state
+from hbt.training import planning, run_dir, train_state
 from hbt.utils import sharding
 from tests import ROOT, tiny
 
@@ -36,7 +36,7 @@ def test_a_step_is_described_by_sizes_shapes_and_collectives(stored, chunk):
     c.batch_size = 16
     c = run_dir.resolve_config(c, stored, mesh)
     s = sampler.Sampler(c, stored, 2)
-    lines = dict(re.findall(r'^(\S.*?)  +(.*)$', plan.describe_step(c, s, mesh), re.M))
+    lines = dict(re.findall(r'^(\S.*?)  +(.*)$', planning.describe_step(c, s, mesh), re.M))
     state = train_state.init_state(c, mesh)
     assert numbers(lines['parameters']) == [sum(x.size for x in jax.tree.leaves(state.params))]
     assert lines['devices'] == '2 x cpu'
@@ -50,7 +50,7 @@ def test_a_step_is_described_by_sizes_shapes_and_collectives(stored, chunk):
     state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
     assert state_bytes < numbers(lines['bytes a device'])[0]
     assert '1 all-reduce' in lines['collectives']
-    text = plan.describe_step(c, s, mesh, compile=False)
+    text = planning.describe_step(c, s, mesh, compile=False)
     assert 'parameters' in text and 'collectives' not in text and 'bytes' not in text
     mono = numbers(lines['mono epoch'])
     assert mono[0] == sum(x.size for x in s.mixtures['mono'].pools)
@@ -93,6 +93,6 @@ def test_weights_that_are_split_take_less_of_a_device(stored):
         c.shard_params, c.batch_size = shard, 16
         c = run_dir.resolve_config(config.check(c), stored, mesh)
         s = sampler.Sampler(c, stored, 4)
-        memory = plan.compile_step(c, mesh, s.batch(0)[1]).memory_analysis()
+        memory = planning.compile_step(c, mesh, s.batch(0)[1]).memory_analysis()
         totals.append(memory.argument_size_in_bytes)
     assert totals[1] < 0.5 * totals[0]
