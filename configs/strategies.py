@@ -12,7 +12,7 @@ python -m hbt.report runs/sweep/strategies/*/ --out=reports/strategies
 No pretrained encoder can be trained on two cores in reasonable time, so each run starts from one
 that has seen translation pairs alone, from random weights (the second command). It pools the
 embeddings of tokens, without layers: in equal time one or two layers learn far less (RESULTS.md).
-From there X-X, hybrid with three alphas, X-Y and multitask see as many rows each: a step of
+From there X-X, hybrid with three alphas, X-Y and multitask see as many pairs each: a step of
 multitask has two batches, so each is half as large.
 """
 
@@ -21,7 +21,7 @@ from hbt.utils import settings
 
 LANGUAGES = ('ar', 'de', 'el', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'vi', 'zh')  # of XQuAD-R
 QUESTIONS = ('lohelp', 'native_qa')  # the other datasets are translation pairs
-ROWS = 128
+PAIRS = 128
 
 
 def get_config(arg=None):
@@ -29,7 +29,7 @@ def get_config(arg=None):
     c = config.Config(
         name='strategies' + args.suffix,
         steps=800,
-        batch_size=ROWS,
+        batch_size=PAIRS,
         log_every=50,
         ckpt_every=400,
         data=config.Data(root='stores/strategies', query_length=32, passage_length=64),
@@ -39,7 +39,7 @@ def get_config(arg=None):
         eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root='data'),
     )
     if args.start:
-        c.steps, c.batch_size, c.loss.symmetric = 2000, 2 * ROWS, True
+        c.steps, c.batch_size, c.loss.symmetric = 2000, 2 * PAIRS, True
         c.sampler.alpha, c.sampler.dataset_power = 0.0, 0.0
         c.sampler.dataset_weights = ','.join(f'{name}:0' for name in QUESTIONS)
         c.encoder = config.Encoder(
@@ -55,4 +55,4 @@ def sweep():
     for seed in range(3):
         for alpha in (1.0, 0.75, 0.5, 0.25, 0.0):
             yield {'sampler.kind': 'hybrid', 'sampler.alpha': alpha, 'seed': seed}
-        yield {'sampler.kind': 'multitask', 'batch_size': ROWS // 2, 'seed': seed}
+        yield {'sampler.kind': 'multitask', 'batch_size': PAIRS // 2, 'seed': seed}

@@ -3,7 +3,7 @@
 python launch/sweep.py configs/research/backbones.py
 python -m hbt.report runs/sweep/backbones/*/ --out=reports/backbones
 
-A plain batch has a language of its own in every row, the same for query and passage (LAReQA's
+A plain batch has a language of its own in every pair, the same for query and passage (LAReQA's
 X-X). Evaluated on XQuAD-R and MLQA-R (data/xquad-r, data/mlqa-r). Answered in the report by
 "Comparison of the runs", every two of the four tested, and "Pairs of languages".
 """

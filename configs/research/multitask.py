@@ -4,7 +4,7 @@ python launch/sweep.py configs/research/multitask.py
 python -m hbt.report runs/sweep/multitask/*/ --out=reports/multitask --measure=mono.map@10 \
     --measure=multi.map@10
 
-Evaluated on MIRACL (data/miracl). Multitask takes half of the steps, so that both see as many rows
+Evaluated on MIRACL (data/miracl). Multitask takes half of the steps, so that both see as many pairs
 at the same size of a batch. Answered in the report by "Comparison of the runs" and "high and low
 resources", a table of "Languages, scripts and resources".
 """

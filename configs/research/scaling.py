@@ -29,6 +29,6 @@ def sweep():
         yield {'sampler.alpha': alpha}
         for root in ('stores/every4', 'stores/every16'):
             yield {'sampler.alpha': alpha, 'data.root': root}
-        for rows in (400, 1600):
-            yield {'sampler.alpha': alpha, 'batch_size': rows}
+        for pairs in (400, 1600):
+            yield {'sampler.alpha': alpha, 'batch_size': pairs}
         yield {'sampler.alpha': alpha, 'encoder.init': 'FacebookAI/xlm-roberta-large'}
