@@ -1,8 +1,7 @@
-"""Model directories as sentence-transformers lays them out, both ways.
+"""Model directories of sentence-transformers, read and written.
 
-Hides modules.json and what it names: pooling, dense layer, normalisation, prompts and lengths. A
-directory without it is a bare encoder, pooled as the settings tell. Called by `train` and by the
-programs that take or write a model.
+modules.json names the folders of pooling, dense layer and normalisation. A directory without it is
+a bare encoder, pooled as the settings say.
 """
 
 import dataclasses
@@ -12,6 +11,7 @@ import pathlib
 import re
 import shutil
 import typing
+from collections import abc
 
 import numpy as np
 import safetensors.numpy
@@ -22,10 +22,10 @@ from hbt.data import tokenizer_files
 from hbt.models import encoder, huggingface, weights
 from hbt.utils import files, hub
 
-ORDER = ('Transformer', 'Pooling', 'Dense', 'Normalize')  # modules, the last two where needed
+ORDER = ('Transformer', 'Pooling', 'Dense', 'Normalize')  # of modules; the last two are optional
 ORDERED = 'a Transformer, a Pooling, at most one Dense and at most one Normalize, in this order'
 PATHS = {'Transformer': '', 'Pooling': '1_Pooling', 'Dense': '2_Dense', 'Normalize': '3_Normalize'}
-POOLING = {  # keys of a pooling's configuration that may be true -> our setting
+POOLING = {  # flags in the configuration of a pooling -> our setting
     'pooling_mode_cls_token': 'cls',
     'pooling_mode_mean_tokens': 'mean',
     'pooling_mode_max_tokens': 'max',
@@ -37,7 +37,7 @@ ACTIVATIONS = {
     'torch.nn.modules.activation.Tanh': 'tanh',
     'torch.nn.modules.linear.Identity': 'identity',
 }
-HEAD = {'linear.weight': 'kernel', 'linear.bias': 'bias'}  # of a dense layer
+HEAD = {'linear.weight': 'kernel', 'linear.bias': 'bias'}  # tensors of a dense layer
 PROMPTS = {'query_prefix': ('query',), 'passage_prefix': ('document', 'passage', 'corpus')}
 
 
@@ -52,41 +52,28 @@ PATTERNS = (  # all but the weights
 
 
 class Model(typing.NamedTuple):
-    """A dual encoder that embeds texts; of the config, `encoder` and `data` matter."""
+    """A dual encoder with its tokenizer."""
 
-    config: config.Config
+    config: config.Config  # of which `encoder` and `data` matter
     params: encoder.Params
     tokenizer: tokenizers.Tokenizer
 
 
 def load_model(name: str) -> Model:
-    """The model in a directory, or of a hub name, with its own prompts and lengths.
+    """Returns the model in a directory, or of a hub name, with its own prompts and lengths.
 
-    Raises ValueError naming the file and key of whatever hbt cannot compute, and where tokenizer
-    and weights do not fit each other.
+    Raises:
+      ValueError: names the file and key of what hbt does not compute, or the tokenizer or weights
+        that do not fit.
     """
     folder = fetch_model(name)
-    transformer = folder / modules(folder).get('Transformer', '')
-    stated = files.read_optional_json(transformer / 'sentence_bert_config.json')
+    transformer = folder / _read_modules(folder).get('Transformer', '')
     tokenizer = tokenizer_files.load_tokenizer(transformer)
+    size, pad_id = tokenizer_files.vocab_size(tokenizer), tokenizer_files.padding_id(tokenizer)
     c = read_architecture(folder, config.Encoder())
-    c = match_tokenizer(
-        c, tokenizer_files.vocab_size(tokenizer), tokenizer_files.padding_id(tokenizer), str(folder)
-    )
-    file = folder / 'config_sentence_transformers.json'
-    prompts = files.read_optional_json(file).get('prompts') or {}
-    plain = isinstance(prompts, dict) and all(isinstance(x, str) for x in prompts.values())
-    huggingface.demand(plain, file, 'prompts', '{name: text}', prompts)
-    data = {setting: prompt(prompts, names) for setting, names in PROMPTS.items()}
-    longest = files.read_optional_json(transformer / 'tokenizer_config.json').get(
-        'model_max_length'
-    )
-    for setting, key in (('query_length', 'query_length'), ('passage_length', 'document_length')):
-        given = (stated.get(key), stated.get('max_seq_length'), longest)
-        limit = next((n for n in given if isinstance(n, int) and n > 0), c.max_positions)
-        data[setting] = min(limit, max_text_length(c))
-    params = load_params(folder, c)
-    return Model(config.Config(data=config.Data(**data), encoder=c), params, tokenizer)
+    c = match_tokenizer(c, size, pad_id, str(folder))
+    data = config.Data(**_read_prompts(folder), **_read_lengths(transformer, max_text_length(c)))
+    return Model(config.Config(data=data, encoder=c), load_params(folder, c), tokenizer)
 
 
 def fetch_model(name: str) -> pathlib.Path:
@@ -107,131 +94,151 @@ def fetch_model(name: str) -> pathlib.Path:
 
 
 def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Encoder:
-    """`base` with everything that the directory states of the encoder, its pooling and its head."""
-    found = modules(folder)
-    c = huggingface.read_architecture(folder / found.get('Transformer', ''), base)
-    if not found:
+    """Returns `base` with what a directory says of the encoder, its pooling and its head."""
+    modules = _read_modules(folder)
+    c = huggingface.read_architecture(folder / modules.get('Transformer', ''), base)
+    if not modules:
         return c
-    file = folder / found['Pooling'] / 'config.json'
-    stated = files.read_json(file, dict)
-    known = stated.get('pooling_mode', [POOLING[key] for key in POOLING if stated.get(key)])
-    modes = (known or ['mean']) if isinstance(known, list) else [known]
+    file = folder / modules['Pooling'] / 'config.json'
+    content = files.read_json(file, dict)
+    modes = content.get('pooling_mode', [POOLING[key] for key in POOLING if content.get(key)])
+    modes = (modes or ['mean']) if isinstance(modes, list) else [modes]
     known = [x for x in POOLING.values() if x in ('cls', 'mean', 'max')]
-    huggingface.demand(
-        len(modes) == 1 and modes[0] in known, file, 'pooling_mode', some(known), modes
-    )
-    huggingface.demand(
-        stated.get('include_prompt', True) is True, file, 'include_prompt', 'true', False
-    )
+    is_known = len(modes) == 1 and modes[0] in known
+    huggingface.require(is_known, file, 'pooling_mode', _one_of(known), modes)
+    has_prompt = content.get('include_prompt', True) is True
+    huggingface.require(has_prompt, file, 'include_prompt', 'true', False)
     c = dataclasses.replace(
         c,
         pooling=modes[0],
-        normalise='Normalize' in found,
+        normalise='Normalize' in modules,
         projection_dim=0,
         projection_activation='tanh',
     )
-    return dense(folder / found['Dense'] / 'config.json', c) if 'Dense' in found else c
+    return _read_head(folder / modules['Dense'] / 'config.json', c) if 'Dense' in modules else c
 
 
-def dense(file: pathlib.Path, c: config.Encoder) -> config.Encoder:
-    """`c` with the head that the configuration of a dense layer states."""
-    stated = files.read_json(file, dict)
-    width, size = stated.get('in_features'), stated.get('out_features')
-    huggingface.demand(
-        width == c.hidden_dim, file, 'in_features', f'{c.hidden_dim} as the encoder has', width
-    )
-    fits = type(size) is int and 0 < size <= 10**6
-    huggingface.demand(fits, file, 'out_features', 'an integer from 1 on', size)
-    huggingface.demand(not stated.get('use_residual'), file, 'use_residual', 'false', True)
+def _read_head(file: pathlib.Path, c: config.Encoder) -> config.Encoder:
+    """`c` with the head in the configuration of a dense layer."""
+    content = files.read_json(file, dict)
+    width, size = content.get('in_features'), content.get('out_features')
+    expected = f'{c.hidden_dim} as the encoder has'
+    huggingface.require(width == c.hidden_dim, file, 'in_features', expected, width)
+    is_size = type(size) is int and 0 < size <= 10**6
+    huggingface.require(is_size, file, 'out_features', 'an integer from 1 on', size)
+    huggingface.require(not content.get('use_residual'), file, 'use_residual', 'false', True)
     for key in ('module_input_name', 'module_output_name'):
-        value = stated.get(key) or 'sentence_embedding'
-        huggingface.demand(value == 'sentence_embedding', file, key, 'sentence_embedding', value)
-    kind = stated.get('activation_function', 'torch.nn.modules.activation.Tanh')
-    huggingface.demand(
-        kind in list(ACTIVATIONS), file, 'activation_function', some(ACTIVATIONS), kind
-    )
-    return dataclasses.replace(c, projection_dim=size, projection_activation=ACTIVATIONS[kind])
+        value = content.get(key) or 'sentence_embedding'
+        huggingface.require(value == 'sentence_embedding', file, key, 'sentence_embedding', value)
+    name = content.get('activation_function', 'torch.nn.modules.activation.Tanh')
+    is_known = name in list(ACTIVATIONS)
+    huggingface.require(is_known, file, 'activation_function', _one_of(ACTIVATIONS), name)
+    return dataclasses.replace(c, projection_dim=size, projection_activation=ACTIVATIONS[name])
 
 
-def some(names) -> str:
+def _read_prompts(folder: pathlib.Path) -> dict[str, str]:
+    """Our setting -> prompt."""
+    file = folder / 'config_sentence_transformers.json'
+    prompts = files.read_optional_json(file).get('prompts') or {}
+    is_plain = isinstance(prompts, dict) and all(isinstance(x, str) for x in prompts.values())
+    huggingface.require(is_plain, file, 'prompts', '{name: text}', prompts)
+    return {
+        setting: next((prompts[name] for name in names if prompts.get(name)), '')
+        for setting, names in PROMPTS.items()
+    }
+
+
+def _read_lengths(folder: pathlib.Path, limit: int) -> dict[str, int]:
+    """Our setting -> length in tokens at which texts are truncated."""
+    content = files.read_optional_json(folder / 'sentence_bert_config.json')
+    tokenizer = files.read_optional_json(folder / 'tokenizer_config.json')
+    others = content.get('max_seq_length'), tokenizer.get('model_max_length')
+    lengths = {}
+    for setting, key in (('query_length', 'query_length'), ('passage_length', 'document_length')):
+        candidates = (content.get(key), *others)
+        length = next((n for n in candidates if isinstance(n, int) and n > 0), limit)
+        lengths[setting] = min(length, limit)
+    return lengths
+
+
+def _one_of(names: abc.Iterable[str]) -> str:
     return f'one of {", ".join(names)}'
 
 
-def match_tokenizer(c: config.Encoder, size: int, pad_id: int, place: str) -> config.Encoder:
-    """`c` with the padding id of a tokenizer of `size` ids; ValueError where they do not fit.
+def match_tokenizer(c: config.Encoder, size: int, pad_id: int, where: str) -> config.Encoder:
+    """Returns `c` with the padding id of a tokenizer of `size` ids.
 
     XLM-R counts positions from the padding id, which is part of its weights. BERT does not: some
-    of its kind come with the tokenizer of XLM-R and state the padding id of another (mE5 small).
+    such models have the tokenizer of XLM-R and another padding id in config.json (mE5 small).
+
+    Raises:
+      ValueError: encoder and tokenizer do not fit.
     """
     if c.vocab_size < size:
         raise ValueError(
-            f'{place}: vocab_size: expected at least {size} for the tokenizer, got {c.vocab_size}'
+            f'{where}: vocab_size: expected at least {size} for the tokenizer, got {c.vocab_size}'
         )
     if c.family == 'xlmr' and c.pad_id != pad_id:
-        raise ValueError(f'{place}: pad_id: expected {pad_id} as in the tokenizer, got {c.pad_id}')
+        raise ValueError(f'{where}: pad_id: expected {pad_id} as in the tokenizer, got {c.pad_id}')
     return dataclasses.replace(c, pad_id=pad_id)
 
 
 def max_text_length(c: config.Encoder) -> int:
-    """The longest text, in tokens, that the encoder has positions for."""
+    """Returns the longest text, in tokens, for which the encoder has positions."""
     return c.max_positions - (c.pad_id + 1 if c.family == 'xlmr' else 0)
 
 
-def modules(folder: pathlib.Path) -> dict[str, str]:
-    """Kind -> folder of each module that modules.json names; none without such a file."""
+def _read_modules(folder: pathlib.Path) -> dict[str, str]:
+    """Kind -> folder of each module in modules.json; empty without such a file."""
     file = folder / 'modules.json'
     if not file.is_file():
         return {}
-    found = {}
+    modules = {}
     for i, entry in enumerate(files.read_json(file, list)):
         if not isinstance(entry, dict):
             entry = {}
         kind, path = (str(entry.get(key, '?')) for key in ('type', 'path'))
         kind = kind.rsplit('.', 1)[-1]
-        huggingface.demand(kind in ORDER and kind not in found, file, f'[{i}]', ORDERED, kind)
-        plain = bool(re.fullmatch(r'[\w-][\w.-]*|', path))
-        huggingface.demand(plain, file, f'[{i}]: path', 'a plain name', path)
-        found[kind] = path
-    kinds = sorted(found, key=ORDER.index)
-    huggingface.demand(
-        list(found) == kinds and kinds[:2] == list(ORDER[:2]), file, 'types', ORDERED, kinds
-    )
-    return found
-
-
-def prompt(prompts: dict[str, str], names: tuple[str, ...]) -> str:
-    return next((prompts[name] for name in names if prompts.get(name)), '')
+        is_new = kind in ORDER and kind not in modules
+        huggingface.require(is_new, file, f'[{i}]', ORDERED, kind)
+        is_plain = bool(re.fullmatch(r'[\w-][\w.-]*|', path))
+        huggingface.require(is_plain, file, f'[{i}]: path', 'a plain name', path)
+        modules[kind] = path
+    kinds = sorted(modules, key=ORDER.index)
+    is_ordered = list(modules) == kinds and kinds[:2] == list(ORDER[:2])
+    huggingface.require(is_ordered, file, 'types', ORDERED, kinds)
+    return modules
 
 
 def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
-    """Float32 NumPy parameters of a directory, in the sizes of `c`; ValueError names the tensor."""
-    found = modules(folder)
-    transformer = folder / found.get('Transformer', '')
-    if 'Dense' not in found:
+    """Returns float32 NumPy parameters of a directory, in the sizes of `c`.
+
+    Raises:
+      ValueError: names the tensors that do not fit.
+    """
+    modules = _read_modules(folder)
+    transformer = folder / modules.get('Transformer', '')
+    if 'Dense' not in modules:
         return huggingface.load_params(transformer, c)
     params = huggingface.load_params(transformer, dataclasses.replace(c, projection_dim=0))
-    place = folder / found['Dense']
+    dense = folder / modules['Dense']
+    file = weights.find_weights(dense)
     shapes = {'kernel': (c.hidden_dim, c.projection_dim), 'bias': (c.projection_dim,)}
-    head = params['head'] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
-    lacking = (
-        set(HEAD)
-        if files.read_optional_json(place / 'config.json').get('bias', True)
-        else {'linear.weight'}
-    )
-    for name, array in weights.read_tensors(place):
-        huggingface.demand(name in HEAD, weights.find_weights(place), 'tensors', some(HEAD), name)
-        huggingface.fill(head[HEAD[name]].T, array, f'{weights.find_weights(place)}: {name}')
-        lacking.discard(name)
-    huggingface.demand(
-        not lacking, weights.find_weights(place), 'tensors', ', '.join(HEAD), 'no such tensor'
-    )
+    params['head'] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    has_bias = files.read_optional_json(dense / 'config.json').get('bias', True)
+    missing = set(HEAD) if has_bias else {'linear.weight'}
+    for name, array in weights.read_tensors(dense):
+        huggingface.require(name in HEAD, file, 'tensors', _one_of(HEAD), name)
+        weights.copy_tensor(params['head'][HEAD[name]].T, array, f'{file}: {name}')
+        missing.discard(name)
+    huggingface.require(not missing, file, 'tensors', ', '.join(HEAD), 'no such tensor')
     return params
 
 
 def write_model(out: pathlib.Path, model: Model, card: str) -> None:
     """Writes the directory `out`, whole or not at all, for sentence-transformers and transformers.
 
-    `card` becomes its README.md. Raises ValueError if there is something at `out`.
+    `card` becomes its README.md. Raises ValueError if something exists at `out`.
     """
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
@@ -242,13 +249,13 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
     longest = max(data.query_length, data.passage_length)
     arrays = huggingface.rename_params(model.params, c)
     head = {name: arrays.pop(f'pooler.dense.{name[7:]}') for name in HEAD if c.projection_dim}
-    save_tensors(partial, arrays)
-    if c.projection_dim:
-        save_tensors(partial / PATHS['Dense'], head)
+    _write_tensors(partial, arrays)
+    if head:
+        _write_tensors(partial / PATHS['Dense'], head)
     tokenizer_files.save_tokenizer(partial, model.tokenizer, longest)
     prompts = {'query': data.query_prefix}
     prompts |= dict.fromkeys(('document', 'passage'), data.passage_prefix)
-    contents = {
+    contents = _module_files(c) | {
         'config.json': huggingface.make_config(c) | tokenizer_files.special_ids(model.tokenizer),
         'sentence_bert_config.json': {'max_seq_length': longest, 'do_lower_case': False},
         'config_sentence_transformers.json': {
@@ -257,14 +264,14 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
             'similarity_fn_name': 'cosine',
         },
     }
-    for name, content in (contents | module_files(c)).items():
+    for name, content in contents.items():
         (partial / name).parent.mkdir(exist_ok=True)
         (partial / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n')
     (partial / 'README.md').write_text(card)
     os.replace(partial, out)
 
 
-def module_files(c: config.Encoder) -> dict[str, dict | list]:
+def _module_files(c: config.Encoder) -> dict[str, dict | list]:
     """File -> content: the modules after the encoder, under names that all versions know."""
     configs = {
         'Transformer': None,
@@ -275,25 +282,24 @@ def module_files(c: config.Encoder) -> dict[str, dict | list]:
         },
     }
     if c.projection_dim:
+        names = {setting: name for name, setting in ACTIVATIONS.items()}
         configs['Dense'] = {
             'in_features': c.hidden_dim,
             'out_features': c.projection_dim,
             'bias': True,
-            'activation_function': next(
-                k for k, v in ACTIVATIONS.items() if v == c.projection_activation
-            ),
+            'activation_function': names[c.projection_activation],
         }
     if c.normalise:
         configs['Normalize'] = {}
-    listed = [
+    modules = [
         {'idx': i, 'name': str(i), 'path': PATHS[x], 'type': f'sentence_transformers.models.{x}'}
         for i, x in enumerate(configs)
     ]
-    files = {f'{PATHS[x]}/config.json': content for x, content in configs.items() if PATHS[x]}
-    return {'modules.json': listed} | files
+    contents = {f'{PATHS[x]}/config.json': content for x, content in configs.items() if PATHS[x]}
+    return contents | {'modules.json': modules}
 
 
-def save_tensors(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+def _write_tensors(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     folder.mkdir(exist_ok=True)
     file = folder / 'model.safetensors'
     try:

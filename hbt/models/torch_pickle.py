@@ -1,7 +1,6 @@
-"""Tensors of files that torch.save wrote, without torch and without running what they name.
+"""Tensors of files that torch.save wrote, read without torch and without running their pickles.
 
-Hides both layouts, the zip of torch 1.6 on and the stream before it: `Unpickler` has its own idea
-of a tensor. Called by `weights`.
+Two layouts: the zip of torch 1.6 and later, and the stream before it.
 """
 
 import collections
@@ -19,7 +18,7 @@ import ml_dtypes
 import numpy as np
 
 MAGIC = 0x1950A86A20F9469CFC6C, 1001  # what torch before 1.6 begins a file with
-WRAPPERS = ('state_dict', 'model')  # keys under which a trainer may keep the tensors
+WRAPPERS = ('state_dict', 'model')  # keys under which trainers save the tensors
 NESTING = {'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'REDUCE', 'INST', 'OBJ', 'NEWOBJ', 'BINPERSID'}
 FLOATS = dict(Double=np.float64, Float=np.float32, Half=np.float16, BFloat16=ml_dtypes.bfloat16)
 STORAGES = FLOATS | dict(
@@ -28,16 +27,16 @@ STORAGES = FLOATS | dict(
 
 
 class Storage(typing.NamedTuple):
-    """A part of the numbers that the file holds under a key, counted in numbers."""
+    """A range of the numbers under a key of the file."""
 
     dtype: np.dtype
     key: str
-    start: int
+    start: int  # in numbers, as is `count`
     count: int
 
 
 class Tensor(typing.NamedTuple):
-    """What a pickle tells of a tensor; nothing here is checked yet."""
+    """A tensor as a pickle describes it; nothing is checked yet."""
 
     storage: Storage
     offset: int
@@ -45,59 +44,69 @@ class Tensor(typing.NamedTuple):
     stride: tuple[int, ...]
 
 
-def read(file: pathlib.Path, mapped: mmap.mmap) -> abc.Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, view of the file) of the tensors that torch.save wrote, of any version.
+class Content(typing.NamedTuple):
+    """A parsed file."""
 
-    Raises whatever a damaged file leads to: neither pickle nor zipfile promises to be special.
+    tree: typing.Any  # what was pickled
+    spans: dict[str, tuple[int, int]]  # key -> first byte and end of its numbers
+    is_swapped: bool  # whether the numbers have the other byte order
+
+
+def read_tensors(file: pathlib.Path, mapped: mmap.mmap) -> abc.Iterator[tuple[str, np.ndarray]]:
+    """Yields (name, view of the file `mapped`) of the tensors that any version of torch saved.
+
+    Raises any Exception for a damaged file: pickle and zipfile have no base class of their errors.
     """
-    parse = parse_zip if mapped[:4] == b'PK\3\4' else parse_stream
-    tree, spans, swapped = parse(file, mapped)
-    for name, tensor in tensors(tree).items():
+    parse = _parse_zip if mapped[:4] == b'PK\3\4' else _parse_stream
+    content = parse(file, mapped)
+    for name, tensor in _unwrap_tensors(content.tree).items():
         try:
-            array = view(tensor, mapped, spans)
+            array = _view(tensor, mapped, content.spans)
         except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f'{name}: {error}') from error
-        yield name, array.byteswap() if swapped else array
+        yield name, array.byteswap() if content.is_swapped else array
 
 
-def parse_zip(file: pathlib.Path, mapped: mmap.mmap):
-    """(tree, key -> bytes from and to, whether bytes are swapped) of a file of torch 1.6 on."""
+def _parse_zip(file: pathlib.Path, mapped: mmap.mmap) -> Content:
     with zipfile.ZipFile(file) as opened:
         entries = {info.filename: info for info in opened.infolist()}
     roots = [name[:-8] for name in entries if re.fullmatch(r'[^/]+/data\.pkl', name)]
     if len(roots) != 1:
-        found = ', '.join(list(entries)[:4]) or 'none'
-        raise ValueError(f'expected one entry data.pkl, got {found}')
+        names = ', '.join(list(entries)[:4]) or 'none'
+        raise ValueError(f'expected one entry data.pkl, got {names}')
     prefix = f'{roots[0]}data/'
-    held = [name for name in entries if name.startswith(prefix)]
-    spans = {name.removeprefix(prefix): span(entries[name], mapped) for name in held}
-    pickled, order = (f'{roots[0]}{name}' for name in ('data.pkl', 'byteorder'))
-    mapped.seek(span(entries[pickled], mapped)[0])
-    big = order in entries and mapped[slice(*span(entries[order], mapped))] == b'big'
-    return unpickle(mapped, {}), spans, big
+    spans = {
+        name.removeprefix(prefix): _find_span(info, mapped)
+        for name, info in entries.items()
+        if name.startswith(prefix)
+    }
+    pickled, order = (entries.get(f'{roots[0]}{name}') for name in ('data.pkl', 'byteorder'))
+    mapped.seek(_find_span(pickled, mapped)[0])
+    is_big = order is not None and mapped[slice(*_find_span(order, mapped))] == b'big'
+    return Content(_unpickle(mapped, {}), spans, is_big)
 
 
-def span(info: zipfile.ZipInfo, mapped: mmap.mmap) -> tuple[int, int]:
-    """Where the content of an entry begins and ends."""
+def _find_span(info: zipfile.ZipInfo, mapped: mmap.mmap) -> tuple[int, int]:
+    """The first byte and the end of the content of an entry."""
     start = info.header_offset + 30
     header = mapped[max(info.header_offset, 0) : start]
-    encoded = info.compress_type or info.flag_bits & 1 or info.file_size != info.compress_size
-    if encoded or len(header) != 30 or header[:4] != b'PK\3\4':
+    is_encoded = info.compress_type or info.flag_bits & 1 or info.file_size != info.compress_size
+    if is_encoded or len(header) != 30 or header[:4] != b'PK\3\4':
         raise ValueError(f'{info.filename}: expected an uncompressed entry, got another or none')
     start += sum(struct.unpack('<HH', header[26:]))
     return start, min(start + info.file_size, len(mapped))
 
 
-def parse_stream(file: pathlib.Path, mapped: mmap.mmap):
-    """As `parse_zip`, of a file of older torch: pickles, and numbers, which are little-endian."""
+def _parse_stream(file: pathlib.Path, mapped: mmap.mmap) -> Content:
+    """The file of an older torch: pickles, then numbers, which are little-endian."""
     for expected in MAGIC:
-        got = unpickle(mapped, {})
+        got = _unpickle(mapped, {})
         if type(got) is not int or got != expected:
             raise ValueError(f'expected a zip or the number {expected}, got {type(got).__name__}')
-    unpickle(mapped, {})  # sizes of types on the machine that wrote it, on which nothing depends
+    _unpickle(mapped, {})  # sizes of types on the machine that wrote it, which do not matter
     dtypes, spans = {}, {}
-    tree = unpickle(mapped, dtypes)
-    for key in unpickle(mapped, {}):
+    tree = _unpickle(mapped, dtypes)
+    for key in _unpickle(mapped, {}):
         if key not in dtypes:
             raise ValueError(f'expected storages {sorted(dtypes)[:4]}, got {key!r}')
         start = mapped.tell() + 8
@@ -106,15 +115,15 @@ def parse_stream(file: pathlib.Path, mapped: mmap.mmap):
             raise ValueError(f'storage {key}: expected bytes up to {end}, got fewer')
         spans[key] = start, end
         mapped.seek(end)
-    return tree, spans, False
+    return Content(tree, spans, False)
 
 
-def unpickle(stream: mmap.mmap, dtypes: dict[str, np.dtype]):
-    """The object at which a stream stands, to be left behind it; adds its storages to `dtypes`."""
+def _unpickle(stream: mmap.mmap, dtypes: dict[str, np.dtype]):
+    """The next object of a stream; adds the types of its storages to `dtypes`."""
     start, nested = stream.tell(), 0
     for operation, value, at in pickletools.genops(stream):
-        # Python sets aside memory up to the greatest number that an object is put under, and
-        # hashes tuples within tuples until its stack ends.
+        # Python allocates memory up to the greatest index of its memo, and hashes nested tuples
+        # until its stack overflows.
         nested += operation.name in NESTING
         if nested > 50_000 or 'PUT' in operation.name and value > at - start:
             raise ValueError(f'the pickle has too many or too large a {operation.name}')
@@ -126,7 +135,7 @@ def unpickle(stream: mmap.mmap, dtypes: dict[str, np.dtype]):
 
 
 class Unpickler(pickle.Unpickler):
-    """Makes tensors and containers only; whatever else a pickle names is an error."""
+    """Builds tensors and containers; every other name in a pickle is a ValueError."""
 
     def __init__(self, stream, dtypes: dict[str, np.dtype]):
         super().__init__(stream, encoding='utf-8')  # strings of Python 2 are names
@@ -136,9 +145,9 @@ class Unpickler(pickle.Unpickler):
         kind = name.removesuffix('Storage')
         if module in ('torch', 'torch.cuda') and kind != name and kind in STORAGES:
             return kind
-        if f'{module}.{name}' not in STAND_INS:
+        if f'{module}.{name}' not in SUBSTITUTES:
             raise ValueError(f'the pickle asks for {module}.{name}, which is no part of a tensor')
-        return STAND_INS[f'{module}.{name}']()
+        return SUBSTITUTES[f'{module}.{name}']()
 
     def persistent_load(self, pid) -> Storage:
         """The storage of ('storage', class, key, device, count), in old files also (view,)."""
@@ -150,35 +159,36 @@ class Unpickler(pickle.Unpickler):
         return Storage(dtype, key, start, count)
 
 
-def tensors(tree) -> dict[str, Tensor]:
-    """The dict of tensors that a file holds at its top or under one of the keys of trainers."""
-    held = [tree[key] for key in WRAPPERS if isinstance(tree, dict) and key in tree]
-    held = [inner for inner in held if inner and not misfit(inner)]
-    tree = held[0] if len(held) == 1 else tree
-    if misfit(tree):
-        raise ValueError(misfit(tree))
+def _unwrap_tensors(tree) -> dict[str, Tensor]:
+    """The dict of tensors that a pickle has at its top or under one of the keys of trainers."""
+    inner = [tree[key] for key in WRAPPERS if isinstance(tree, dict) and key in tree]
+    inner = [x for x in inner if x and not _describe_misfit(x)]
+    tree = inner[0] if len(inner) == 1 else tree
+    message = _describe_misfit(tree)
+    if message:
+        raise ValueError(message)
     return tree
 
 
-def misfit(tree) -> str:
-    """What keeps a tree from being a dict of tensors, if anything."""
+def _describe_misfit(tree) -> str:
+    """Why a tree is no dict of tensors; empty if it is."""
     if not isinstance(tree, dict):
         return f'expected a dict of tensors, got {type(tree).__name__}'
     for name, value in dict.items(tree):
-        held = value.storage if isinstance(value, Tensor) else None
-        if type(name) is not str or not isinstance(held, Storage):
+        is_tensor = isinstance(value, Tensor) and isinstance(value.storage, Storage)
+        if type(name) is not str or not is_tensor:
             return f'{name!r}: expected a tensor, got {type(value).__name__}'
     return ''
 
 
-def view(tensor: Tensor, mapped: mmap.mmap, spans: dict[str, tuple[int, int]]) -> np.ndarray:
-    """The numbers of a tensor where they stand in the file."""
+def _view(tensor: Tensor, mapped: mmap.mmap, spans: dict[str, tuple[int, int]]) -> np.ndarray:
+    """The numbers of a tensor as a view of the file."""
     storage, offset, size, stride = tensor
     dtype, key, first, count = storage
     numbers = (first, count, offset, *size, *stride)
-    fair = len(size) == len(stride) <= 64 and all(type(n) is int for n in numbers)
-    if not fair or not all(0 <= n < 2**63 for n in numbers):
-        raise ValueError('expected a size and strides, got others than natural numbers')
+    is_plain = len(size) == len(stride) <= 64 and all(type(n) is int for n in numbers)
+    if not is_plain or not all(0 <= n < 2**63 for n in numbers):
+        raise ValueError('expected natural numbers as size and strides, got others')
     start, end = spans.get(key, (0, 0))
     if first + count > (end - start) // dtype.itemsize:
         raise ValueError(f'expected {first + count} numbers, got {end - start} bytes')
@@ -191,10 +201,10 @@ def view(tensor: Tensor, mapped: mmap.mmap, spans: dict[str, tuple[int, int]]) -
     return np.ndarray(size, dtype, mapped, start + (first + offset) * dtype.itemsize, strides)
 
 
-STAND_INS = {  # a name in a pickle -> what makes anew what it gets: a pickle may change functions
+SUBSTITUTES = {  # name in a pickle -> makes its substitute, anew since a pickle may change it
     'collections.OrderedDict': lambda: collections.OrderedDict,
     'torch.Size': lambda: tuple,
-    'torch._utils._rebuild_tensor': lambda: lambda *given: Tensor(*given[:4]),
-    'torch._utils._rebuild_tensor_v2': lambda: lambda *given: Tensor(*given[:4]),
+    'torch._utils._rebuild_tensor': lambda: lambda *args: Tensor(*args[:4]),
+    'torch._utils._rebuild_tensor_v2': lambda: lambda *args: Tensor(*args[:4]),
     'torch._utils._rebuild_parameter': lambda: lambda tensor, *_: tensor,
 }

@@ -438,7 +438,7 @@ def test_shards_are_read_as_one_file(tmp_path, kind):
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_missing_shard_or_tensor_is_named(tmp_path, kind):
     write_shards(tmp_path, kind, **{'a.f': 'part-2'})
-    message = rf'part-2: expected a\.f, as {kind}\.index\.json tells, got no such tensor'
+    message = rf'part-2: expected a\.f, as in {kind}\.index\.json, got no such tensor'
     pytest.raises(ValueError, list, weights.read_tensors(tmp_path)).match(message)
     write_shards(tmp_path, kind, **{'a.f': 'part-3'})
     message = r'json: weight_map: a\.f: expected the file part-3 beside it, got .*part-1, part-2'
