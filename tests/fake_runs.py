@@ -6,7 +6,6 @@ import math
 import numpy as np
 
 from hbt import config
-from hbt.data.readers import retrieval
 from hbt.evaluation import benchmarks, evaluator, results
 from hbt.models import encoder
 from hbt.utils import log
@@ -21,12 +20,16 @@ def make_benchmark(name='xquad_r', names=tuple(ELEVEN), questions=6, word='text'
     for language in names:
         for i in range(questions):
             query = f'q:{language}:{i}'
-            queries.append((query, language, f'{word} {language} {i}'))
-            documents.append((f'd:{language}:{i}', language, f'answer {language} {i}'))
-            documents.append((f'e:{language}:{i}', language, f'other {language} {i}'))
+            queries.append(benchmarks.Entry(query, language, f'{word} {language} {i}'))
+            documents.append(
+                benchmarks.Entry(f'd:{language}:{i}', language, f'answer {language} {i}')
+            )
+            documents.append(
+                benchmarks.Entry(f'e:{language}:{i}', language, f'other {language} {i}')
+            )
             qrels[query] = {f'd:{x}:{i}': 1 for x in names}
             parallel[query] = str(i)
-    return benchmarks.assemble(name, retrieval.Collection(queries, documents, qrels, parallel))
+    return benchmarks.assemble(name, benchmarks.Collection(queries, documents, qrels, parallel))
 
 
 def save_result(folder, case, noise=0.5, seed=0, step=6, **model):

@@ -15,7 +15,7 @@ from hbt.reporting import comparison, compose, experiments
 from hbt.training import loop
 from hbt.utils import settings
 from tests import ROOT, tiny
-from tests.data.readers import formats_test
+from tests.evaluation.benchmarks import formats_test
 
 QUESTIONS = sorted(x.stem for x in (ROOT / 'configs' / 'research').glob('*.py'))
 COUNT = 6  # questions of a language

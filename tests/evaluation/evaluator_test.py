@@ -11,7 +11,7 @@ import tokenizers
 
 from hbt import config
 from hbt.data import build, tokenization
-from hbt.data.readers import retrieval, synthetic
+from hbt.data.readers import synthetic
 from hbt.evaluation import benchmarks, evaluator
 from hbt.models import embedding_file, encoder
 from hbt.utils import sharding
@@ -43,11 +43,11 @@ def small():
     for group in synthetic.groups('test', 40):
         for x in synthetic.LANGUAGES:
             query = f'q:{x}:{group["id"]}'
-            queries.append((query, x, group['query'][x]))
-            documents.append((f'd{query[1:]}', x, group['passage'][x]))
+            queries.append(benchmarks.Entry(query, x, group['query'][x]))
+            documents.append(benchmarks.Entry(f'd{query[1:]}', x, group['passage'][x]))
             qrels[query] = {f'd:{y}:{group["id"]}': 1 for y in synthetic.LANGUAGES}
             parallel[query] = group['id']
-    return benchmarks.assemble('small', retrieval.Collection(queries, documents, qrels, parallel))
+    return benchmarks.assemble('small', benchmarks.Collection(queries, documents, qrels, parallel))
 
 
 def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monkeypatch):

@@ -3,16 +3,22 @@ import json
 import numpy as np
 import pytest
 
-from hbt.data.readers import retrieval
 from hbt.evaluation import aggregate, benchmarks, evaluator, results
 
 
 def benchmark(texts=('ask', 'frag')):
-    queries = [('q:en:1', 'en', texts[0]), ('q:de:1', 'de', texts[1])]
-    documents = [('d:en:1', 'en', 'x'), ('d:de:1', 'de', 'y'), ('d:de:2', 'de', 'z')]
+    queries = [
+        benchmarks.Entry('q:en:1', 'en', texts[0]),
+        benchmarks.Entry('q:de:1', 'de', texts[1]),
+    ]
+    documents = [
+        benchmarks.Entry('d:en:1', 'en', 'x'),
+        benchmarks.Entry('d:de:1', 'de', 'y'),
+        benchmarks.Entry('d:de:2', 'de', 'z'),
+    ]
     qrels = {query: {'d:en:1': 1, 'd:de:1': 1} for query, _, _ in queries}
     return benchmarks.assemble(
-        'set:a/b', retrieval.Collection(queries, documents, qrels, {'q:en:1': '1', 'q:de:1': '1'})
+        'set:a/b', benchmarks.Collection(queries, documents, qrels, {'q:en:1': '1', 'q:de:1': '1'})
     )
 
 
@@ -77,13 +83,13 @@ def test_a_file_that_is_no_result_is_named(tmp_path):
 
 
 def test_a_benchmark_without_anything_relevant_is_refused():
-    rows = [('q:1', 'en', 'x')], [('d:1', 'en', 'y')]
+    rows = [benchmarks.Entry('q:1', 'en', 'x')], [benchmarks.Entry('d:1', 'en', 'y')]
     with pytest.raises(ValueError, match='x: expected relevant documents, got none'):
-        benchmarks.assemble('x', retrieval.Collection(*rows, {'q:1': {'d:1': 0}}))
+        benchmarks.assemble('x', benchmarks.Collection(*rows, {'q:1': {'d:1': 0}}))
     with pytest.raises(ValueError, match="expected judgements of its queries, got one of 'q:2'"):
-        benchmarks.assemble('x', retrieval.Collection(*rows, {'q:2': {'d:1': 1}}))
+        benchmarks.assemble('x', benchmarks.Collection(*rows, {'q:2': {'d:1': 1}}))
     with pytest.raises(ValueError, match='x: documents: expected at least one, got none'):
-        benchmarks.assemble('x', retrieval.Collection(rows[0], [], {'q:1': {}}))
+        benchmarks.assemble('x', benchmarks.Collection(rows[0], [], {'q:1': {}}))
 
 
 def edited(path, change):

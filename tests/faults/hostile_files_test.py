@@ -19,8 +19,8 @@ from hbt.evaluation import benchmarks, results
 from hbt.models import model_dir, weights
 from hbt.utils import log, settings
 from tests import FIXTURES, fake_runs, tiny
-from tests.data.readers import formats_test as formats
 from tests.data.readers import registry_test as sources_test
+from tests.evaluation.benchmarks import formats_test as formats
 
 WORDS = FIXTURES / 'labse'  # has a tokenizer
 ODD = (

@@ -1,136 +1,110 @@
-"""Collections in the formats of retrieval: MS MARCO, mMARCO, MIRACL, Mr. TyDi.
-
-Hides the files: texts by key in one set of them, which text answers which query in another.
-Called by `sources`.
-"""
+"""Sources whose texts and links are in files of their own: MS MARCO, mMARCO, MIRACL, Mr. TyDi."""
 
 import collections
 import functools
 import pathlib
 from collections import abc
 
-from hbt.data.readers import retrieval, schema, text_lines
-from hbt.utils import files, languages
+from hbt.data.readers import retrieval, schema, source_files, text_lines
+from hbt.utils import files
 
 
-def marco(options: dict[str, str], spec: str) -> schema.CollectionSource:
+def open_marco(options: dict[str, str], spec: str) -> schema.CollectionSource:
     """MS MARCO and mMARCO: `queries` and `collection` (id TAB text) and `triples` of ids.
 
     The ids are the same in all languages; {lang} in a path stands for a code or, as in mMARCO's
     files, an English name. A line of `triples` is a query, its passage and one negative or more.
     """
-    files = {
-        (side, language): found
+    paths = {
+        (side, language): paths
         for side, option in (('query', 'queries'), ('passage', 'collection'))
-        for language, found in files_by_language(options, option).items()
+        for language, paths in source_files.find_files_by_language(options, option).items()
     }
-    triples = text_lines.find_files(options['triples'], 'triples')['']
-    sha256, size = text_lines.digest_files(
-        [*triples, *(x for found in files.values() for x in found)]
+    triples = source_files.find_files(options, 'triples')
+    checksum = source_files.digest_files([*triples, *(x for part in paths.values() for x in part)])
+    texts = {key: _line_reader(part, _parse_texts) for key, part in paths.items()}
+    links = _line_reader(triples, _parse_triples)
+    return schema.CollectionSource(options.get('name', 'marco'), spec, *checksum, texts, links)
+
+
+def open_trec(options: dict[str, str], spec: str) -> schema.CollectionSource:
+    """MIRACL and Mr. TyDi: `topics` (id TAB query), `qrels` of TREC, a `corpus` in JSON lines.
+
+    Every language has documents of its own. A group is a query and a relevant passage; passages
+    judged not relevant (0) are its negatives. Only judged passages of the corpus are kept.
+    """
+    topics, qrels, corpus = (
+        source_files.find_files_by_language(options, x) for x in ('topics', 'qrels', 'corpus')
     )
-    texts = {
-        key: schema.BlockReader(functools.partial(text_lines.iter_blocks, found), read_table)
-        for key, found in files.items()
-    }
-    links = schema.BlockReader(functools.partial(text_lines.iter_blocks, triples), read_triples)
-    return schema.CollectionSource(options.get('name', 'marco'), spec, sha256, size, texts, links)
+    texts, paths = {}, []
+    for language in qrels:
+        for side, option, by_language, iter_texts in (
+            ('query', 'topics', topics, retrieval.iter_tsv_texts),
+            ('passage', 'corpus', corpus, retrieval.iter_documents),
+        ):
+            if language not in by_language:
+                raise ValueError(
+                    f'{option}={options[option]}: expected files of {language}, as of qrels'
+                )
+            parse = functools.partial(_parse_texts_of_language, language, iter_texts)
+            texts[side, language] = _line_reader(by_language[language], parse)
+            paths += by_language[language]
+    checksum = source_files.digest_files([*paths, *(x for part in qrels.values() for x in part)])
+    blocks = functools.partial(_judgement_blocks, qrels)
+    links = schema.BlockReader(blocks, _parse_judgements)
+    return schema.CollectionSource(options.get('name', 'trec'), spec, *checksum, texts, links)
 
 
-def files_by_language(options: dict[str, str], option: str) -> dict[str, list[pathlib.Path]]:
-    """Language -> files of a pattern; without {lang} in it they are in `options['language']`."""
-    found = text_lines.find_files(options[option], option)
-    if '' in found:
-        code = options.get('language', '')
-        if not code:
-            raise ValueError(
-                f'{option}={options[option]}: expected {{lang}} in it, or language=CODE'
-            )
-        languages.check_language(code, 'language')
-        return {code: found['']}
-    return found
+def _line_reader(paths: list[pathlib.Path], parse: abc.Callable) -> schema.BlockReader:
+    return schema.BlockReader(functools.partial(text_lines.iter_blocks, paths), parse)
 
 
-def read_table(block: text_lines.LineBlock) -> list[schema.Text]:
-    texts = []
-    for place, line in block.numbered():
-        key, text = text_lines.split_columns(place, line, ('id', 'text'))
-        schema.check_text(key, f'{place}: id')
-        schema.check_text(text, place)
-        texts.append(schema.Text(place, key, text))
-    return texts
+def _parse_texts(block: text_lines.LineBlock) -> list[schema.Text]:
+    return list(retrieval.iter_tsv_texts(block.iter_rows()))
 
 
-def read_triples(block: text_lines.LineBlock) -> list[schema.Link]:
+def _parse_texts_of_language(
+    language: str, iter_texts: abc.Callable, block: text_lines.LineBlock
+) -> list[schema.Text]:
+    return [x._replace(key=f'{language}/{x.key}') for x in iter_texts(block.iter_rows())]
+
+
+def _parse_triples(block: text_lines.LineBlock) -> list[schema.Link]:
     links = []
-    for place, line in block.numbered():
+    for where, line in block.iter_rows():
         fields = line.split('\t')
         if len(fields) < 3 or not all(fields):
             raise ValueError(
-                f'{place}: expected ids of a query, a passage and negatives, '
+                f'{where}: expected ids of a query, a passage and negatives, '
                 f'got {files.shorten(line)}'
             )
-        links.append(schema.Link(place, fields[0], fields[1], tuple(fields[2:])))
+        links.append(schema.Link(where, fields[0], fields[1], tuple(fields[2:])))
     return links
 
 
-def trec(options: dict[str, str], spec: str) -> schema.CollectionSource:
-    """MIRACL and Mr. TyDi: `topics` (id TAB query), `qrels` of TREC, a `corpus` in JSON lines.
-
-    Every language has documents of its own. A row is a query and a relevant passage; passages
-    judged not relevant (0) are its negatives. Only judged passages of the corpus are kept.
-    """
-    found = {name: files_by_language(options, name) for name in ('topics', 'qrels', 'corpus')}
-    for name in ('topics', 'corpus'):
-        for language in found['qrels']:
-            if language not in found[name]:
-                raise ValueError(
-                    f'{name}={options[name]}: expected files of {language}, as of qrels'
-                )
-    texts, size, digests = {}, 0, []
-    for language in found['qrels']:
-        for side, name, read in (
-            ('query', 'topics', read_topics),
-            ('passage', 'corpus', read_corpus),
-        ):
-            files = found[name][language]
-            blocks = functools.partial(text_lines.iter_blocks, files)
-            texts[side, language] = schema.BlockReader(blocks, functools.partial(read, language))
-            digests += files
-    digests += [file for files in found['qrels'].values() for file in files]
-    sha256, size = text_lines.digest_files(digests)
-    links = schema.BlockReader(functools.partial(judged, found['qrels']), read_judged)
-    return schema.CollectionSource(options.get('name', 'trec'), spec, sha256, size, texts, links)
-
-
-def read_topics(language: str, block: text_lines.LineBlock) -> list[schema.Text]:
-    return [x._replace(key=f'{language}/{x.key}') for x in read_table(block)]
-
-
-def read_corpus(language: str, block: text_lines.LineBlock) -> list[schema.Text]:
-    texts = []
-    for place, line in block.numbered():
-        key, text = retrieval.document(schema.parse_json(line, place), place)
-        schema.check_text(text, place)
-        texts.append(schema.Text(place, f'{language}/{key}', text))
-    return texts
-
-
-def judged(
-    files: dict[str, list[pathlib.Path]],
+def _judgement_blocks(
+    paths: dict[str, list[pathlib.Path]],
 ) -> abc.Iterator[tuple[str, list[text_lines.LineBlock]]]:
-    """Each language with all its judgments, as those of one query need not be together."""
-    for language, found in files.items():
-        yield language, list(text_lines.iter_blocks(found))
+    """Each language with all its judgements, as those of one query need not be together."""
+    for language, part in paths.items():
+        yield language, list(text_lines.iter_blocks(part))
 
 
-def read_judged(block: tuple[str, list[text_lines.LineBlock]]) -> list[schema.Link]:
-    language, blocks = block
-    good, bad = collections.defaultdict(list), collections.defaultdict(list)
-    for place, line in (x for lines in blocks for x in lines.numbered()):
-        query, passage, grade = retrieval.judgement(line, place)
-        (good if grade > 0 else bad)[query].append((place, f'{language}/{passage}'))
+def _parse_judgements(block: tuple[str, list[text_lines.LineBlock]]) -> list[schema.Link]:
+    language, parts = block
+    relevant, negatives = collections.defaultdict(list), collections.defaultdict(list)
+    for judgement in retrieval.iter_judgements(row for part in parts for row in part.iter_rows()):
+        if judgement.grade > 0:
+            relevant[judgement.query].append(judgement)
+        else:
+            negatives[judgement.query].append(f'{language}/{judgement.document}')
     return [
-        schema.Link(place, f'{language}/{query}', passage, tuple(x for _, x in bad[query]))
-        for query, passages in good.items()
-        for place, passage in passages
+        schema.Link(
+            judgement.where,
+            f'{language}/{query}',
+            f'{language}/{judgement.document}',
+            tuple(negatives[query]),
+        )
+        for query, judgements in relevant.items()
+        for judgement in judgements
     ]

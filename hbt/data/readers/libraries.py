@@ -1,103 +1,105 @@
-"""Rows from records with named fields: tables, SQuAD, Hugging Face datasets, TFDS.
+"""Data sets of the libraries `datasets` and `tensorflow_datasets`: records by their number."""
 
-Hides the libraries and how fields become a query, a passage and negatives. Called by `sources`.
-"""
-
+import contextlib
 import functools
 import pathlib
-import typing
 from collections import abc
 
-from hbt.data.readers import records, schema, text_lines
+from hbt.data.readers import records, schema, source_files
+from hbt.utils import files
 
 
-class Range(typing.NamedTuple):
-    """Records `start` ... `stop` - 1 of an indexed set."""
-
-    start: int
-    stop: int
-
-
-def hugging_face(options: dict[str, str], spec: str) -> schema.GroupSource:
+def open_hugging_face(options: dict[str, str], spec: str) -> schema.GroupSource:
     """A set of the library `datasets`: `path` is a hub name, files or what save_to_disk wrote."""
-    fields, split = records.mapping(options, spec), options.get('split', 'train')
-    arguments = options['path'], options.get('config'), split
-    opened = open_hugging_face(*arguments)
-    sha256, size = text_lines.digest_files(
-        [pathlib.Path(x['filename']) for x in opened.cache_files]
-    )
+    fields = records.parse_fields(options, spec)
+    arguments = options['path'], options.get('config'), options.get('split', 'train')
+    cached = [pathlib.Path(x['filename']) for x in _load_hugging_face(*arguments).cache_files]
+    checksum = source_files.digest_files(cached)
+    return _open_indexed(_load_hugging_face, arguments, fields, options, spec, *checksum)
+
+
+def open_tfds(options: dict[str, str], spec: str) -> schema.GroupSource:
+    """A TFDS set that was prepared as array_record: its `path`, or its `name` under `data_dir`."""
+    fields, split = records.parse_fields(options, spec), options.get('split', 'train')
+    arguments = options['path'], options.get('data_dir'), split
+    info = _load_tfds(*arguments).dataset_info
+    checksum = repr(info.full_name), info.splits[split].num_bytes
+    return _open_indexed(_load_tfds, arguments, fields, options, spec, *checksum)
+
+
+def _open_indexed(
+    load: abc.Callable,
+    arguments: tuple,
+    fields: dict[str, str],
+    options: dict[str, str],
+    spec: str,
+    sha256: str,
+    num_bytes: int,
+) -> schema.GroupSource:
+    """The source of the set `load(*arguments)`, which every process opens for itself."""
     name = options.get('name', options['path'].rstrip('/').rpartition('/')[2])
-    read = functools.partial(read_range, open_hugging_face, arguments, fields, spec)
-    blocks = functools.partial(ranges, len(opened))
+    blocks = functools.partial(_blocks, len(load(*arguments)))
+    parse = functools.partial(_parse_block, load, arguments, fields, spec)
     return schema.GroupSource(
-        name, spec, sha256, size, blocks, read, lambda n: f'{spec}: record {n}'
+        name, spec, sha256, num_bytes, blocks, parse, lambda n: f'{spec}: record {n}'
     )
 
 
 @functools.cache
-def open_hugging_face(path: str, name: str | None, split: str):
+def _load_hugging_face(path: str, name: str | None, split: str):
     import datasets  # takes a second, and few sources need it
 
-    try:
+    with _named_errors(f'hf: path={path}, split={split}'):
         if (pathlib.Path(path) / 'state.json').is_file():
             return datasets.load_from_disk(path)
         if (pathlib.Path(path) / 'dataset_dict.json').is_file():
             return datasets.load_from_disk(path)[split]
         return datasets.load_dataset(path, name, split=split)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f'hf: path={path}, split={split}: {text}') from None
-
-
-def tfds(options: dict[str, str], spec: str) -> schema.GroupSource:
-    """A TFDS set that was prepared as array_record: its `path`, or its `name` under `data_dir`."""
-    fields, split = records.mapping(options, spec), options.get('split', 'train')
-    arguments = options['path'], options.get('data_dir'), split
-    opened = open_tfds(*arguments)
-    name = options.get('name', options['path'].rstrip('/').rpartition('/')[2])
-    read = functools.partial(read_range, open_tfds, arguments, fields, spec)
-    blocks, sha256 = functools.partial(ranges, len(opened)), repr(opened.dataset_info.full_name)
-    size = opened.dataset_info.splits[split].num_bytes
-    return schema.GroupSource(
-        name, spec, sha256, size, blocks, read, lambda n: f'{spec}: record {n}'
-    )
 
 
 @functools.cache
-def open_tfds(path: str, data_dir: str | None, split: str):
+def _load_tfds(path: str, data_dir: str | None, split: str):
     import tensorflow_datasets  # as above
 
-    try:
+    with _named_errors(f'tfds: path={path}, split={split}'):
         if pathlib.Path(path).is_dir():
             builder = tensorflow_datasets.builder_from_directory(path)
         else:
             builder = tensorflow_datasets.builder(path, data_dir=data_dir)
         return builder.as_data_source(split)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f'tfds: path={path}, split={split}: {text}') from None
 
 
-def ranges(size: int) -> abc.Iterator[Range]:
-    for start in range(0, size, records.ROWS):
-        yield Range(start, min(start + records.ROWS, size))
+@contextlib.contextmanager
+def _named_errors(where: str) -> abc.Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ValueError(f'{where}: {files.first_line(error)}') from None
 
 
-def read_range(open_set, arguments, fields: dict[str, str], spec: str, block: Range):
-    opened, found = open_set(*arguments), []
-    for number in range(block.start, block.stop):
-        found += records.convert(plain(opened[number]), fields, f'{spec}: record {number}', number)
-    return found
+def _blocks(count: int) -> abc.Iterator[range]:
+    for start in range(0, count, records.BLOCK):
+        yield range(start, min(start + records.BLOCK, count))
 
 
-def plain(value):
+def _parse_block(
+    load: abc.Callable, arguments: tuple, fields: dict[str, str], spec: str, block: range
+) -> list[schema.Group]:
+    dataset, groups = load(*arguments), []
+    for number in block:
+        record = _plain(dataset[number])
+        groups += records.convert_record(record, fields, f'{spec}: record {number}', number)
+    return groups
+
+
+def _plain(value):
     """A record with its arrays as lists and its bytes as text."""
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, dict):
-        return {k: plain(v) for k, v in value.items()}
+        return {k: _plain(v) for k, v in value.items()}
     if hasattr(value, 'tolist'):
-        return plain(value.tolist())
+        return _plain(value.tolist())
     if isinstance(value, list):
-        return [plain(x) for x in value]
+        return [_plain(x) for x in value]
     return value

@@ -1,9 +1,7 @@
-"""Sources of parallel text by name: files of groups, SQuAD, MS MARCO, MIRACL, hub datasets.
-
-Hides which format reads what. Used by `prepare`.
-"""
+"""Sources of training data by name: `FILE`, `cldr:GROUPS` or `FORMAT:option=value,...`."""
 
 import functools
+import itertools
 import pathlib
 import typing
 from collections import abc
@@ -15,75 +13,44 @@ from hbt.data.readers import (
     libraries,
     records,
     schema,
+    source_files,
     squad,
     synthetic,
     tables,
     text_lines,
 )
 
-BLOCK = 1024  # embedded groups of a block
+Source = schema.GroupSource | schema.CollectionSource
 
 
 class Format(typing.NamedTuple):
-    """How a source `NAME:option=value,...` is opened; records take the options of fields, too."""
+    """How a source `FORMAT:option=value,...` is opened; `name` is an option of all of them."""
 
-    open: abc.Callable[[dict[str, str], str], schema.GroupSource | schema.CollectionSource]
-    needs: tuple[str, ...]
-    takes: tuple[str, ...] = ()
-    fields: bool = False
+    open: abc.Callable[[dict[str, str], str], Source]  # of the options and the whole text
+    required: tuple[str, ...]
+    optional: tuple[str, ...] = ()
+    has_fields: bool = False  # also takes the options of `records`
 
 
-def open_sources(inputs: abc.Sequence[str]) -> list[schema.GroupSource | schema.CollectionSource]:
-    """Opens `FILE` (JSONL groups, plain or gzip) or `FORMAT:...` inputs, without reading rows yet.
+def open_sources(inputs: abc.Sequence[str]) -> list[Source]:
+    """Opens `FILE` (JSONL groups, plain or gzip) or `FORMAT:...` inputs; no group is read yet.
 
-    Raises ValueError for a missing file, an unknown option, or two inputs of one name.
+    Raises:
+      ValueError: for a missing file, an unknown option, or two inputs of one name.
     """
     if not inputs:
         raise ValueError('--input: expected at least one source, got none')
-    found = [open_source(x) for x in inputs]
-    names = [source.name for source in found]
+    sources = [_open_source(x) for x in inputs]
+    names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f'--input: expected inputs of different names, got {name!r} twice')
         if not name or name.startswith('.') or '/' in name:
             raise ValueError(f'--input: expected a name for a folder, got {name!r}; give name=NAME')
-    return found
+    return sources
 
 
-def open_source(spec: str) -> schema.GroupSource | schema.CollectionSource:
-    kind, colon, rest = spec.partition(':')
-    if colon and kind == 'cldr':
-        return embedded(rest, spec)
-    if not colon or kind not in FORMATS or pathlib.Path(spec).exists():
-        return jsonl(spec)
-    form, options = FORMATS[kind], {}
-    for item in filter(None, rest.split(',')):
-        key, equals, value = item.partition('=')
-        fits = key in (*form.needs, *form.takes, 'name') or (
-            form.fields and key.split('.')[0] in (*records.SIDES, 'id', 'language')
-        )
-        if not fits or not equals or not value:
-            known = ', '.join((*form.needs, *form.takes, 'name'))
-            fields = ', id, language, query, passage, negatives' * form.fields
-            raise ValueError(f'{spec}: expected OPTION=VALUE with {known}{fields}, got {item!r}')
-        options[key] = value
-    for key in form.needs:
-        if key not in options:
-            raise ValueError(f'{spec}: expected {key}=VALUE, got none')
-    return form.open(options, spec)
-
-
-FORMATS = {
-    'table': Format(tables.table, ('file',), (), True),
-    'squad': Format(squad.squad, ('files',), ('language',)),
-    'hf': Format(libraries.hugging_face, ('path',), ('config', 'split'), True),
-    'tfds': Format(libraries.tfds, ('path',), ('data_dir', 'split'), True),
-    'marco': Format(corpora.marco, ('queries', 'collection', 'triples'), ('language',)),
-    'trec': Format(corpora.trec, ('topics', 'qrels', 'corpus'), ('language',)),
-}
-
-
-def jsonl(path: str) -> schema.GroupSource:
+def open_groups(path: str) -> schema.GroupSource:
     """A file of groups, one JSON object a line."""
     file = pathlib.Path(path)
     if not file.is_file():
@@ -92,36 +59,63 @@ def jsonl(path: str) -> schema.GroupSource:
             f'{path}: expected a JSONL file (plain or .gz) or FORMAT:... with one of {known}, '
             'found no such file'
         )
-    sha256, size = text_lines.digest_files([file])
     name = file.name.removesuffix('.gz').removesuffix('.jsonl').removesuffix('.json')
+    checksum = source_files.digest_files([file])
     blocks = functools.partial(text_lines.iter_blocks, [file])
     return schema.GroupSource(
-        name, file.name, sha256, size, blocks, read_groups, lambda n: f'{file}:{n + 1}'
+        name, file.name, *checksum, blocks, _parse_groups, lambda n: f'{file}:{n + 1}'
     )
 
 
-def read_groups(block: text_lines.LineBlock) -> list[schema.Group]:
-    return [
-        schema.check_group(schema.parse_json(line, place), place)
-        for place, line in block.numbered()
-    ]
+def _open_source(spec: str) -> Source:
+    kind, colon, rest = spec.partition(':')
+    if colon and kind == 'cldr':
+        return _open_cldr(rest, spec)
+    if not colon or kind not in FORMATS or pathlib.Path(spec).exists():
+        return open_groups(spec)
+    form, options = FORMATS[kind], {}
+    names = (*form.required, *form.optional, 'name')
+    for item in filter(None, rest.split(',')):
+        key, equals, value = item.partition('=')
+        known = key in names or (form.has_fields and records.is_field_option(key))
+        if not known or not equals or not value:
+            fields = ', id, language, query, passage, negatives' * form.has_fields
+            raise ValueError(
+                f'{spec}: expected OPTION=VALUE with {", ".join(names)}{fields}, got {item!r}'
+            )
+        options[key] = value
+    for key in form.required:
+        if key not in options:
+            raise ValueError(f'{spec}: expected {key}=VALUE, got none')
+    return form.open(options, spec)
 
 
-def embedded(count: str, spec: str) -> schema.GroupSource:
+def _parse_groups(block: text_lines.LineBlock) -> list[schema.Group]:
+    rows = schema.iter_objects(block.iter_rows())
+    return [schema.check_group(fields, where) for where, fields in rows]
+
+
+def _open_cldr(count: str, spec: str) -> schema.GroupSource:
     if not count.isdigit() or not int(count):
         raise ValueError(f'{spec}: expected cldr:GROUPS with a whole number, got {count!r}')
 
-    def blocks():
-        found = []
-        for row in synthetic.groups('train', int(count)):
-            found.append(schema.Group(row['id'], row['query'], row['passage'], {}))
-            if len(found) == BLOCK:
-                yield found
-                found = []
-        if found:
-            yield found
+    def blocks() -> abc.Iterator[list[schema.Group]]:
+        rows = synthetic.groups('train', int(count))
+        groups = (schema.Group(x['id'], x['query'], x['passage'], {}) for x in rows)
+        while block := list(itertools.islice(groups, records.BLOCK)):
+            yield block
 
     version = f'babel {babel.__version__}'
     return schema.GroupSource(
-        'cldr', spec, version, 0, blocks, list, lambda n: f'{spec}: row {n + 1}'
+        'cldr', spec, version, 0, blocks, list, lambda n: f'{spec}: group {n + 1}'
     )
+
+
+FORMATS = {
+    'table': Format(tables.open_table, ('file',), has_fields=True),
+    'squad': Format(squad.open_squad, ('files',), ('language',)),
+    'hf': Format(libraries.open_hugging_face, ('path',), ('config', 'split'), has_fields=True),
+    'tfds': Format(libraries.open_tfds, ('path',), ('data_dir', 'split'), has_fields=True),
+    'marco': Format(corpora.open_marco, ('queries', 'collection', 'triples'), ('language',)),
+    'trec': Format(corpora.open_trec, ('topics', 'qrels', 'corpus'), ('language',)),
+}

@@ -86,6 +86,22 @@ def parse_json(text: str, where: str) -> dict:
     return content
 
 
+def iter_objects(lines: abc.Iterable[tuple[str, str]]) -> abc.Iterator[tuple[str, dict]]:
+    """Yields (where, object) of JSON lines with their places."""
+    for where, line in lines:
+        yield where, parse_json(line, where)
+
+
+def get_field(holder: typing.Any, name: str, kind: type, where: str) -> typing.Any:
+    """`holder[name]`, of exactly this type (a bool is no int); else ValueError."""
+    if not isinstance(holder, dict) or name not in holder:
+        raise ValueError(f'{where}: expected a field {name!r}, got none')
+    if type(holder[name]) is not kind:
+        actual = type(holder[name]).__name__
+        raise ValueError(f'{where}: expected {name!r} to be a {kind.__name__}, got a {actual}')
+    return holder[name]
+
+
 def check_group(fields: dict, where: str) -> Group:
     """The group that these fields of a file or record are.
 

@@ -1,72 +1,65 @@
-"""Rows from records with named fields: tables, SQuAD, Hugging Face datasets, TFDS.
-
-Hides the libraries and how fields become a query, a passage and negatives. Called by `sources`.
-"""
+"""SQuAD's JSON: a source of groups, and the walk over its paragraphs that LAReQA shares."""
 
 import functools
 import itertools
 import pathlib
 from collections import abc
 
-from hbt.data.readers import records, schema, text_lines
-from hbt.utils import files, languages
+from hbt.data.readers import records, schema, source_files, text_lines
 
 
-def squad(options: dict[str, str], spec: str) -> schema.GroupSource:
+def open_squad(options: dict[str, str], spec: str) -> schema.GroupSource:
     """SQuAD's JSON, one file a language ({lang} in `files`), joined by the id of the question.
 
     The passage is the paragraph. A question that has no answer (SQuAD 2.0) is left out.
     """
-    found = text_lines.find_files(options['files'], 'files')
-    if '' in found:
-        code = options.get('language', '')
-        languages.check_language(code, f'{spec}: language')
-        found = {code: found['']}
-    sha256, size = text_lines.digest_files([x for files in found.values() for x in files])
-    blocks = functools.partial(join, found)
-    name = options.get('name', 'squad')
+    paths = source_files.find_files_by_language(options, 'files')
+    checksum = source_files.digest_files([x for part in paths.values() for x in part])
+    blocks, name = functools.partial(_joined_blocks, paths), options.get('name', 'squad')
     return schema.GroupSource(
-        name, spec, sha256, size, blocks, list, lambda n: f'{spec}: question {n + 1}'
+        name, spec, *checksum, blocks, list, lambda n: f'{spec}: question {n + 1}'
     )
 
 
-def join(files: dict[str, list[pathlib.Path]]) -> abc.Iterator[list[schema.Group]]:
-    """All questions, those with one id as one row."""
-    joined: dict[str, schema.Group] = {}
-    for language, found in files.items():
-        seen = set()
-        for file in found:
-            for place, name, question, passage in questions(file):
-                if name in seen:
-                    raise ValueError(f'{place}: id: expected a new one, got {name!r} again')
-                seen.add(name)
-                row = joined.setdefault(name, schema.Group(name, {}, {}, {}))
-                row.query[language], row.passage[language] = question, passage
-    whole = iter(joined.values())
-    while block := list(itertools.islice(whole, records.ROWS)):
+def iter_paragraphs(path: pathlib.Path) -> abc.Iterator[tuple[str, dict]]:
+    """Yields (where, paragraph) of a file, plain or gzip."""
+    content = schema.parse_json(text_lines.read_text(path), str(path))
+    for i, article in enumerate(schema.get_field(content, 'data', list, str(path))):
+        where = f'{path}: data[{i}]'
+        for j, paragraph in enumerate(schema.get_field(article, 'paragraphs', list, where)):
+            yield f'{where}.paragraphs[{j}]', paragraph
+
+
+def iter_questions(paragraph: dict, where: str) -> abc.Iterator[tuple[str, str, str, dict]]:
+    """Yields (where, id, question, entry with the answers) of a paragraph."""
+    for i, entry in enumerate(schema.get_field(paragraph, 'qas', list, where)):
+        place = f'{where}.qas[{i}]'
+        key = schema.get_field(entry, 'id', str, place)
+        question = schema.get_field(entry, 'question', str, place)
+        schema.check_text(key, f'{place}: id')
+        schema.check_text(question, f'{place}: question')
+        yield place, key, question, entry
+
+
+def _joined_blocks(paths: dict[str, list[pathlib.Path]]) -> abc.Iterator[list[schema.Group]]:
+    """Yields all questions, those of one id as one group."""
+    groups: dict[str, schema.Group] = {}
+    for language, part in paths.items():
+        for where, key, question, passage in _iter_pairs(part):
+            group = groups.setdefault(key, schema.Group(key, {}, {}, {}))
+            if language in group.query:
+                raise ValueError(f'{where}: id: expected a new one, got {key!r} again')
+            group.query[language], group.passage[language] = question, passage
+    remaining = iter(groups.values())
+    while block := list(itertools.islice(remaining, records.BLOCK)):
         yield block
 
 
-def questions(file: pathlib.Path) -> abc.Iterator[tuple[str, str, str, str]]:
-    """(place, id, question, paragraph) of a file."""
-    data = schema.parse_json(text_lines.read_text(file), str(file))
-    for i, article in enumerate(listed(data, 'data', str(file))):
-        for j, paragraph in enumerate(listed(article, 'paragraphs', f'{file}: data[{i}]')):
-            place = f'{file}: data[{i}].paragraphs[{j}]'
-            for item in listed(paragraph, 'qas', place):
-                if not isinstance(item, dict) or not isinstance(item.get('id'), str):
-                    raise ValueError(
-                        f'{place}: expected a question with an id, got {files.shorten(item)}'
-                    )
-                where = f'{place}: {item["id"]}'
-                schema.check_text(item['id'], f'{place}: id')
-                schema.check_text(item.get('question'), f'{where}: question')
+def _iter_pairs(paths: list[pathlib.Path]) -> abc.Iterator[tuple[str, str, str, str]]:
+    """Yields (where, id, question, paragraph) of the questions that have an answer."""
+    for path in paths:
+        for where, paragraph in iter_paragraphs(path):
+            for place, key, question, entry in iter_questions(paragraph, where):
                 schema.check_text(paragraph.get('context'), f'{where}: context')
-                if not item.get('is_impossible'):
-                    yield where, item['id'], item['question'], paragraph['context']
-
-
-def listed(data, name: str, place: str) -> list:
-    if not isinstance(data, dict) or not isinstance(data.get(name), list):
-        raise ValueError(f'{place}: expected a list {name!r}, got {files.shorten(data)}')
-    return data[name]
+                if not entry.get('is_impossible'):
+                    yield place, key, question, paragraph['context']

@@ -4,17 +4,14 @@ The only place that opens text files to read them. Every error names file and li
 """
 
 import contextlib
-import glob
 import gzip
-import hashlib
 import itertools
 import pathlib
-import re
 import typing
 import zlib
 from collections import abc
 
-from hbt.utils import files, languages
+from hbt.utils import files
 
 BLOCK = 1 << 20  # bytes read at a time; a block is whole lines of about as many
 LONGEST = 1 << 22  # bytes of a line
@@ -27,14 +24,18 @@ class LineBlock(typing.NamedTuple):
     first: int
     data: bytes
 
-    def numbered(self) -> abc.Iterator[tuple[str, str]]:
-        """Yields (where, line without its end); ValueError for a blank line."""
+    def iter_lines(self) -> abc.Iterator[tuple[str, str]]:
+        """Yields (where, line without its newline)."""
         for number, line in enumerate(self.data.split(b'\n'), self.first):
             where = f'{self.file}:{number}'
-            text = _decode(line, where)
-            if not text.strip():
+            yield where, _decode(line, where)
+
+    def iter_rows(self) -> abc.Iterator[tuple[str, str]]:
+        """Yields (where, line without its end); ValueError for a blank line."""
+        for where, line in self.iter_lines():
+            if not line.strip():
                 raise ValueError(f'{where}: expected text, got an empty line')
-            yield where, text.removesuffix('\r')
+            yield where, line.removesuffix('\r')
 
 
 def iter_blocks(paths: abc.Sequence[pathlib.Path]) -> abc.Iterator[LineBlock]:
@@ -73,6 +74,12 @@ def iter_lines(path: pathlib.Path) -> abc.Iterator[tuple[str, str]]:
             if not line:
                 return
             yield where, _decode(line, where).rstrip('\r\n')
+
+
+def iter_rows(*paths: pathlib.Path) -> abc.Iterator[tuple[str, str]]:
+    """Yields (where, line) of the lines of files; ValueError for a blank one before the end."""
+    for block in iter_blocks(paths):
+        yield from block.iter_rows()
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -128,47 +135,3 @@ def split_columns(
             f'got {len(fields)}: {files.shorten(line)}'
         )
     return fields
-
-
-def find_files(pattern: str, option: str) -> dict[str, list[pathlib.Path]]:
-    """Finds the files of a pattern, by language.
-
-    Args:
-      pattern: a path; `*` matches as in a shell, {lang} a language code or its English name.
-      option: whose value the pattern is, for errors.
-
-    Returns:
-      Language -> files in order. Without {lang} in the pattern, the language is ''.
-
-    Raises:
-      ValueError: where no file matches.
-    """
-    paths = {}
-    parts = re.escape(pattern).replace(r'\*', '[^/]*').split(r'\{lang\}')
-    named = '(?P<lang>[^/]+?)'
-    shape = re.compile(
-        parts[0]
-        + ''.join((named if i == 0 else '(?P=lang)') + part for i, part in enumerate(parts[1:]))
-    )
-    for path in sorted(glob.glob(_shell_pattern(pattern))):
-        match = shape.fullmatch(path)
-        if match and pathlib.Path(path).is_file():
-            code = languages.language(match['lang'], path) if '{lang}' in pattern else ''
-            paths.setdefault(code, []).append(pathlib.Path(path))
-    if not paths:
-        raise ValueError(f'{option}={pattern}: expected some files, found none')
-    return paths
-
-
-def _shell_pattern(pattern: str) -> str:
-    return glob.escape(pattern).replace('[*]', '*').replace('{lang}', '*')
-
-
-def digest_files(paths: abc.Iterable[pathlib.Path]) -> tuple[str, int]:
-    """SHA-256 of the contents of files, and their bytes."""
-    total, size = hashlib.sha256(), 0
-    for path in paths:
-        with path.open('rb') as data:
-            total.update(hashlib.file_digest(data, 'sha256').digest())
-        size += path.stat().st_size
-    return total.hexdigest(), size

@@ -1,10 +1,11 @@
 """Retrieval benchmarks: queries, documents, and which documents are relevant to which query.
 
-`load_benchmark` reads one by name. Each format has a module; `assembly` puts what a reader gives
-into the order in which trec_eval breaks ties.
+`load_benchmark` reads one by name. Each format has a module that reads its files into a
+`Collection`; `assemble` makes a `Benchmark` of it: arrays of indices, in trec_eval's order.
 """
 
 from hbt.evaluation.benchmarks.assembly import Benchmark, TextColumns, assemble
+from hbt.evaluation.benchmarks.collection import Collection, Entry
 from hbt.evaluation.benchmarks.registry import (
     BENCHMARKS,
     load_benchmark,
@@ -14,6 +15,8 @@ from hbt.evaluation.benchmarks.registry import (
 __all__ = [
     'BENCHMARKS',
     'Benchmark',
+    'Collection',
+    'Entry',
     'TextColumns',
     'assemble',
     'load_benchmark',

@@ -1,21 +1,24 @@
-"""Retrieval benchmarks as three things: queries, documents, and which documents are relevant.
+"""From a collection to a benchmark: arrays of indices, and documents in trec_eval's order.
 
-Hides the order of the ids: documents come by id, descending, so that "the smaller index first" is
-trec_eval's rule for equal scores, wherever ties are broken. The formats of the files are in the
-modules that it names. Called by `evaluate`, and by whoever wants the TREC files.
+Documents come by id, descending, so that "the smaller index first" is trec_eval's rule for equal
+scores, wherever ties are broken.
 """
 
 import itertools
+import os
 import pathlib
 import re
 import sys
+import tempfile
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from hbt.data.readers import retrieval, schema
+from hbt.data.readers import schema
+from hbt.evaluation.benchmarks import collection
 from hbt.utils import languages
 
 
@@ -50,96 +53,133 @@ class Benchmark(NamedTuple):
         return np.where(self.relevant >= 0, self.document_languages[self.relevant], -1)
 
 
-def assemble(name: str, found: retrieval.Collection) -> Benchmark:
+class TextsOnDisk(Sequence):
+    """Texts in a temporary file (in TMPDIR), which is deleted with the last reference to them.
+
+    Memory holds only where they are, 16 bytes a text.
+    """
+
+    def __init__(self, texts: Iterable[str]):
+        with tempfile.TemporaryFile(prefix='hbt.') as file:
+            lengths = (file.write(text.encode(errors='surrogatepass')) for text in texts)
+            self._starts = np.concatenate([[0], np.cumsum(np.fromiter(lengths, np.int64))])
+            file.flush()
+            self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+        self._order = np.arange(len(self._starts) - 1)
+
+    def reorder(self, order: Int[np.ndarray, ' n']) -> None:
+        """Makes text i the one that was written as number `order[i]`."""
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        start, end = self._starts[self._order[index]], self._starts[self._order[index] + 1]
+        return os.pread(self._file, int(end - start), int(start)).decode(errors='surrogatepass')
+
+
+def assemble(name: str, parts: collection.Collection) -> Benchmark:
     """Orders the documents and turns ids into their indices.
 
-    Raises ValueError for ids that are not unique or hold whitespace, an empty text, a judgement of
-    a query or document that there is not, and where nothing is relevant.
+    Raises:
+      ValueError: for ids that are not unique or hold whitespace, an empty text, a judgement of an
+        unknown query or document, and where nothing is relevant.
     """
-    queries, documents = _in_memory(f'{name}: queries', found.queries), _documents(name, found)
-    wanted = {*found.excluded.values(), *(d for grades in found.qrels.values() for d in grades)}
-    row_of = {id: row for row, id in enumerate(documents.ids) if id in wanted}
-    answers = {}
-    for query, grades in found.qrels.items():
-        kept = {d: g for d, g in grades.items() if g > 0}
-        for document in kept:
-            if document not in row_of:
-                raise ValueError(
-                    f'{name}: expected judgements of documents of the corpus, '
-                    f'got the relevant {document!r} of {query!r}, which is not in it'
-                )
-        answers[query] = sorted((row_of[d], g) for d, g in kept.items())
-    unknown = answers.keys() - {*queries.ids}
-    if unknown:
-        raise ValueError(f'{name}: expected judgements of its queries, got one of {min(unknown)!r}')
-    width = max(map(len, answers.values()), default=0)
-    if not width:
-        raise ValueError(f'{name}: expected relevant documents, got none')
-    relevant = np.full((len(queries.ids), width), -1, np.int32)
-    grades = np.zeros_like(relevant)
-    for i, query in enumerate(queries.ids):
-        for j, (row, grade) in enumerate(answers.get(query, ())):
-            relevant[i, j], grades[i, j] = row, grade
-    excluded = [[row_of.get(found.excluded.get(q, ''), -1)] for q in queries.ids]
-    keys = {key: i for i, key in enumerate(dict.fromkeys(found.parallel.values()))}
-    parallel = [keys[found.parallel[q]] if q in found.parallel else -1 for q in queries.ids]
-    languages = sorted({*queries.languages, *documents.languages})
-    codes = {language: i for i, language in enumerate(languages)}
+    queries = _columns_in_memory(f'{name}: queries', parts.queries)
+    documents = _ordered_columns(f'{name}: documents', parts.documents)
+    judged = {x for grades in parts.qrels.values() for x in grades} | {*parts.excluded.values()}
+    index_of = {id: index for index, id in enumerate(documents.ids) if id in judged}
+    relevant, grades = _index_qrels(name, queries.ids, index_of, parts.qrels)
+    excluded = np.array([[index_of.get(parts.excluded.get(x), -1)] for x in queries.ids], np.int32)
+    keys = {key: i for i, key in enumerate(dict.fromkeys(parts.parallel.values()))}
+    parallel = np.array([keys.get(parts.parallel.get(x), -1) for x in queries.ids], np.int32)
+    names = sorted({*queries.languages, *documents.languages})
+    codes = {language: i for i, language in enumerate(names)}
     return Benchmark(
         name,
         queries,
         documents,
-        languages,
+        names,
         np.array([codes[x] for x in queries.languages], np.int32),
         np.array([codes[x] for x in documents.languages], np.int32),
         relevant,
         grades if (grades > 1).any() else None,
-        np.array(excluded, np.int32) if np.max(excluded) >= 0 else None,
-        np.array(parallel, np.int32) if found.parallel else None,
-        found.files,
+        excluded if excluded.max() >= 0 else None,
+        parallel if parts.parallel else None,
+        parts.files,
     )
 
 
-def _in_memory(place: str, found: list[retrieval.Row]) -> TextColumns:
-    """The rows as three lists, in their order."""
-    ids, languages = [], []
-    texts = list(_checked(place, found, ids, languages))
-    _check_unique(place, sorted(ids))
-    return TextColumns(ids, languages, texts)
+def _index_qrels(
+    name: str, queries: Sequence[str], index_of: dict[str, int], qrels: dict[str, dict[str, int]]
+) -> tuple[Int[np.ndarray, 'q r'], Int[np.ndarray, 'q r']]:
+    """Indices of the relevant documents of each query, ascending, then -1; and their grades."""
+    pairs = {}
+    for query, grades in qrels.items():
+        positive = {document: grade for document, grade in grades.items() if grade > 0}
+        for document in positive:
+            if document not in index_of:
+                raise ValueError(
+                    f'{name}: expected judgements of documents of the corpus, '
+                    f'got the relevant {document!r} of {query!r}, which is not in it'
+                )
+        pairs[query] = sorted((index_of[x], grade) for x, grade in positive.items())
+    unknown = pairs.keys() - {*queries}
+    if unknown:
+        raise ValueError(f'{name}: expected judgements of its queries, got one of {min(unknown)!r}')
+    width = max(map(len, pairs.values()), default=0)
+    if not width:
+        raise ValueError(f'{name}: expected relevant documents, got none')
+    relevant = np.full((len(queries), width), -1, np.int32)
+    grades = np.zeros_like(relevant)
+    for i, query in enumerate(queries):
+        for j, pair in enumerate(pairs.get(query, ())):
+            relevant[i, j], grades[i, j] = pair
+    return relevant, grades
 
 
-def _documents(name: str, found: retrieval.Collection) -> TextColumns:
-    """By id, descending, with the texts on disk."""
-    place, ids, languages = f'{name}: documents', [], []
-    texts = retrieval.Spool(_checked(place, found.documents, ids, languages))
+def _columns_in_memory(where: str, entries: list[collection.Entry]) -> TextColumns:
+    """The entries as columns, in their order."""
+    ids, codes = [], []
+    texts = list(_iter_texts(where, entries, ids, codes))
+    _check_unique(where, sorted(ids))
+    return TextColumns(ids, codes, texts)
+
+
+def _ordered_columns(where: str, entries: Iterable[collection.Entry]) -> TextColumns:
+    """The entries as columns, by id, descending, with the texts on disk."""
+    ids, codes = [], []
+    texts = TextsOnDisk(_iter_texts(where, entries, ids, codes))
     order = np.argsort(np.array(ids, object), kind='stable')[::-1]
-    texts.arrange(order)
+    texts.reorder(order)
     ids = [ids[i] for i in order]
-    _check_unique(place, ids)
-    return TextColumns(ids, [languages[i] for i in order], texts)
+    _check_unique(where, ids)
+    return TextColumns(ids, [codes[i] for i in order], texts)
 
 
-def _checked(
-    place: str, found: Iterable[retrieval.Row], ids: list[str], codes: list[str]
+def _iter_texts(
+    where: str, entries: Iterable[collection.Entry], ids: list[str], codes: list[str]
 ) -> Iterator[str]:
-    """The texts, while the other columns are put into the lists; ValueError for what cannot be."""
-    for id, language, text in found:
+    """Yields the texts, and appends the other columns to the lists; ValueError for a bad entry."""
+    for id, language, text in entries:
         if not re.fullmatch(r'\S+', id):
-            raise ValueError(f'{place}: expected an id without whitespace, got {id!r}')
-        if not text.strip():
-            raise ValueError(f'{place}: expected text, got {text!r} for {id!r}')
-        schema.check_text(id, f'{place}: {id!r}')
-        schema.check_text(text, f'{place}: {id!r}')
-        languages.check_language(language, f'{place}: {id}')
+            raise ValueError(f'{where}: expected an id without whitespace, got {id!r}')
+        schema.check_text(id, f'{where}: {id!r}')
+        schema.check_text(text, f'{where}: {id!r}')
+        languages.check_language(language, f'{where}: {id}')
         ids.append(id)
         codes.append(sys.intern(language))
         yield text
     if not ids:
-        raise ValueError(f'{place}: expected at least one, got none')
+        raise ValueError(f'{where}: expected at least one, got none')
 
 
-def _check_unique(place: str, ids: list[str]) -> None:
-    """ValueError for one that comes twice; `ids` are in order."""
+def _check_unique(where: str, ids: list[str]) -> None:
+    """ValueError for an id that comes twice; `ids` are in order."""
     for id, following in itertools.pairwise(ids):
         if id == following:
-            raise ValueError(f'{place}: expected each id once, got {id!r} again')
+            raise ValueError(f'{where}: expected each id once, got {id!r} again')

@@ -1,83 +1,93 @@
 """A benchmark in the layout of BEIR (arXiv 2104.08663): corpus.jsonl, queries.jsonl, qrels/.
 
-Hides the files, plain or gzip. The language of a line is its field `language` or `lang`; else that
-of the folder, where the root holds one such folder a language. Called by `benchmarks`.
+Files may be gzipped. The language of a line is its field `language` or `lang`, else the name of the
+folder where the root holds one such folder a language, else `und`.
 """
 
 import pathlib
+import re
 from collections.abc import Iterator
 
-from hbt.data.readers import retrieval
+from hbt.data.readers import retrieval, schema, text_lines
+from hbt.evaluation.benchmarks import collection
+from hbt.utils import hub
 
 SPLITS = ('test', 'dev', 'validation')
+HUB_FILES = ('corpus.jsonl*', 'queries.jsonl*', '*.tsv')
 
 
-def read(roots: tuple[pathlib.Path, ...]) -> retrieval.Collection:
-    """The folder, or its folders by language. Only judged queries are asked.
+def read_beir(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    """A folder under `root`, or a data set of the hub, whose judgements may be in a second one.
 
-    The hub keeps the judgements of a set in another one, whose folder is then the second root.
-
-    As in BEIR, a document whose id is the query's is excluded from that query's ranking.
+    Queries without a judgement are left out. As in BEIR, a document whose id is the query's is
+    excluded from that query's ranking.
     """
-    root = roots[0]
-    if _find(root, 'corpus.jsonl'):
-        return _read(roots, 'und', '')
-    folders = [x for x in sorted(root.glob('*')) if x.is_dir() and _find(x, 'corpus.jsonl')]
+    del name
+    folder = root / argument
+    if not folder.exists() and re.fullmatch(r'[\w.-]+/[\w.-]+', argument):
+        folder = hub.dataset_snapshot(argument, HUB_FILES)
+        if not any(folder.rglob('*.tsv')):
+            return _read_folder(folder, hub.dataset_snapshot(f'{argument}-qrels', HUB_FILES))
+    if _find(folder, 'corpus.jsonl'):
+        return _read_folder(folder, folder)
+    folders = [x for x in sorted(folder.glob('*')) if x.is_dir() and _find(x, 'corpus.jsonl')]
     if not folders:
         raise ValueError(
-            f'{root}: expected corpus.jsonl, queries.jsonl and qrels/test.tsv, '
+            f'{folder}: expected corpus.jsonl, queries.jsonl and qrels/test.tsv, '
             'or folders by language that hold them, got none'
         )
-    parts = [_read((folder,), folder.name, f'{folder.name}:') for folder in folders]
-    return retrieval.Collection(
-        [row for part in parts for row in part.queries],
-        (row for part in parts for row in part.documents),
-        {key: value for part in parts for key, value in part.qrels.items()},
-        excluded={key: value for part in parts for key, value in part.excluded.items()},
-        files=tuple(file for part in parts for file in part.files),
-    )
+    return collection.join_collections([_read_folder(x, x, x.name, f'{x.name}:') for x in folders])
 
 
-def _read(roots, language: str, prefix: str) -> retrieval.Collection:
-    root = roots[0]
-    names = {x: _find(root, f'{x}.jsonl') for x in ('corpus', 'queries')}
-    places = [(roots[-1], form.format(s)) for s in SPLITS for form in ('qrels/{}.tsv', '{}.tsv')]
-    names['qrels'] = next((x for place in places if (x := _find(*place))), None)
-    for name, path in names.items():
+def _read_folder(
+    folder: pathlib.Path, qrels_folder: pathlib.Path, language: str = 'und', prefix: str = ''
+) -> collection.Collection:
+    """One collection, with `prefix` before its ids, and this language where a line has none."""
+    paths = {x: _find(folder, f'{x}.jsonl') for x in ('corpus', 'queries')}
+    names = [form.format(split) for split in SPLITS for form in ('qrels/{}.tsv', '{}.tsv')]
+    paths['qrels'] = next((x for name in names if (x := _find(qrels_folder, name))), None)
+    for name, path in paths.items():
         if path is None:
             form = 'qrels/test.tsv' if name == 'qrels' else f'{name}.jsonl'
-            raise ValueError(f'{root}: expected {form}, got none')
-    qrels = {}
-    for number, (place, (query, document, grade)) in enumerate(
-        retrieval.columns(names['qrels'], 3, '\t')
-    ):
-        if number or grade.lstrip('-').isdigit():  # the first line is a header, or is not
-            found = qrels.setdefault(f'q:{prefix}{query}', {})
-            found[f'd:{prefix}{document}'] = retrieval.grade(grade, place)
-    documents = _texts(names['corpus'], f'd:{prefix}', language)
-    every = _texts(names['queries'], f'q:{prefix}', language)
-    queries = [row for row in every if row[0] in qrels]
-    strange = qrels.keys() - {row[0] for row in queries}
-    if strange:
+            raise ValueError(f'{folder}: expected {form}, got none')
+    qrels = _read_qrels(paths['qrels'], prefix)
+    documents = _iter_entries(paths['corpus'], f'd:{prefix}', language)
+    entries = _iter_entries(paths['queries'], f'q:{prefix}', language)
+    queries = [query for query in entries if query.id in qrels]
+    unknown = qrels.keys() - {query.id for query in queries}
+    if unknown:
         raise ValueError(
-            f'{names["qrels"]}: expected queries of {names["queries"]}, '
-            f'got {len(strange)} others, such as {min(strange)[2 + len(prefix) :]!r}'
+            f'{paths["qrels"]}: expected queries of {paths["queries"]}, '
+            f'got {len(unknown)} others, such as {min(unknown)[2 + len(prefix) :]!r}'
         )
-    same = {query: f'd{query[1:]}' for query in qrels}
-    for query, document in same.items():
+    excluded = {query: f'd{query[1:]}' for query in qrels}
+    for query, document in excluded.items():
         qrels[query].pop(document, None)
-    return retrieval.Collection(
-        queries, documents, qrels, excluded=same, files=tuple(names.values())
+    return collection.Collection(
+        queries, documents, qrels, excluded=excluded, files=tuple(paths.values())
     )
 
 
-def _find(root: pathlib.Path, name: str) -> pathlib.Path | None:
-    return next((x for x in (root / name, root / f'{name}.gz') if x.is_file()), None)
+def _read_qrels(path: pathlib.Path, prefix: str) -> dict[str, dict[str, int]]:
+    """Query -> document -> grade; the first line may be a header."""
+    qrels = {}
+    for number, (where, line) in enumerate(text_lines.iter_rows(path)):
+        names = ('query-id', 'corpus-id', 'score')
+        query, document, grade = text_lines.split_columns(where, line, names)
+        if number or grade.lstrip('-').isdigit():
+            grades = qrels.setdefault(f'q:{prefix}{query}', {})
+            grades[f'd:{prefix}{document}'] = retrieval.parse_grade(grade, where)
+    return qrels
 
 
-def _texts(path: pathlib.Path, prefix: str, language: str) -> Iterator[retrieval.Row]:
-    for place, row in retrieval.objects(path):
-        text = retrieval.field(row, 'text', str, place)
-        own = row.get('language') or row.get('lang') or language
-        key = f'{prefix}{retrieval.field(row, "_id", str, place)}'
-        yield key, own, retrieval.passage(row.get('title') or '', text)
+def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    return next((x for x in (folder / name, folder / f'{name}.gz') if x.is_file()), None)
+
+
+def _iter_entries(path: pathlib.Path, prefix: str, language: str) -> Iterator[collection.Entry]:
+    for where, row in schema.iter_objects(text_lines.iter_rows(path)):
+        text = schema.get_field(row, 'text', str, where)
+        key = f'{prefix}{schema.get_field(row, "_id", str, where)}'
+        own_language = row.get('language') or row.get('lang') or language
+        text = retrieval.join_title(row.get('title') or '', text)
+        yield collection.Entry(key, own_language, text)

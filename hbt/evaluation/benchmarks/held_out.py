@@ -1,38 +1,49 @@
-"""Retrieval benchmarks as three things: queries, documents, and which documents are relevant.
-
-Hides the order of the ids: documents come by id, descending, so that "the smaller index first" is
-trec_eval's rule for equal scores, wherever ties are broken. The formats of the files are in the
-modules that it names. Called by `evaluate`, and by whoever wants the TREC files.
-"""
+"""Groups of the training format as a benchmark: of a file, or the embedded test groups."""
 
 import pathlib
 
-from hbt.data.readers import registry, retrieval
+from hbt.data.readers import registry, synthetic
+from hbt.evaluation.benchmarks import collection
+
+CLDR_GROUPS = 400  # questions a language
 
 
-def _held_out(kind: str, argument: str, root: pathlib.Path) -> retrieval.Collection:
-    """Groups in the training format: a query is answered by the passages of its group.
+def read_groups(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    """Groups of a JSONL file: a query is answered by the passages of its group.
 
     Equal texts of a language are one query, or one document, of all the groups that have it.
     """
-    del kind
+    del name
     path = root / argument
     if not path.is_file():
         raise ValueError(f'{path}: expected a JSONL file (plain or .gz), found no such file')
-    queries, documents, answers, parallel = {}, {}, {}, {}
-    for row in registry.jsonl(str(path)).iter_groups():
-        found = {}
-        for language, text in row.passage.items():
-            key = (language, text)
-            found[documents.setdefault(key, f'd:{language}:{len(documents):09}')] = 1
-        for language, text in row.query.items():
-            query = queries.setdefault((language, text), f'q:{language}:{len(queries):09}')
-            answers.setdefault(query, {}).update(found)
-            parallel.setdefault(query, row.id)
-
-    def listed(texts: dict[tuple[str, str], str]) -> list[retrieval.Row]:
-        return [(id, language, text) for (language, text), id in texts.items()]
-
-    return retrieval.Collection(
-        listed(queries), listed(documents), answers, parallel, files=(path,)
+    queries, documents, qrels, parallel = {}, {}, {}, {}
+    for group in registry.open_groups(str(path)).iter_groups():
+        grades = {}
+        for key in group.passage.items():
+            grades[documents.setdefault(key, f'd:{key[0]}:{len(documents):09}')] = 1
+        for key in group.query.items():
+            query = queries.setdefault(key, f'q:{key[0]}:{len(queries):09}')
+            qrels.setdefault(query, {}).update(grades)
+            parallel.setdefault(query, group.id)
+    return collection.Collection(
+        [collection.Entry(id, *key) for key, id in queries.items()],
+        [collection.Entry(id, *key) for key, id in documents.items()],
+        qrels,
+        parallel,
+        files=(path,),
     )
+
+
+def read_cldr(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    """The embedded test groups; nothing is read from `root`."""
+    del name, argument, root
+    queries, documents, qrels, parallel = [], [], {}, {}
+    for group in synthetic.groups('test', CLDR_GROUPS):
+        grades = {f'd:{language}:{group["id"]}': 1 for language in synthetic.LANGUAGES}
+        for language, document in zip(synthetic.LANGUAGES, grades, strict=True):
+            query = f'q{document[1:]}'
+            queries.append(collection.Entry(query, language, group['query'][language]))
+            documents.append(collection.Entry(document, language, group['passage'][language]))
+            qrels[query], parallel[query] = grades, group['id']
+    return collection.Collection(queries, documents, qrels, parallel)

@@ -1,148 +1,171 @@
 """MIRACL (arXiv 2210.09984) and Mr. TyDi (arXiv 2108.08787): questions and Wikipedia passages.
 
-Hides their files, as the hub and the authors lay them out: topics, judgements and a corpus of
-gzipped shards for every language. Each question is asked of the corpus of its own language; the
-pool of several languages is the multilingual setting. Called by `benchmarks`.
+The files are as the hub and the authors lay them out: topics, judgements and a corpus of gzipped
+shards for every language. Each question is asked of the corpus of its own language; the union of
+several languages is the multilingual setting.
 """
 
 import pathlib
 import re
 from collections.abc import Iterator
 
-from hbt.data.readers import retrieval
+from hbt.data.readers import retrieval, schema, text_lines
+from hbt.evaluation.benchmarks import collection
+from hbt.utils import hub
 
-Roots = tuple[pathlib.Path, ...]
-LANGUAGES = 'ar bn de en es fa fi fr hi id ja ko ru sw te th yo zh'.split()
-TYDI = {
-    'ar': 'arabic',
-    'bn': 'bengali',
-    'en': 'english',
-    'fi': 'finnish',
-    'id': 'indonesian',
-    'ja': 'japanese',
-    'ko': 'korean',
-    'ru': 'russian',
-    'sw': 'swahili',
-    'te': 'telugu',
-    'th': 'thai',
+HUB = 'hub'  # as root: the data sets of HUB_FILES, from the Hugging Face hub or its cache
+HUB_FILES = {  # benchmark -> data sets of the hub, and the files of a language
+    'miracl': (
+        ('miracl/miracl', 'miracl-v1.0-{}/*-dev.tsv'),
+        ('miracl/miracl-corpus', 'miracl-corpus-v1.0-{}/docs-*'),
+    ),
+    'mr_tydi': (
+        ('castorini/mr-tydi', 'mrtydi-v1.1-{}/test.jsonl*'),
+        ('castorini/mr-tydi-corpus', 'mrtydi-v1.1-{}/corpus.jsonl*'),
+    ),
 }
+LANGUAGES = {  # benchmark -> language -> its name in the files
+    'miracl': {x: x for x in 'ar bn de en es fa fi fr hi id ja ko ru sw te th yo zh'.split()},
+    'mr_tydi': {
+        'ar': 'arabic',
+        'bn': 'bengali',
+        'en': 'english',
+        'fi': 'finnish',
+        'id': 'indonesian',
+        'ja': 'japanese',
+        'ko': 'korean',
+        'ru': 'russian',
+        'sw': 'swahili',
+        'te': 'telugu',
+        'th': 'thai',
+    },
+}
+Roots = tuple[pathlib.Path, ...]
 
 
-def read(languages: list[str], roots: Roots) -> retrieval.Collection:
-    """MIRACL's development queries of these languages, or of all that there are topics of.
+def read_miracl(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    """MIRACL's development queries of some languages, or of all that there are topics of.
 
-    Somewhere under the roots: `topics.miracl-v1.0-<language>-dev.tsv` (id, query), `qrels...` of
+    Somewhere under the root: `topics.miracl-v1.0-<language>-dev.tsv` (id, query), `qrels...` of
     the same ending (id, Q0, document, grade) and `miracl-corpus-v1.0-<language>/docs-<n>.jsonl.gz`
     (docid, title, text): the layout of `miracl/miracl` and `miracl/miracl-corpus` on the hub.
     """
-    languages = languages or [
-        x for x in LANGUAGES if _find(roots, f'topics.miracl-v1.0-{x}-dev.tsv')
-    ]
-    check(languages, LANGUAGES, f'{roots[0]}: topics.miracl-v1.0-<language>-dev.tsv')
-    parts = []
+    form, parts = 'topics.miracl-v1.0-{}-dev.tsv', []
+    roots, languages = _locate(name, argument, root, form)
     for language in languages:
-        ending = f'miracl-v1.0-{language}-dev.tsv'
-        topics, qrels = (_one(roots, f'{kind}.{ending}') for kind in ('topics', 'qrels'))
-        shards = _corpus(roots, f'miracl-corpus-v1.0-{language}/docs-*.jsonl*')
+        topics = _find_one(roots, form.format(language))
+        qrels = _find_one(roots, f'qrels.miracl-v1.0-{language}-dev.tsv')
+        shards = _find_shards(roots, f'miracl-corpus-v1.0-{language}/docs-*.jsonl*')
         queries = {}
-        for place, (key, text) in retrieval.columns(topics, 2, '\t'):
-            if key in queries:
-                raise ValueError(f'{place}: expected each query once, got {key!r} again')
+        for where, key, text in retrieval.iter_tsv_texts(text_lines.iter_rows(topics)):
+            _check_new(key, queries, where)
             queries[key] = text
         grades = {key: {} for key in queries}
-        for place, line in retrieval.lines(qrels):
-            key, document, grade = retrieval.judgement(line, place)
-            if key not in queries:
-                raise ValueError(f'{place}: expected a query of {topics}, got {key!r}')
-            grades[key][document] = grade
-        parts.append(_language(language, queries, grades, shards, (topics, qrels)))
-    return _joined(parts)
+        for judgement in retrieval.iter_judgements(text_lines.iter_rows(qrels)):
+            if judgement.query not in queries:
+                raise ValueError(
+                    f'{judgement.where}: expected a query of {topics}, got {judgement.query!r}'
+                )
+            grades[judgement.query][judgement.document] = judgement.grade
+        parts.append(_make_collection(language, queries, grades, shards, (topics, qrels)))
+    return collection.join_collections(parts)
 
 
-def read_tydi(languages: list[str], roots: Roots) -> retrieval.Collection:
-    """Mr. TyDi's test queries of these languages, or of all that there are.
+def read_mr_tydi(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    """Mr. TyDi's test queries of some languages, or of all that there are.
 
-    Somewhere under the roots: `mrtydi-v1.1-<language's name>/test.jsonl.gz` (query_id, query,
+    Somewhere under the root: `mrtydi-v1.1-<language's name>/test.jsonl.gz` (query_id, query,
     positive_passages) and `.../corpus.jsonl.gz` (docid, title, text): the layout of
     `castorini/mr-tydi` and `castorini/mr-tydi-corpus` on the hub.
     """
-    form = 'mrtydi-v1.1-{}/test.jsonl*'
-    languages = languages or [x for x, name in TYDI.items() if _find(roots, form.format(name))]
-    check(languages, TYDI, f'{roots[0]}: mrtydi-v1.1-<language>/test.jsonl.gz')
-    parts = []
+    form, parts = 'mrtydi-v1.1-{}/test.jsonl*', []
+    roots, languages = _locate(name, argument, root, form)
     for language in languages:
-        file = _one(roots, form.format(TYDI[language]))
+        folder = LANGUAGES[name][language]
+        path = _find_one(roots, form.format(folder))
+        shards = _find_shards(roots, f'mrtydi-v1.1-{folder}/corpus.jsonl*')
         queries, grades = {}, {}
-        for place, row in retrieval.objects(file):
-            key = retrieval.field(row, 'query_id', str, place)
-            if key in queries:
-                raise ValueError(f'{place}: expected each query once, got {key!r} again')
-            queries[key] = retrieval.field(row, 'query', str, place)
-            passages = retrieval.field(row, 'positive_passages', list, place)
-            grades[key] = {retrieval.field(x, 'docid', str, place): 1 for x in passages}
-        shards = _corpus(roots, f'mrtydi-v1.1-{TYDI[language]}/corpus.jsonl*')
-        parts.append(_language(language, queries, grades, shards, (file,)))
-    return _joined(parts)
+        for where, row in schema.iter_objects(text_lines.iter_rows(path)):
+            key = schema.get_field(row, 'query_id', str, where)
+            _check_new(key, queries, where)
+            queries[key] = schema.get_field(row, 'query', str, where)
+            passages = schema.get_field(row, 'positive_passages', list, where)
+            grades[key] = {schema.get_field(x, 'docid', str, where): 1 for x in passages}
+        parts.append(_make_collection(language, queries, grades, shards, (path,)))
+    return collection.join_collections(parts)
+
+
+def _locate(name: str, argument: str, root: pathlib.Path, form: str) -> tuple[Roots, list[str]]:
+    """The folders that hold the files, and the languages to read: all with a file of this form."""
+    known, languages = LANGUAGES[name], collection.split_languages(argument)
+    for language in languages:
+        if language not in known:
+            raise ValueError(f'language: expected one of {", ".join(known)}, got {language!r}')
+    if str(root) == HUB:
+        folders = [known[x] for x in languages or known]
+        roots = tuple(
+            hub.dataset_snapshot(repository, tuple(pattern.format(x) for x in folders))
+            for repository, pattern in HUB_FILES[name]
+        )
+    else:
+        roots = (collection.find_folder(root, name),)
+    languages = languages or [x for x in known if _find(roots, form.format(known[x]))]
+    if not languages:
+        path = form.format('<language>')
+        raise ValueError(f'{roots[0]}: {path}: expected at least one, got none')
+    return roots, languages
 
 
 def _find(roots: Roots, pattern: str) -> list[pathlib.Path]:
     return sorted(path for root in roots for path in root.rglob(pattern))
 
 
-def check(languages, known, wanted: str) -> None:
-    """ValueError where no language is wanted, or one that is not known."""
-    if not languages:
-        raise ValueError(f'{wanted}: expected at least one, got none')
-    for language in languages:
-        if language not in known:
-            raise ValueError(f'language: expected one of {", ".join(known)}, got {language!r}')
-
-
-def _one(roots: Roots, pattern: str) -> pathlib.Path:
-    found = _find(roots, pattern)
-    if len(found) != 1:
-        shown = ', '.join(map(str, found)) or 'none'
+def _find_one(roots: Roots, pattern: str) -> pathlib.Path:
+    paths = _find(roots, pattern)
+    if len(paths) != 1:
+        shown = ', '.join(map(str, paths)) or 'none'
         raise ValueError(f'{roots[0]}: expected one file {pattern} somewhere in it, got {shown}')
-    return found[0]
+    return paths[0]
 
 
-def _corpus(roots: Roots, pattern: str) -> list[pathlib.Path]:
-    found = _find(roots, pattern)
-    if not found:
+def _find_shards(roots: Roots, pattern: str) -> list[pathlib.Path]:
+    """The files of a corpus, by number."""
+    paths = _find(roots, pattern)
+    if not paths:
         raise ValueError(f'{roots[0]}: expected the corpus {pattern} somewhere in it, got none')
-    if len({path.parent for path in found}) > 1:
-        raise ValueError(f'{roots[0]}: expected one folder {pattern}, got {found[0]}, {found[-1]}')
-    return sorted(found, key=lambda path: int(''.join(re.findall(r'\d+', path.name)) or 0))
+    if len({path.parent for path in paths}) > 1:
+        raise ValueError(f'{roots[0]}: expected one folder {pattern}, got {paths[0]}, {paths[-1]}')
+    return sorted(paths, key=lambda path: int(''.join(re.findall(r'\d+', path.name)) or 0))
 
 
-def _language(language, queries, grades, shards, files) -> retrieval.Collection:
-    """Ids get the language in front, since each language numbers its own."""
-    return retrieval.Collection(
-        [(f'q:{language}:{key}', language, text) for key, text in queries.items()],
-        _passages(language, shards),
+def _check_new(key: str, queries: dict[str, str], where: str) -> None:
+    if key in queries:
+        raise ValueError(f'{where}: expected each query once, got {key!r} again')
+
+
+def _make_collection(
+    language: str,
+    queries: dict[str, str],
+    grades: dict[str, dict[str, int]],
+    shards: list[pathlib.Path],
+    paths: Roots,
+) -> collection.Collection:
+    """The collection of a language, which is put before the ids: each language numbers its own."""
+    return collection.Collection(
+        [collection.Entry(f'q:{language}:{x}', language, text) for x, text in queries.items()],
+        _iter_passages(language, shards),
         {
-            f'q:{language}:{key}': {f'd:{language}:{d}': g for d, g in found.items()}
-            for key, found in grades.items()
+            f'q:{language}:{query}': {f'd:{language}:{x}': grade for x, grade in judged.items()}
+            for query, judged in grades.items()
         },
-        files=(*files, *shards),
+        files=(*paths, *shards),
     )
 
 
-def _passages(language: str, shards: list[pathlib.Path]) -> Iterator[retrieval.Row]:
-    found = False
-    for shard in shards:
-        for place, row in retrieval.objects(shard):
-            key, text = retrieval.document(row, place)
-            yield f'd:{language}:{key}', language, text
-            found = True
-    if not found:
+def _iter_passages(language: str, shards: list[pathlib.Path]) -> Iterator[collection.Entry]:
+    count = 0
+    for text in retrieval.iter_documents(text_lines.iter_rows(*shards)):
+        yield collection.Entry(f'd:{language}:{text.key}', language, text.text)
+        count += 1
+    if not count:
         raise ValueError(f'{shards[0]}: expected passages of {language}, got an empty corpus')
-
-
-def _joined(parts: list[retrieval.Collection]) -> retrieval.Collection:
-    return retrieval.Collection(
-        [row for part in parts for row in part.queries],
-        (row for part in parts for row in part.documents),
-        {query: found for part in parts for query, found in part.qrels.items()},
-        files=tuple(file for part in parts for file in part.files),
-    )

@@ -1,23 +1,25 @@
-"""MTOP (arXiv 2008.09335) as retrieval: utterances of the test split ask for other utterances.
+"""MTOP (arXiv 2008.09335) as retrieval: the utterances of the test split search for each other.
 
-Hides the files `<language>/test.txt`. Two readings of relevance: `translation`, the same utterance
-in another language (equal id); `intent`, every utterance of the same intent, in any language. The
-utterance that asks is in the corpus and excluded from its own ranking. Called by `benchmarks`.
+Relevant is, for `mtop_translation`, the same utterance in another language (equal id); for
+`mtop_intent`, every utterance of the same intent in any language. The utterance that is the query
+is in the corpus and excluded from its own ranking.
 """
 
 import collections
 import pathlib
 import re
 
-from hbt.data.readers import retrieval
+from hbt.data.readers import text_lines
+from hbt.evaluation.benchmarks import collection
 
-COLUMNS = 8  # id, intent, slots, utterance, domain, locale, decoupled parse, tokens
-READINGS = {'translation': 0, 'intent': 1}  # -> the column that relevant utterances share
+COLUMNS = 'id', 'intent', 'slots', 'utterance', 'domain', 'locale', 'decoupled parse', 'tokens'
+SHARED_COLUMN = {'mtop_translation': 'id', 'mtop_intent': 'intent'}  # of relevant utterances
 
 
-def read(reading: str, languages: list[str], root: pathlib.Path) -> retrieval.Collection:
-    """The test split of these languages, or of all that `root` or `root/mtop` has."""
-    root = root / 'mtop' if (root / 'mtop').is_dir() else root
+def read_mtop(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+    """The `<language>/test.txt` of some languages, or of all that `root` or `root/mtop` has."""
+    root = collection.find_folder(root, 'mtop')
+    languages = collection.split_languages(argument)
     paths = [root / x / 'test.txt' for x in languages] or sorted(root.glob('*/test.txt'))
     if not paths:
         raise ValueError(f'{root}: expected <language>/test.txt, got none')
@@ -26,20 +28,21 @@ def read(reading: str, languages: list[str], root: pathlib.Path) -> retrieval.Co
         language = path.parent.name
         if not path.is_file() or not re.fullmatch('[a-z]{2,3}', language):
             raise ValueError(f'{path}: expected a file <language>/test.txt, got none')
-        for place, row in retrieval.columns(path, COLUMNS, '\t'):
-            key, text = row[0], row[3]
-            query = f'q:{language}:{key}'
+        for where, line in text_lines.iter_rows(path):
+            columns = text_lines.split_columns(where, line, COLUMNS)
+            row = dict(zip(COLUMNS, columns, strict=True))
+            query = f'q:{language}:{row["id"]}'
             if query in parallel:
-                raise ValueError(f'{place}: expected each id once, got {key!r} again')
-            queries.append((query, language, text))
-            documents.append((f'd{query[1:]}', language, text))
-            parallel[query], shared[query] = key, row[READINGS[reading]]
-    alike = collections.defaultdict(dict)
-    for query, value in shared.items():
-        alike[value][f'd{query[1:]}'] = 1
+                raise ValueError(f'{where}: expected each id once, got {row["id"]!r} again')
+            queries.append(collection.Entry(query, language, row['utterance']))
+            documents.append(collection.Entry(f'd{query[1:]}', language, row['utterance']))
+            parallel[query], shared[query] = row['id'], row[SHARED_COLUMN[name]]
     excluded = {query: f'd{query[1:]}' for query in shared}
+    by_value = collections.defaultdict(dict)
+    for query, value in shared.items():
+        by_value[value][excluded[query]] = 1
     qrels = {
-        query: {d: 1 for d in alike[value] if d != excluded[query]}
+        query: {x: 1 for x in by_value[value] if x != excluded[query]}
         for query, value in shared.items()
     }
-    return retrieval.Collection(queries, documents, qrels, parallel, excluded, tuple(paths))
+    return collection.Collection(queries, documents, qrels, parallel, excluded, tuple(paths))

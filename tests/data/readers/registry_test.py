@@ -212,6 +212,22 @@ def test_a_table_names_its_columns_in_the_first_line(tmp_path, kind, separator):
     }
 
 
+@pytest.mark.parametrize('kind, separator', [('tsv', '\t'), ('csv', ',')])
+def test_only_a_newline_ends_a_row_of_a_table(tmp_path, kind, separator):
+    lines = ('q', 'p'), ('q\u20281', 'a\x851'), ('q\x0c2', 'a 2')
+    path = write(tmp_path / f'x.{kind}', ''.join(separator.join(x) + '\n' for x in lines))
+    (source,) = registry.open_sources([f'table:file={path},query.en=q,passage.en=p'])
+    groups = [(x.query['en'], x.passage['en']) for x in source.iter_groups()]
+    assert groups == list(lines[1:])
+
+
+def test_a_quoted_column_has_several_lines(tmp_path):
+    path = write(tmp_path / 'x.csv', 'q,p\n"who\n\nasks?",me\nwhat,"it\n"\n')
+    (source,) = registry.open_sources([f'table:file={path},query.en=q,passage.en=p'])
+    groups = {x.id: (x.query['en'], x.passage['en']) for x in source.iter_groups()}
+    assert groups == {'4': ('who\n\nasks?', 'me'), '6': ('what', 'it\n')}
+
+
 RECORDS = {
     'qid': ['a', 'b'],
     'question': ['q a', 'q b'],
@@ -349,11 +365,13 @@ def test_what_is_wrong_in_records_is_named(tmp_path):
     refuses('tabel:file=x', 'tabel:file=x: expected a JSONL file .* FORMAT:... with one of table')
     double = squad_file('en', [['a'], ['a']])
     write(tmp_path / 'en.json', double)
-    refuses(f'squad:files={tmp_path}/{{lang}}.json', r'paragraphs\[1\]: a: id: expected a new one')
+    spec = f'squad:files={tmp_path}/{{lang}}.json'
+    refuses(spec, r"paragraphs\[1\].qas\[0\]: id: expected a new one, got 'a' again")
     write(tmp_path / 'en.json', double[:99])
-    refuses(f'squad:files={tmp_path}/{{lang}}.json', 'en.json: expected a JSON object')
+    refuses(spec, 'en.json: expected a JSON object')
     write(tmp_path / 'en.json', '{"data": [{}]}')
-    refuses(f'squad:files={tmp_path}/{{lang}}.json', r"data\[0\]: expected a list 'paragraphs'")
+    refuses(spec, r"data\[0\]: expected a field 'paragraphs', got none")
+    refuses(f'table:file={tmp_path}/{{lang}}.tsv,query.en=q,passage.en=p', 'expected no {lang} in')
 
 
 @pytest.mark.parametrize('size', [1, 2, 3, 7, 1000])
@@ -373,7 +391,7 @@ def test_blocks_are_whole_lines_with_their_numbers(tmp_path, monkeypatch, size, 
     path = write(tmp_path / 'x', data)
 
     def found():
-        lines = [x for block in text_lines.iter_blocks([path]) for x in block.numbered()]
+        lines = [x for block in text_lines.iter_blocks([path]) for x in block.iter_rows()]
         return [f'{place.rpartition(":")[2]} {line}' for place, line in lines]
 
     if isinstance(expected, str):
@@ -381,6 +399,21 @@ def test_blocks_are_whole_lines_with_their_numbers(tmp_path, monkeypatch, size, 
             found()
     else:
         assert found() == expected
+
+
+def test_lines_are_read_one_by_one_with_the_blank_ones(tmp_path):
+    for name in ('x', 'x.gz'):
+        path = write(tmp_path / name, b'a\r\n\n b\n\n')
+        numbers, lines = zip(*text_lines.iter_lines(path), strict=True)
+        assert lines == ('a', '', ' b', '')
+        assert numbers == tuple(f'{path}:{i}' for i in (1, 2, 3, 4))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r'x.gz:\d: expected a whole gzip file'):
+        list(text_lines.iter_lines(path))
+    with pytest.raises(ValueError, match='x.gz: expected a whole gzip file'):
+        text_lines.read_text(path)
+    with pytest.raises(ValueError, match='y:2: expected UTF-8'):
+        list(text_lines.iter_lines(write(tmp_path / 'y', b'a\n\xff\n')))
 
 
 def test_every_group_of_every_source_is_the_same_in_blocks_of_any_size(tmp_path, monkeypatch):

@@ -174,15 +174,15 @@ def test_a_missing_or_empty_directory_is_named(tmp_path, name):
 GOOD = paragraph([('k', 'Which?', 0)])
 QA = GOOD['qas'][0]
 MALFORMED = {
-    '{': r'xx.json: expected JSON, got Expecting',
-    '[]': r"xx.json: expected a field 'data', got none",
+    '{': r'xx.json: expected a JSON object, got Expecting',
+    '[]': r'xx.json: expected a JSON object, got list',
     '{"data": {}}': "expected 'data' to be a list, got a dict",
     '{"data": []}': 'expected sentences and questions, got 0 and 0',
     '{"data": [{}]}': r"xx.json: data\[0\]: expected a field 'paragraphs', got none",
 }
 ODD = [
     ({'sentences': 'One'}, r"paragraphs\[0\]: expected 'sentences' to be a list, got a str"),
-    ({'sentences': ['One', ' ']}, r"sentences\[1\]: expected text, got ' '"),
+    ({'sentences': ['One', ' ']}, r'sentences\[1\]: expected a non-empty text, got " "'),
     ({'sentences': ['One']}, r'expected 1 sentence_breaks, got 2'),
     ({'sentence_breaks': [[0, 9], [9]]}, r'sentence_breaks\[1\]: expected \[start, end\]'),
     ({'sentence_breaks': [[1, 9], [9, 19]]}, r'answer_start inside one sentence, got 0 inside 0'),
@@ -213,7 +213,7 @@ def test_a_malformed_paragraph_is_named_in_one_line(tmp_path, change, message):
 
 def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / 'xx.json').write_bytes(b'\xff')
-    with pytest.raises(ValueError, match=r'xx.json: expected JSON, got .*decode'):
+    with pytest.raises(ValueError, match=r'xx.json: expected UTF-8, got .*decode'):
         benchmarks.load_benchmark('xquad_r', tmp_path)
 
 

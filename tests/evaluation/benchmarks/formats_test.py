@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from huggingface_hub.utils import filter_repo_objects
 
-from hbt.data.readers import retrieval
 from hbt.evaluation import benchmarks, evaluator, results
+from hbt.evaluation.benchmarks import assembly
 
 
 def write(path, text):
@@ -186,7 +186,9 @@ def test_mtops_files_are_checked(tmp_path):
     with pytest.raises(ValueError, match='expected <language>/test.txt, got none'):
         benchmarks.load_benchmark('mtop_intent', tmp_path)
     write(tmp_path / 'en/test.txt', '1\tIN:A\n')
-    with pytest.raises(ValueError, match='test.txt:1: expected 8 columns, got 2'):
+    with pytest.raises(
+        ValueError, match=r'test.txt:1: expected 8 columns \(id, .*, tokens\), got 2'
+    ):
         benchmarks.load_benchmark('mtop_intent', tmp_path)
 
 
@@ -292,7 +294,7 @@ def test_ids_and_texts_are_checked(tmp_path):
     for row, message in (
         ({'_id': 'a', 'text': 'again'}, "expected each id once, got 'd:a' again"),
         ({'_id': 'c d', 'text': 'x'}, "id without whitespace, got 'd:c d'"),
-        ({'_id': 'e', 'text': ' '}, "expected text, got ' ' for 'd:e'"),
+        ({'_id': 'e', 'text': ' '}, '\'d:e\': expected a non-empty text, got " "'),
         ({'_id': 'e', 'text': 'x', 'lang': '!'}, "expected a language code such as en, got '!'"),
     ):
         write(
@@ -305,10 +307,10 @@ def test_ids_and_texts_are_checked(tmp_path):
 
 def test_texts_of_a_corpus_are_on_disk_and_come_in_any_order():
     texts = ['b\n', 'a', 'ü語', '\x00\r', 'last']
-    spool = retrieval.Spool(iter(texts))
-    assert [*spool] == texts and spool[-1] == 'last' and spool[1:3] == ['a', 'ü語']
-    spool.arrange(np.array([3, 0]))
-    assert len(spool) == 2 and [*spool] == ['\x00\r', 'b\n']
+    on_disk = assembly.TextsOnDisk(iter(texts))
+    assert [*on_disk] == texts and on_disk[-1] == 'last' and on_disk[1:3] == ['a', 'ü語']
+    on_disk.reorder(np.array([3, 0]))
+    assert len(on_disk) == 2 and [*on_disk] == ['\x00\r', 'b\n']
 
 
 def test_a_corpus_takes_little_memory_however_long_its_texts(tmp_path):
