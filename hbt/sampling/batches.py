@@ -1,13 +1,7 @@
-"""From the rows of a plan to the tokens of a batch.
+"""From a plan, which names the pairs of a batch, to their tokens in packed rows.
 
-Hides how texts become arrays of few shapes. Every host sees the whole plan and reads only its own
-rows. Called by `sampler`; `train` consumes a `Batch`.
-
-
-InfoNCE with in-batch and hard negatives, masked by identity.
-
-Hides which columns are negatives of which rows, and how the columns of all devices are walked
-over without holding their logits. Per-device functions over the mesh axis. Called by `train`.
+Every host sees the plan of all devices and reads the texts of its own. Shapes: t tasks, b pairs,
+n texts of a pair (query, positive passage, hard negatives), r rows, w width.
 """
 
 import typing
@@ -20,45 +14,47 @@ from hbt import config
 from hbt.data import ragged, store
 from hbt.sampling import packing
 
+NO_PASSAGE = -2  # passage id of a hard negative that a pair does not have; no text has it
+
 
 class Plan(typing.NamedTuple):
-    """The rows of one global batch, as integers; languages index those of the sampler."""
+    """The pairs of one global batch, as integers."""
 
     step: int
-    kind: str
+    kind: str  # mono or cross
     datasets: Int[np.ndarray, ' b']
     groups: Int[np.ndarray, ' b']
-    query_languages: Int[np.ndarray, ' b']
+    query_languages: Int[np.ndarray, ' b']  # index those of the sampler
     passage_languages: Int[np.ndarray, ' b']
 
 
 class Batch(typing.NamedTuple):
-    """The texts of rows, packed, and what tells them apart; text 0 of a row is its query."""
+    """The pairs of a step on some devices; their texts are packed."""
 
     packed: ragged.PackedRows
-    embedding_indices: Int[np.ndarray, 't b n']  # of a text, among the embeddings of its device
-    pair_indices: Int[np.ndarray, 't b']  # of a row, in the plan of its task
-    query_ids: Int[np.ndarray, 't b']  # equal: the same query, or a translation of it
-    passage_ids: Int[np.ndarray, 't b m']  # equal: same document or translation; -2: absent
+    embedding_indices: Int[np.ndarray, 't b n']  # of each text, in [rows * slots] of its device
+    pair_indices: Int[np.ndarray, 't b']  # of each pair, in the plan of its task
+    query_ids: Int[np.ndarray, 't b']  # duplicate cluster; translations share it
+    passage_ids: Int[np.ndarray, 't b m']  # the same of the m passages of a pair, or NO_PASSAGE
 
 
 SHARD_AXES = Batch(0, 1, 1, 1, 1)  # the axis of each array that is split over the devices
 
 
 class ColumnTexts(typing.NamedTuple):
-    """Texts of one table that go to one slot of some rows."""
+    """The texts of one token table that are in one column of some pairs of a task."""
 
     task: int
-    column: int
-    pairs: Int[np.ndarray, ' n']
+    column: int  # 0: query, 1: positive passage, 2 and up: hard negatives
+    pairs: Int[np.ndarray, ' m']
     table: ragged.TokenTable
-    texts: Int[np.ndarray, ' n']
-    ids: Int[np.ndarray, ' n']
-    limit: int
+    texts: Int[np.ndarray, ' m']  # indices in the table
+    ids: Int[np.ndarray, ' m']  # duplicate clusters
+    limit: int  # tokens
 
 
 class StepTexts(typing.NamedTuple):
-    """All texts of a step: query, positive and hard negatives of the rows of every task."""
+    """All texts of a step, without their tokens."""
 
     columns: list[ColumnTexts]
     lengths: Int[np.ndarray, 't b n']  # in tokens; 0: no such text
@@ -70,133 +66,144 @@ def build_batch(
     s: store.Store,
     languages: abc.Sequence[str],
     plans: abc.Sequence[Plan],
-    devices: int,
-    mine: range,
+    num_devices: int,
+    devices: range,
 ) -> Batch:
-    """The batch of the plans of a step, for the devices in `mine` out of so many.
+    """Builds the batch of a step.
 
-    Every device gets as many rows, of nearly as many tokens. The shape follows from all texts, so
-    that all hosts compile the same ones.
+    Every device gets as many pairs, of nearly as many tokens. The shape follows from the texts of
+    all devices, so that all hosts compile the same shapes.
+
+    Args:
+      c: settings.
+      s: the store.
+      languages: those of the sampler.
+      plans: one of each task.
+      num_devices: all devices of the training run.
+      devices: those that the batch is for.
     """
     texts = collect_texts(c, s, languages, plans)
-    return pack_batch(
-        texts, packing.row_width(longest_text(c.data)), devices, mine, s.manifest['tokenizer']
-    )
+    width = packing.row_width(longest_text(c.data))
+    return pack_batch(texts, width, num_devices, devices, s.manifest['tokenizer'])
 
 
 def longest_text(c: config.Data) -> int:
+    """The limit of any text, in tokens."""
     return max(c.query_length, c.passage_length)
 
 
-def pack_batch(texts: StepTexts, width: int, devices: int, mine: range, tokenizer: dict) -> Batch:
-    """Deals the rows to the devices and packs what each of them has."""
-    order, count, found = assign_rows(texts.lengths, width, devices)
+def collect_texts(
+    c: config.Config, s: store.Store, languages: abc.Sequence[str], plans: abc.Sequence[Plan]
+) -> StepTexts:
+    """The texts of the plans of a step; arguments as of `build_batch`."""
+    shape = (len(plans), c.batch_size, 2 + c.sampler.negatives)
+    lengths, ids = np.zeros(shape, np.int64), np.full(shape, NO_PASSAGE, np.int64)
+    columns = [x for i, plan in enumerate(plans) for x in _columns(c, s, languages, i, plan)]
+    for x in columns:
+        lengths[x.task, x.pairs, x.column] = ragged.truncated_lengths(x.table, x.texts, x.limit)
+        ids[x.task, x.pairs, x.column] = x.ids
+    return StepTexts(columns, lengths, ids)
+
+
+def assign_rows(
+    lengths: Int[np.ndarray, 't b n'], width: int, num_devices: int
+) -> tuple[Int[np.ndarray, 't b'], int, list[packing.Placement]]:
+    """Deals the pairs to the devices and packs the texts of each.
+
+    Returns:
+      The pairs in the order of the devices, the packed rows of a device, and by device the
+      placement of its texts [t * (b / devices) * n].
+    """
+    order = packing.deal_pairs(lengths.sum(2), num_devices)
+    tasks, b, n = lengths.shape
+    dealt = np.take_along_axis(lengths, order[:, :, None], axis=1)
+    split = dealt.reshape(tasks, num_devices, b // num_devices, n).swapaxes(0, 1)
+    return order, *packing.pack_devices(split.reshape(num_devices, -1), width)
+
+
+def pack_batch(
+    texts: StepTexts, width: int, num_devices: int, devices: range, tokenizer: dict
+) -> Batch:
+    """The batch of texts in rows of this width; `tokenizer` is that of the store's manifest."""
+    order, rows, placements = assign_rows(texts.lengths, width, num_devices)
     tasks, b, n = texts.lengths.shape
-    own = slice(mine.start * b // devices, mine.stop * b // devices)
-    places = np.full((tasks, b, n, 4), -1)  # row of the device, start, slot, device
-    for device, place in enumerate(found):
-        at = slice(device * b // devices, (device + 1) * b // devices)
-        where = np.stack([*place, np.full(len(place.row), device)], axis=-1)
-        places[:, at] = where.reshape(tasks, b // devices, n, 4)
-    row, _, slot, _ = np.moveaxis(places, 3, 0)
-    number = np.where(row < 0, count, row) * packing.slots_per_row(width) + np.maximum(slot, 0)
-    np.put_along_axis(places, order[:, :, None, None], places.copy(), axis=1)  # by row of the plan
+    each = b // num_devices
+    placed = np.full((tasks, b, n, 4), -1)  # row, start, slot, device
+    for device, placement in enumerate(placements):
+        stacked = np.stack([*placement, np.full(len(placement.row), device)], axis=-1)
+        placed[:, device * each : (device + 1) * each] = stacked.reshape(tasks, each, n, 4)
+    row, _, slot, _ = np.moveaxis(placed, 3, 0)
+    indices = np.where(row < 0, rows, row) * packing.slots_per_row(width) + np.maximum(slot, 0)
+    np.put_along_axis(placed, order[:, :, None, None], placed.copy(), axis=1)  # by pair of the plan
+    own = slice(devices.start * each, devices.stop * each)
     ids = np.take_along_axis(texts.ids, order[:, own, None], axis=1).astype(np.int32)
     return Batch(
-        fill(texts, places, count, width, mine, tokenizer),
-        number[:, own].astype(np.int32),
+        _fill_rows(texts, placed, rows, width, devices, tokenizer),
+        indices[:, own].astype(np.int32),
         order[:, own].astype(np.int32),
         ids[:, :, 0],
         ids[:, :, 1:],
     )
 
 
-def assign_rows(
-    lengths: Int[np.ndarray, 't b n'], width: int, devices: int
-) -> tuple[Int[np.ndarray, 't b'], int, list[packing.Placement]]:
-    """(order of the rows by device, packed rows of a device, places of the texts of each)."""
-    order = packing.deal_pairs(lengths.sum(2), devices)
-    tasks, b, n = lengths.shape
-    dealt = np.take_along_axis(lengths, order[:, :, None], axis=1)
-    split = dealt.reshape(tasks, devices, b // devices, n).swapaxes(0, 1).reshape(devices, -1)
-    return order, *packing.pack_devices(split, width)
-
-
-def collect_texts(
-    c: config.Config, s: store.Store, languages: abc.Sequence[str], plans: abc.Sequence[Plan]
-) -> StepTexts:
-    """The texts of the plans of a step, without their tokens."""
-    shape = (len(plans), c.batch_size, 2 + c.sampler.negatives)
-    lengths, ids = np.zeros(shape, np.int64), np.full(shape, NO_PASSAGE, np.int64)
-    found = [x for i, plan in enumerate(plans) for x in cells(c, s, languages, i, plan)]
-    for x in found:
-        lengths[x.task, x.pairs, x.column] = ragged.truncated_lengths(x.table, x.texts, x.limit)
-        ids[x.task, x.pairs, x.column] = x.ids
-    return StepTexts(found, lengths, ids)
-
-
-def fill(
+def _fill_rows(
     texts: StepTexts,
-    places: Int[np.ndarray, 't b n 4'],
-    count: int,
+    placed: Int[np.ndarray, 't b n 4'],
+    rows: int,
     width: int,
-    mine: range,
+    devices: range,
     tokenizer: dict,
 ) -> ragged.PackedRows:
-    """The tokens of the devices in `mine`, each text at its place (row, start, slot, device)."""
-    tokens = np.full(len(mine) * count * width, tokenizer['pad_id'], np.int32)
-    numbers = np.zeros_like(tokens)
+    """The tokens of some devices; `placed` has row, start, slot and device of each text."""
+    tokens = np.full(len(devices) * rows * width, tokenizer['pad_id'], np.int32)
+    segment_ids = np.zeros_like(tokens)
     for x in texts.columns:
-        row, start, slot, device = places[x.task, x.pairs, x.column].T
-        here = (row >= 0) & (device >= mine.start) & (device < mine.stop)
-        lengths = texts.lengths[x.task, x.pairs[here], x.column]
-        index, ids = ragged.concatenate_texts(x.table, x.texts[here], lengths, tokenizer['end_id'])
-        first = (((device - mine.start) * count + row) * width + start)[here]
-        to = np.repeat(first, lengths) + index
-        tokens[to], numbers[to] = ids, np.repeat(slot[here] + 1, lengths)
-    return ragged.PackedRows(tokens.reshape(-1, width), numbers.reshape(-1, width))
+        row, start, slot, device = placed[x.task, x.pairs, x.column].T
+        own = (row >= 0) & (device >= devices.start) & (device < devices.stop)
+        lengths = texts.lengths[x.task, x.pairs[own], x.column]
+        offset, ids = ragged.concatenate_texts(x.table, x.texts[own], lengths, tokenizer['end_id'])
+        first = (((device - devices.start) * rows + row) * width + start)[own]
+        target = np.repeat(first, lengths) + offset
+        tokens[target], segment_ids[target] = ids, np.repeat(slot[own] + 1, lengths)
+    return ragged.PackedRows(tokens.reshape(-1, width), segment_ids.reshape(-1, width))
 
 
-def cells(
+def _columns(
     c: config.Config, s: store.Store, languages: abc.Sequence[str], task: int, plan: Plan
 ) -> abc.Iterator[ColumnTexts]:
-    """The texts of a plan by dataset and language; those of slot 2 and up are hard negatives."""
-    for slot, side, asked, limit in (
+    """The texts of a plan, by column, dataset and language."""
+    for column, side, of_pair, limit in (
         (0, 'query', plan.query_languages, c.data.query_length),
         (1, 'passage', plan.passage_languages, c.data.passage_length),
     ):
-        for number, i in np.unique(np.stack([plan.datasets, asked]), axis=1).T:
+        for number, i in np.unique(np.stack([plan.datasets, of_pair]), axis=1).T:
             dataset, language = s.datasets[number], languages[i]
-            rows = np.flatnonzero((plan.datasets == number) & (asked == i))
-            table, texts, ids = dataset.texts_of_groups(side, language, plan.groups[rows])
-            yield ColumnTexts(task, slot, rows, table, texts, ids, limit)
-            if slot == 1 and language in dataset.negatives:
-                yield from hard(c, dataset, language, task, plan, rows)
+            pairs = np.flatnonzero((plan.datasets == number) & (of_pair == i))
+            table, texts, ids = dataset.texts_of_groups(side, language, plan.groups[pairs])
+            yield ColumnTexts(task, column, pairs, table, texts, ids, limit)
+            if side == 'passage' and language in dataset.negatives:
+                yield from _hard_negatives(c, dataset, language, task, plan, pairs)
 
 
-def hard(
+def _hard_negatives(
     c: config.Config,
     dataset: store.Dataset,
     language: str,
     task: int,
     plan: Plan,
-    rows: Int[np.ndarray, ' n'],
+    pairs: Int[np.ndarray, ' m'],
 ) -> abc.Iterator[ColumnTexts]:
-    """The hard negatives of rows of a dataset; a row with more of them shows others next time."""
-    links, table, depth = (
-        dataset.negatives[language],
-        dataset.passage[language],
-        c.sampler.negatives,
-    )
-    first = links.offsets[plan.groups[rows]]
-    count = links.offsets[plan.groups[rows] + 1] - first
+    """The hard negatives of pairs of a dataset; one with more of them shows others next time."""
+    negatives, table = dataset.negatives[language], dataset.passage[language]
+    depth = c.sampler.negatives
+    first = negatives.offsets[plan.groups[pairs]]
+    count = negatives.offsets[plan.groups[pairs] + 1] - first
     for number in range(1, 1 + depth):
-        has = np.flatnonzero(count >= number)
-        texts = links.passages[first[has] + (plan.step * depth + number - 1) % count[has]]
-        known = table.lengths[texts] > 0  # a collection may lack a text in some language
-        has, texts = has[known], texts[known]
+        having = np.flatnonzero(count >= number)
+        turn = (plan.step * depth + number - 1) % count[having]
+        texts = negatives.passages[first[having] + turn]
+        present = table.lengths[texts] > 0  # a collection may lack a text in some language
+        having, texts = having[present], texts[present]
         ids = dataset.cluster_offset + dataset.passage_clusters[texts]
-        yield ColumnTexts(task, 1 + number, rows[has], table, texts, ids, c.data.passage_length)
-
-
-NO_PASSAGE = -2  # document id of a hard negative that a row does not have, and of no text at all
+        limit = c.data.passage_length
+        yield ColumnTexts(task, 1 + number, pairs[having], table, texts, ids, limit)

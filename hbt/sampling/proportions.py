@@ -1,7 +1,6 @@
-"""What a run is to draw and what it has drawn: shares of languages, pairs and datasets.
+"""Planned and drawn proportions of languages, pairs and datasets, from the settings alone.
 
-Hides how the plan is summed up: nothing is counted while training, draws are counted again from
-the settings alone. Called by `main`; as a program it shows the plan of a config before training.
+Nothing is counted during training: the draws of any number of steps are counted again.
 """
 
 import collections
@@ -13,94 +12,98 @@ import numpy as np
 
 from hbt import config
 from hbt.sampling import sampler, schedule
-from hbt.utils import files
+from hbt.utils import files, text_table
 
 
 class Proportion(typing.NamedTuple):
-    """One pool. Planned: expected share of all rows; drawn: rows."""
+    """One pool of a training run."""
 
-    kind: str
+    kind: str  # of batches
     dataset: str
-    query: str
-    passage: str
-    planned: float
-    drawn: int
+    query_language: str
+    passage_language: str
+    planned: float  # expected proportion of all pairs
+    drawn: int  # pairs
 
 
 def count_proportions(s: sampler.Sampler, steps: int, done: int) -> list[Proportion]:
-    """The pools of a run of `steps`, with the rows that its first `done` steps have drawn."""
-    c, found = s.config, []
-    both = c.sampler.kind == 'multitask'
-    mean = 0.5 if both else mean_alpha(c.sampler, steps)
-    batches = [done, done] if both else s.kinds.count(done)
-    for number, (kind, part) in enumerate(zip(sampler.KINDS, (mean, 1 - mean), strict=True)):
+    """Proportions of the pools in a run of `steps`, and the pairs that its first `done` drew."""
+    c, proportions = s.config, []
+    alpha = 0.5 if c.sampler.kind == 'multitask' else mean_alpha(c.sampler, steps)
+    batches = s.count_batches(done)
+    for kind, part in zip(sampler.KINDS, (alpha, 1 - alpha), strict=True):
         if kind not in s.mixtures:
             continue
-        mix = s.mixtures[kind]
-        rows = mix.drawn(int(batches[number]), c.batch_size)
-        for pool, share, n in zip(mix.pools, mix.shares, rows, strict=True):
-            languages = [s.languages[i] for i in pool.pair]
+        mixture = s.mixtures[kind]
+        pairs = mixture.count_pairs(batches[kind], c.batch_size)
+        for pool, proportion, n in zip(mixture.pools, mixture.proportions, pairs, strict=True):
+            languages = [s.languages[i] for i in pool.languages]
             name = s.store.datasets[pool.dataset].name
-            found.append(Proportion(kind, name, *languages, float(part * share), int(n)))
-    return found
+            planned = float(part * proportion)
+            proportions.append(Proportion(kind, name, *languages, planned, int(n)))
+    return proportions
 
 
 def mean_alpha(c: config.Sampler, steps: int) -> float:
-    """Over all steps, or 100,000 of them evenly spaced."""
+    """Mean of alpha over so many steps, or over 100,000 of them, evenly spaced."""
     return float(np.mean(schedule.alpha_at(c, np.linspace(0, steps - 1, min(steps, 100_000)))))
 
 
-def format_proportions(found: list[Proportion]) -> str:
-    """Planned and drawn percentages by kind, dataset and language, and the rarest pairs."""
-    rows = sum(share.drawn for share in found)
-    lines = [f'{"rows":<24}{"planned %":>10}{"drawn %":>10}']
+def format_proportions(proportions: list[Proportion]) -> str:
+    """Planned and drawn percentages by kind, dataset and language, and of the rarest pairs."""
+    total, rows = sum(x.drawn for x in proportions), []
 
-    def add(title, key, keep=lambda share: True, least=0):
+    def add(title, key, selected=proportions, rarest=None):
         planned, drawn = collections.Counter(), collections.Counter()
-        for share in filter(keep, found):
-            planned[key(share)] += share.planned
-            drawn[key(share)] += share.drawn
-        for name in sorted(planned, key=planned.get)[:least] if least else sorted(planned):
-            seen = f'{100 * drawn[name] / rows:>10.2f}' if rows else f'{"-":>10}'
-            lines.append(f'{title + " " + name:<24}{100 * planned[name]:>10.2f}{seen}')
+        for x in selected:
+            planned[key(x)] += x.planned
+            drawn[key(x)] += x.drawn
+        for name in sorted(planned, key=planned.get)[:rarest] if rarest else sorted(planned):
+            percent = f'{100 * drawn[name] / total:.2f}' if total else '-'
+            rows.append((f'{title} {name}', f'{100 * planned[name]:.2f}', percent))
 
     add('kind', lambda x: x.kind)
     add('dataset', lambda x: x.dataset)
-    add('query', lambda x: x.query)
-    add('passage', lambda x: x.passage)
-    add('rarest', lambda x: f'{x.query}>{x.passage}', lambda x: x.kind == 'cross', least=3)
-    return '\n'.join(lines)
+    add('query', lambda x: x.query_language)
+    add('passage', lambda x: x.passage_language)
+    cross = [x for x in proportions if x.kind == 'cross']
+    add('rarest', lambda x: f'{x.query_language}>{x.passage_language}', cross, rarest=3)
+    return text_table.format_table(('pairs', 'planned %', 'drawn %'), rows)
 
 
-def write_proportions(found: list[Proportion], folder: str | os.PathLike) -> None:
-    """Writes every pool to `proportions.tsv`, and heatmaps of the pairs to `proportions.png`."""
+def write_proportions(proportions: list[Proportion], folder: str | os.PathLike) -> None:
+    """Writes every pool to `proportions.tsv`, and heatmaps to `proportions.png`."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = sum(share.drawn for share in found)
-    lines = ['\t'.join(('kind', 'dataset', 'query', 'passage', 'planned', 'drawn', 'rows'))]
-    for x in found:
-        part = f'{x.drawn / rows:.8f}' if rows else ''
-        lines.append('\t'.join((*x[:4], f'{x.planned:.8f}', part, str(x.drawn))))
-    files.write_text(folder / 'proportions.tsv', '\n'.join(lines) + '\n')
-    plot_proportions(found, folder / 'proportions.png')
+    total = sum(x.drawn for x in proportions)
+    header = 'kind', 'dataset', 'query_language', 'passage_language', 'planned', 'drawn', 'pairs'
+    rows = [
+        (*x[:4], f'{x.planned:.8f}', f'{x.drawn / total:.8f}' if total else '', str(x.drawn))
+        for x in proportions
+    ]
+    text = ''.join('\t'.join(row) + '\n' for row in (header, *rows))
+    files.write_text(folder / 'proportions.tsv', text)
+    _plot_proportions(proportions, folder / 'proportions.png')
 
 
-def plot_proportions(found: list[Proportion], path: pathlib.Path) -> None:
+def _plot_proportions(proportions: list[Proportion], path: pathlib.Path) -> None:
+    """Heatmaps of the language pairs."""
     # Imported here: it takes a second, and most programs draw nothing.
     from matplotlib import figure
 
-    languages = sorted({x for share in found for x in (share.query, share.passage)})
-    shown = {'planned %': [x.planned for x in found]}
-    rows = sum(x.drawn for x in found)
-    if rows:
-        shown['drawn %'] = [x.drawn / rows for x in found]
+    languages = sorted({y for x in proportions for y in (x.query_language, x.passage_language)})
+    maps = {'planned %': [x.planned for x in proportions]}
+    total = sum(x.drawn for x in proportions)
+    if total:
+        maps['drawn %'] = [x.drawn / total for x in proportions]
     size = 2 + 0.4 * len(languages)
-    chart = figure.Figure(figsize=(size * len(shown) + 1, size), layout='constrained')
-    panels = chart.subplots(1, len(shown), squeeze=False)[0]
-    for panel, (title, values) in zip(panels, shown.items(), strict=True):
+    chart = figure.Figure(figsize=(size * len(maps) + 1, size), layout='constrained')
+    panels = chart.subplots(1, len(maps), squeeze=False)[0]
+    for panel, (title, values) in zip(panels, maps.items(), strict=True):
         grid = np.zeros((len(languages), len(languages)))
-        for share, value in zip(found, values, strict=True):
-            grid[languages.index(share.query), languages.index(share.passage)] += 100 * value
+        for x, value in zip(proportions, values, strict=True):
+            row, column = (languages.index(y) for y in (x.query_language, x.passage_language))
+            grid[row, column] += 100 * value
         chart.colorbar(panel.imshow(grid, vmin=0), ax=panel)
         panel.set(title=title, xlabel='passage', ylabel='query')
         panel.set_xticks(range(len(languages)), languages, rotation=90)

@@ -114,7 +114,7 @@ def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']
         for task in range(len(vectors))
     ]
     rows = jax.tree.map(lambda *x: jnp.stack(x), *seen)  # t b
-    weights = schedule.task_weights(c.sampler, len(seen), step)
+    weights = schedule.task_weights(c.sampler, len(seen), step, jnp)
     total = sum(
         jnp.asarray(weight, x.dtype) * x
         for weight, x in zip(weights, rows.loss.mean(1), strict=True)

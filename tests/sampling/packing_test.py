@@ -12,10 +12,10 @@ from hbt.sampling import packing
 @given(st.lists(st.integers(0, 64), max_size=80))
 def test_every_text_has_its_own_tokens_and_slot(lengths):
     lengths = np.array(lengths, np.int64)
-    rows, places = packing.pack_texts(lengths, 64)
+    rows, placement = packing.pack_texts(lengths, 64)
     used = np.zeros((rows, 64), int)
     slots = np.zeros((rows, packing.slots_per_row(64)), int)
-    for length, row, start, slot in zip(lengths, *places, strict=True):
+    for length, row, start, slot in zip(lengths, *placement, strict=True):
         if length == 0:
             assert row == start == slot == -1
             continue
@@ -34,21 +34,21 @@ def test_rows_are_full_but_for_a_few():
 
 
 def test_a_row_holds_no_more_texts_than_it_has_slots():
-    rows, places = packing.pack_texts(np.full(100, 2), 64)
-    assert places.slot.max() == packing.slots_per_row(64) - 1 and rows == -(
+    rows, placement = packing.pack_texts(np.full(100, 2), 64)
+    assert placement.slot.max() == packing.slots_per_row(64) - 1 and rows == -(
         -100 // packing.slots_per_row(64)
     )
 
 
 def test_row_counts_are_few_and_near():
     counts = [packing.round_row_count(n) for n in range(1, 4097)]
-    assert len(set(counts)) <= 6 + 10 * packing.STEPS
-    assert all(n <= m <= (1 + 1 / packing.STEPS) * n for n, m in enumerate(counts, 1))
+    assert len(set(counts)) <= 6 + 10 * packing.STEPS_PER_DOUBLING
+    assert all(n <= m <= (1 + 1 / packing.STEPS_PER_DOUBLING) * n for n, m in enumerate(counts, 1))
     assert counts == sorted(counts) and packing.round_row_count(0) == 1
 
 
 @pytest.mark.parametrize('devices', [1, 4, 8])
-def test_devices_get_as_many_rows_and_nearly_as_many_tokens(devices):
+def test_devices_get_as_many_pairs_and_nearly_as_many_tokens(devices):
     tokens = np.random.default_rng(0).integers(20, 300, (2, 256))
     order = packing.deal_pairs(tokens, devices)
     assert (np.sort(order, axis=1) == np.arange(256)).all()

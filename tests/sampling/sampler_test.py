@@ -28,7 +28,7 @@ def group(i, languages, name='g', negatives=None):
 
 @pytest.fixture(scope='module')
 def stored(tmp_path_factory):
-    """Two data sets: `big` in three languages, some rows in two; `small` in English only."""
+    """Two data sets: `big` in three languages, some groups in two; `small` in English only."""
     folder = tmp_path_factory.mktemp('store')
     cycle = itertools.cycle([('en', 'de', 'ja'), ('en', 'de'), ('ja', 'de')])
     big = [group(i, x) for i, x in zip(range(300), cycle, strict=False)]
@@ -45,23 +45,23 @@ def make(stored, alpha=0.5, batch_size=32, devices=1, **changes):
 
 def test_a_stream_counts_what_came_before():
     stream = draws.Stream((1, 2), (0.2, 0.5, 0.3))
-    values, nth = stream.at(0, 20_000)
-    seen = collections.Counter()
+    values, nth = stream.draws_from(0, 20_000)
+    counts = collections.Counter()
     for value, count in zip(values, nth, strict=True):
-        assert seen[value] == count
-        seen[value] += 1
+        assert counts[value] == count
+        counts[value] += 1
     for start, size in ((0, 1), (4095, 2), (9000, 5000), (19_999, 1)):
-        again = draws.Stream((1, 2), (0.2, 0.5, 0.3)).at(start, size)
+        again = draws.Stream((1, 2), (0.2, 0.5, 0.3)).draws_from(start, size)
         np.testing.assert_array_equal(again[0], values[start : start + size])
         np.testing.assert_array_equal(again[1], nth[start : start + size])
     for stop in (0, 1, 4096, 9999):
-        counts = draws.Stream((1, 2), (0.2, 0.5, 0.3)).count(stop)
-        np.testing.assert_array_equal(counts, np.bincount(values[:stop], minlength=3))
-    assert abs(seen[1] / 20_000 - 0.5) < 0.015
+        before = draws.Stream((1, 2), (0.2, 0.5, 0.3)).counts_before(stop)
+        np.testing.assert_array_equal(before, np.bincount(values[:stop], minlength=3))
+    assert abs(counts[1] / 20_000 - 0.5) < 0.015
 
 
 @pytest.mark.parametrize('size', [1, 2, 3, 4, 5, 7, 16, 17, 64, 1000, 4096, 4097])
-def test_a_permutation_visits_every_row_once_an_epoch(size):
+def test_a_permutation_visits_every_element_once_an_epoch(size):
     index = np.arange(3 * size)
     key = np.full(3 * size, 7, np.uint64)
     walk = draws.permute(index, np.full(3 * size, size), key)
@@ -80,7 +80,7 @@ def test_a_monolingual_batch_is_in_one_language(stored):
         assert len({*plan.query_languages, *plan.passage_languages}) == 1
 
 
-def test_a_cross_lingual_row_has_two_languages_and_a_batch_mixes_pairs(stored):
+def test_a_cross_lingual_pair_has_two_languages_and_a_batch_mixes_language_pairs(stored):
     s = make(stored, alpha=0.0)
     for step in range(50):
         plan = s.plans(step)[0]
@@ -91,8 +91,8 @@ def test_a_cross_lingual_row_has_two_languages_and_a_batch_mixes_pairs(stored):
 
 def test_hybrid_batches_are_monolingual_with_probability_alpha(stored):
     s = make(stored, alpha=0.3, batch_size=2)
-    share = np.mean([s.plans(step)[0].kind == 'mono' for step in range(4000)])
-    assert abs(share - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 4000)
+    proportion = np.mean([s.plans(step)[0].kind == 'mono' for step in range(4000)])
+    assert abs(proportion - 0.3) < 4 * np.sqrt(0.3 * 0.7 / 4000)
 
 
 def test_languages_are_uniform_and_datasets_by_size_within_a_language(stored):
@@ -101,10 +101,10 @@ def test_languages_are_uniform_and_datasets_by_size_within_a_language(stored):
     languages = collections.Counter(s.languages[p.query_languages[0]] for p in plans)
     assert all(abs(languages[x] / 3000 - 1 / 3) < 0.035 for x in ('de', 'en', 'ja'))
     english = [p.datasets[0] for p in plans if s.languages[p.query_languages[0]] == 'en']
-    assert abs(np.mean(english) - 100 / 300) < 0.06  # 200 rows of big have English, 100 of small
+    assert abs(np.mean(english) - 100 / 300) < 0.06  # 200 groups of big have English, 100 of small
 
 
-def test_pairs_of_a_cross_lingual_batch_are_uniform(stored):
+def test_language_pairs_of_a_cross_lingual_batch_are_uniform(stored):
     s = make(stored, alpha=0.0, batch_size=60)
     pairs = collections.Counter()
     for step in range(1000):
@@ -114,7 +114,7 @@ def test_pairs_of_a_cross_lingual_batch_are_uniform(stored):
     assert all(abs(n / 60_000 - 1 / 6) < 4 * np.sqrt(5 / 36 / 60_000) for n in pairs.values())
 
 
-def test_a_row_is_never_drawn_for_a_language_it_lacks(stored):
+def test_a_group_is_never_drawn_for_a_language_it_lacks(stored):
     for alpha in (0.0, 1.0):
         s = make(stored, alpha=alpha)
         for step in range(100):
@@ -126,10 +126,10 @@ def test_a_row_is_never_drawn_for_a_language_it_lacks(stored):
 
 
 def test_a_pool_is_drawn_without_replacement(stored):
-    s = make(stored, alpha=1.0, batch_size=20, languages=('ja',))  # 200 rows have Japanese
-    rows = np.concatenate([s.plans(step)[0].groups for step in range(20)])
-    assert (np.bincount(rows[:200], minlength=300) <= 1).all()
-    assert (np.bincount(rows, minlength=300)[np.unique(rows)] == 2).all()
+    s = make(stored, alpha=1.0, batch_size=20, languages=('ja',))  # 200 groups have Japanese
+    groups = np.concatenate([s.plans(step)[0].groups for step in range(20)])
+    assert (np.bincount(groups[:200], minlength=300) <= 1).all()
+    assert (np.bincount(groups, minlength=300)[np.unique(groups)] == 2).all()
 
 
 def test_plans_do_not_depend_on_how_many_steps_are_planned_at_once(stored, monkeypatch):
@@ -168,15 +168,16 @@ def test_the_parts_of_the_hosts_make_the_whole_batch(stored):
 
 
 def texts_of(batch, width=64):
-    """Tokens of the texts of a batch for one device, by task, row of the plan and slot."""
-    found = {}
+    """Tokens of the texts of a batch for one device, by task, pair of the plan and column."""
+    texts = {}
     slots = packing.slots_per_row(width)
-    for task, row, slot in np.ndindex(batch.embedding_indices.shape):
-        at, number = divmod(batch.embedding_indices[task, row, slot], slots)
-        if at < len(batch.packed.tokens):
-            mine = batch.packed.segment_ids[at] == number + 1
-            found[task, int(batch.pair_indices[task, row]), slot] = batch.packed.tokens[at][mine]
-    return found
+    for task, pair, column in np.ndindex(batch.embedding_indices.shape):
+        row, slot = divmod(batch.embedding_indices[task, pair, column], slots)
+        if row < len(batch.packed.tokens):
+            mask = batch.packed.segment_ids[row] == slot + 1
+            index = int(batch.pair_indices[task, pair])
+            texts[task, index, column] = batch.packed.tokens[row][mask]
+    return texts
 
 
 def test_a_batch_holds_the_texts_of_its_plan(stored):
@@ -198,16 +199,16 @@ def test_a_text_that_is_too_long_is_cut_and_keeps_its_end(stored):
     c = tiny.make(
         batch_size=32, data=config.Data(query_length=6, passage_length=10), sampler=config.Sampler()
     )
-    short, whole = sampler.Sampler(c, stored), make(stored)
+    short, full = sampler.Sampler(c, stored), make(stored)
     end = stored.manifest['tokenizer']['end_id']
     for key, text in texts_of(short.batch(3)[1], 16).items():
-        full, limit = texts_of(whole.batch(3)[1])[key], 10 if key[2] else 6
-        assert len(text) == min(len(full), limit)
-        np.testing.assert_array_equal(text[:-1], full[: len(text) - 1])
-        assert text[-1] == full[-1] == end
+        expected, limit = texts_of(full.batch(3)[1])[key], 10 if key[2] else 6
+        assert len(text) == min(len(expected), limit)
+        np.testing.assert_array_equal(text[:-1], expected[: len(text) - 1])
+        assert text[-1] == expected[-1] == end
 
 
-def test_rows_that_share_a_text_share_an_identity(tmp_path):
+def test_groups_that_share_a_text_share_a_duplicate_cluster(tmp_path):
     rows = [group(i, ('en', 'de')) for i in range(20)]
     rows[3]['passage']['de'] = rows[7]['passage']['de']
     rows[5]['query']['en'] = rows[9]['query']['en']
@@ -226,31 +227,33 @@ def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):
     data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
     s = build.build_store(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
     tokenizer = tokenizers.Tokenizer.from_file(str(s.path / 'tokenizer.json'))
-    drawn = make(s, alpha=0.5, batch_size=8, negatives=2)
+    drawing = make(s, alpha=0.5, batch_size=8, negatives=2)
     positives = s.datasets[0].passage_clusters[s.datasets[0].passage_indices]
     for step in range(10):
-        (plan,), batch = drawn.batch(step)
-        found = texts_of(batch)
-        for row, i in enumerate(batch.pair_indices[0]):
+        (plan,), batch = drawing.batch(step)
+        tokens = texts_of(batch)
+        for pair, i in enumerate(batch.pair_indices[0]):
             g, p = plan.groups[i], plan.passage_languages[i]
-            wanted = [found[0, i, slot] for slot in (2, 3) if (0, i, slot) in found]
-            texts = [tokenizer.decode(x).strip() for x in wanted]
-            ids = batch.passage_ids[0, row]
-            if drawn.languages[p] == 'en':
+            texts = [
+                tokenizer.decode(tokens[0, i, column]).strip()
+                for column in (2, 3)
+                if (0, i, column) in tokens
+            ]
+            ids = batch.passage_ids[0, pair]
+            if drawing.languages[p] == 'en':
                 assert set(texts) == {f'Passage: wrong {g} {j}' for j in range(g % 3)}
-                assert list(ids[1:] == batches.NO_PASSAGE) == [False] * (g % 3) + [True] * (
-                    2 - g % 3
-                )
+                absent = [False] * (g % 3) + [True] * (2 - g % 3)
+                assert list(ids[1:] == batches.NO_PASSAGE) == absent
                 assert not set(ids[1:]) & set(positives)
             else:
                 assert (ids[1] == positives[1]) == (g == 0) and ids[2] == batches.NO_PASSAGE
                 assert texts == ['Passage: ' + rows[g]['negatives']['de'][0]]
 
 
-def test_what_cannot_be_drawn_is_named(stored):
+def test_settings_that_leave_nothing_to_draw_are_named(stored):
     with pytest.raises(ValueError, match="languages: expected some of de, en, ja, got 'xx'"):
         make(stored, languages=('xx',))
-    with pytest.raises(ValueError, match='asks for cross batches, but no row .* in en can'):
+    with pytest.raises(ValueError, match='asks for cross batches, but no group .* in en can'):
         make(stored, languages=('en',))
     c = tiny.make(data=config.Data(query_length=33, passage_length=64))
     with pytest.raises(ValueError, match='data.query_length: expected 32, .* got 33'):
