@@ -44,7 +44,7 @@ def save_result(folder, case, noise=0.5, seed=0, step=6, **model):
     found = evaluator.score_embeddings(case, *sides)
     texts = {'lengths': [16, 32], 'full': [0, 1]}
     found.numbers['manifest'] = results.make_manifest(case, texts | model)
-    evaluator.save_result(found, folder, step)
+    results.save_result(found, folder, step)
     return found
 
 

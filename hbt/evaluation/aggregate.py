@@ -1,8 +1,6 @@
-"""Every number of an evaluation: from ranks to values per query, and from these to one tree.
+"""From ranks to the metrics of every query, and from these to the averages that are reported.
 
-Hides the three settings and how values are averaged over queries, languages, pairs and groups of
-languages. What is known per query is kept, for confidence intervals and tests.
-Called by `evaluate` and `report`.
+The metrics of every query are kept, for confidence intervals and tests.
 """
 
 import typing
@@ -15,86 +13,114 @@ from jaxtyping import Float, Int
 from hbt.evaluation import benchmarks, bias, metrics
 from hbt.utils import languages
 
-BLOCK_RANKS = 2**20  # ranks that are looked at together
-Row = dict[str, float | int]  # metric -> mean over `queries` of them
+BLOCK_RANKS = 2**20  # ranks whose metrics are computed together
+Means = dict[str, float | int]  # metric -> its mean; `queries`: over how many
 
 
 class QueryMetrics(typing.NamedTuple):
-    """Metric -> its value for every query, NaN where it has none.
+    """Metric -> its value for every query, NaN where it has none."""
 
-    `per_language`: for every corpus language alone; `pooled`: in the union of all corpora.
-    """
-
-    per_language: dict[str, Float[np.ndarray, 'q c']]
-    pooled: dict[str, Float[np.ndarray, ' q']]
+    per_language: dict[str, Float[np.ndarray, 'q c']]  # in the corpus of each language alone
+    pooled: dict[str, Float[np.ndarray, ' q']]  # in the union of all corpora
 
 
 def compute_query_metrics(
-    benchmark: benchmarks.Benchmark, own: metrics.Ranks, pooled: metrics.Ranks
+    benchmark: benchmarks.Benchmark,
+    per_language_ranks: metrics.Ranks,
+    pooled_ranks: metrics.Ranks,
 ) -> QueryMetrics:
-    """Every metric of every query, in float64."""
-    q, r = own.shape
+    """Every metric of every query, in float64.
+
+    Args:
+      benchmark: languages and grades.
+      per_language_ranks: of the relevant documents, among the documents of their language.
+      pooled_ranks: among all documents.
+    """
+    q, r = pooled_ranks.shape
     size = min(q, max(1, BLOCK_RANKS // max(r, 1)))
-    grades = (own > 0).astype(np.int32) if benchmark.grades is None else benchmark.grades
-    inputs = own, pooled, benchmark.relevant_languages, grades, benchmark.query_languages
-    parts = []
+    grades = benchmark.grades
+    grades = (per_language_ranks > 0).astype(np.int32) if grades is None else grades
+    inputs = (
+        per_language_ranks,
+        pooled_ranks,
+        benchmark.relevant_languages,
+        grades,
+        benchmark.query_languages,
+    )
+    blocks = []
     with jax.enable_x64(True):
         for start in range(0, q, size):
             rows = np.resize(np.arange(start, min(start + size, q)), size)  # one shape
-            part = _scored(*(np.asarray(x)[rows] for x in inputs), count=len(benchmark.languages))
-            parts.append(jax.tree.map(np.asarray, part))
-    return jax.tree.map(lambda *x: np.concatenate(x)[:q], *parts)
+            block = _score_block(
+                *(np.asarray(x)[rows] for x in inputs), num_languages=len(benchmark.languages)
+            )
+            blocks.append(jax.tree.map(np.asarray, block))
+    return jax.tree.map(lambda *x: np.concatenate(x)[:q], *blocks)
 
 
-def _score(own, pooled, relevant_languages, grades, query_languages, count: int) -> QueryMetrics:
-    def scores(language):
-        """In the corpus of one language; in the union where it is `count`: compiled once."""
-        ranks = jax.numpy.where(relevant_languages == language, own, 0)
-        ranks = jax.numpy.where(language < count, ranks, pooled)
+def _score(
+    per_language_ranks, pooled_ranks, relevant_languages, grades, query_languages, num_languages
+) -> QueryMetrics:
+    def score_corpus(language):
+        """In the corpus of one language; of `num_languages`: in the union. Compiled once."""
+        ranks = jax.numpy.where(relevant_languages == language, per_language_ranks, 0)
+        ranks = jax.numpy.where(language < num_languages, ranks, pooled_ranks)
         return {
             name: score(ranks, grades=grades) if name in metrics.GRADED_METRICS else score(ranks)
             for name, score in metrics.METRICS.items()
         }
 
-    every = jax.vmap(scores, out_axes=1)(
-        jax.numpy.arange(count + 1, dtype=relevant_languages.dtype)
-    )
+    codes = jax.numpy.arange(num_languages + 1, dtype=relevant_languages.dtype)
+    values = jax.vmap(score_corpus, out_axes=1)(codes)
+    preference = bias.language_preference(pooled_ranks, relevant_languages, query_languages)
     return QueryMetrics(
-        {name: x[:, :count] for name, x in every.items()},
-        {name: x[:, count] for name, x in every.items()}
+        {name: x[:, :num_languages] for name, x in values.items()},
+        {name: x[:, num_languages] for name, x in values.items()}
         | {
-            'rank_distance': bias.rank_distance(pooled),
-            f'peer@{bias.CUTOFF}': bias.peer(pooled, relevant_languages, count),
-            'preference': bias.language_preference(pooled, relevant_languages, query_languages),
+            'rank_distance': bias.rank_distance(pooled_ranks),
+            f'peer@{bias.CUTOFF}': bias.peer(pooled_ranks, relevant_languages, num_languages),
+            'preference': preference,
         },
     )
 
 
-_scored = jax.jit(_score, static_argnames='count')
+_score_block = jax.jit(_score, static_argnames='num_languages')
 
 
 def compute_top_k_metrics(
     benchmark: benchmarks.Benchmark,
     queries: Float[np.ndarray, 'q d'],
     documents: Float[np.ndarray, 'n d'],
-    top: Int[np.ndarray, 'q k'],
+    top_k: Int[np.ndarray, 'q k'],
 ) -> dict[str, Float[np.ndarray, ' q']]:
-    """The values that need the first documents, relevant or not, of the pooled ranking."""
-    own, corpus = benchmark.query_languages, benchmark.document_languages
-    if len(np.unique(corpus)) < 2:
+    """The metrics that need the first documents, relevant or not, of the pooled ranking.
+
+    Args:
+      benchmark: its languages and translations.
+      queries: embeddings.
+      documents: embeddings; may be memory-mapped.
+      top_k: indices of the best documents, then -1.
+    """
+    query_languages, document_languages = benchmark.query_languages, benchmark.document_languages
+    if len(np.unique(document_languages)) < 2:
         return {}
-    depths = [k for k in bias.SHARE_CUTOFFS if k <= top.shape[1]]
-    found = {f'own_share@{k}': bias.own_language_share(top, corpus, own, k) for k in depths}
+    values = {
+        f'own_share@{k}': bias.own_language_share(top_k, document_languages, query_languages, k)
+        for k in bias.SHARE_CUTOFFS
+        if k <= top_k.shape[1]
+    }
     if benchmark.parallel is not None:
-        best = top[:, : bias.CUTOFF]
-        found[f'rank_correlation@{best.shape[1]}'] = bias.rank_correlation(
-            queries, documents, best, benchmark.parallel, own
+        best = top_k[:, : bias.CUTOFF]
+        values[f'rank_correlation@{best.shape[1]}'] = bias.rank_correlation(
+            queries, documents, best, benchmark.parallel, query_languages
         )
-    return found
+    return values
 
 
-def aggregate_metrics(benchmark: benchmarks.Benchmark, found: QueryMetrics) -> dict[str, dict]:
-    """The protocol of arXiv 2408.10536, and more, as one JSON-ready tree.
+def aggregate_metrics(
+    benchmark: benchmarks.Benchmark, query_metrics: QueryMetrics
+) -> dict[str, dict]:
+    """The averages of arXiv 2408.10536, and more, as one JSON-ready tree.
 
     Pair X-C: the queries of language X, with their relevant documents in language C; a query
     without one is dropped, not counted as 0, and `queries` says how many are left.
@@ -108,60 +134,56 @@ def aggregate_metrics(benchmark: benchmarks.Benchmark, found: QueryMetrics) -> d
     What no query can answer is left out, so that no NaN is in the tree.
     """
     names = benchmark.languages
-    rows = {x: benchmark.query_languages == code for code, x in enumerate(names)}
-    multi = {x: _row(found.pooled, rows[x]) for x in names}
+    masks = {x: benchmark.query_languages == code for code, x in enumerate(names)}
+    multi = {x: _mean_queries(query_metrics.pooled, masks[x]) for x in names}
     pairs = {
-        (x, c): _row({name: value[:, code] for name, value in found.per_language.items()}, rows[x])
+        (x, c): _mean_queries(
+            {name: values[:, code] for name, values in query_metrics.per_language.items()},
+            masks[x],
+        )
         for x in names
         for code, c in enumerate(names)
     }
     multi, pairs = ({key: row for key, row in t.items() if row} for t in (multi, pairs))
 
-    def settings(queries: Iterable[str]) -> dict[str, Row]:
-        chosen = {
-            'mono': [row for (x, c), row in pairs.items() if x in queries and x == c],
-            'cross': [row for (x, c), row in pairs.items() if x in queries and x != c],
-            'multi': [row for x, row in multi.items() if x in queries],
+    def average_settings(query_languages: Iterable[str]) -> dict[str, Means]:
+        rows = {
+            'mono': [row for (x, c), row in pairs.items() if x in query_languages and x == c],
+            'cross': [row for (x, c), row in pairs.items() if x in query_languages and x != c],
+            'multi': [row for x, row in multi.items() if x in query_languages],
         }
-        return {setting: _average(some) for setting, some in chosen.items() if some}
+        return {setting: _macro_average(x) for setting, x in rows.items() if x}
 
-    def by(kind: Callable[[str], str]) -> dict[str, dict[str, Row]]:
-        groups = {value: [x for x in names if kind(x) == value] for value in map(kind, names)}
-        trees = {value: settings(group) for value, group in sorted(groups.items())}
+    def average_by(kind: Callable[[str], str]) -> dict[str, dict[str, Means]]:
+        members = {value: [x for x in names if kind(x) == value] for value in map(kind, names)}
+        trees = {value: average_settings(some) for value, some in sorted(members.items())}
         return {value: tree for value, tree in trees.items() if tree}
 
-    family = languages.family
-    families = sorted({f'{family(x)}-{family(c)}' for x, c in pairs if x != c})
+    families = {}
+    for (x, c), row in pairs.items():
+        if x != c:
+            families.setdefault(f'{languages.family(x)}-{languages.family(c)}', []).append(row)
     return {
-        'metrics': settings(names),
-        'languages': by(str),
-        'scripts': by(languages.script),
-        'resources': by(languages.resources),
-        'families': {
-            name: _average(
-                [
-                    row
-                    for (x, c), row in pairs.items()
-                    if x != c and f'{family(x)}-{family(c)}' == name
-                ]
-            )
-            for name in families
-        },
+        'metrics': average_settings(names),
+        'languages': average_by(str),
+        'scripts': average_by(languages.script),
+        'resources': average_by(languages.resources),
+        'families': {name: _macro_average(rows) for name, rows in sorted(families.items())},
         'pairs': {f'{x}-{c}': row for (x, c), row in pairs.items()},
     }
 
 
-def _row(scores: dict[str, np.ndarray], rows: np.ndarray) -> Row:
-    """Means over the queries that have a relevant document; nothing if none has."""
-    answerable = rows & ~np.isnan(scores['map'])
+def _mean_queries(values: dict[str, np.ndarray], mask: np.ndarray) -> Means:
+    """Means over the masked queries that have a relevant document; nothing if none has."""
+    answerable = mask & ~np.isnan(values['map'])
     if not answerable.any():
         return {}
-    means = {name: metrics.mean_defined(value[answerable]) for name, value in scores.items()}
-    known = {name: value for name, value in means.items() if not np.isnan(value)}
-    return {'queries': int(answerable.sum())} | known
+    means = {name: metrics.mean_defined(x[answerable]) for name, x in values.items()}
+    defined = {name: x for name, x in means.items() if not np.isnan(x)}
+    return {'queries': int(answerable.sum())} | defined
 
 
-def _average(rows: list[Row]) -> Row:
-    """Macro-average: each row counts once, however many queries it has."""
-    named = dict.fromkeys(name for row in rows for name in row if name != 'queries')
-    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in named}
+def _macro_average(rows: list[Means]) -> Means:
+    """Each row counts once, however many queries it has."""
+    names = dict.fromkeys(name for row in rows for name in row if name != 'queries')
+    return {name: float(np.mean([row[name] for row in rows if name in row])) for name in names}

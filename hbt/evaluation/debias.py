@@ -1,15 +1,12 @@
-"""Language taken out of embeddings, without training: centring, and removal of components (LIR).
+"""Removes language from embeddings, without training: centring, and removal of components (LIR).
 
-Hides which training texts it is fitted on, the linear algebra, and the file that keeps it. What it
-is fitted on comes from a store, never from a benchmark. Called by `evaluate`.
+It is fitted on the texts of a store, never on those of a benchmark.
 """
 
 import json
-import os
 import pathlib
 import re
 import typing
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -18,54 +15,111 @@ from jaxtyping import Float
 
 from hbt import config
 from hbt.data import ragged, store, tokenizer_files
-from hbt.utils import files
+from hbt.models import embedder, model_dir
+from hbt.utils import files, sharding
 
+FORMAT = 2  # of debias.npz; 1 named the manifest `about`
 TEXTS = 10_000  # of a language: half of them queries, half passages
 BLOCK = 2_000  # texts that are embedded at a time
 KINDS = 'centre, or lir:R with R from 1 on'
 
 
 class Removal(typing.NamedTuple):
-    """What is taken from the embeddings of each language: a mean, and what lies in a subspace."""
+    """What is removed from the embeddings of each language: a mean, and a subspace."""
 
-    about: dict  # kind, model, store, texts of each language
+    manifest: dict  # kind, model, store, texts of each language
     languages: list[str]
     means: Float[np.ndarray, 'c d']
-    directions: Float[np.ndarray, 'c r d']  # orthonormal; of `centre` there are none
+    directions: Float[np.ndarray, 'c r d']  # orthonormal; none for `centre`
 
 
-def components(kind: str) -> int:
-    """How many components of a language `lir:R` removes, 0 for `centre`; else ValueError."""
-    if kind == 'centre':
-        return 0
-    found = re.fullmatch(r'lir:([1-9]\d{0,5})', kind)
-    if not found:
-        raise ValueError(f'debias: expected {KINDS}, got {kind!r}')
-    return int(found[1])
+def open_removal(
+    kind: str,
+    model: model_dir.Model,
+    languages: Sequence[str],
+    root: str | pathlib.Path,
+    folder: pathlib.Path,
+) -> Removal:
+    """What is removed from a model's embeddings: fitted on a store and saved, or read from a file.
+
+    Args:
+      kind: `centre` or `lir:R`; or a file debias.npz of an earlier call.
+      model: embeds the texts.
+      languages: languages of the benchmarks.
+      root: the store.
+      folder: where debias.npz is saved; one that fits is taken from there.
+
+    Raises:
+      ValueError: the file is for another model, or the store is not made for this one.
+    """
+    fingerprint = embedder.fingerprint(model)
+    if kind.endswith('.npz'):
+        removal = load_removal(pathlib.Path(kind))
+        if removal.manifest['model'] != fingerprint:
+            raise ValueError(f'{kind}: expected a fit for this model, got one for another')
+        return removal
+    texts = store.open_store(root)
+    source = {'kind': kind, 'store': texts.manifest['checksum'], 'model': fingerprint}
+    path = folder / 'debias.npz'
+    if path.exists():  # of a call that was killed, or of one for other benchmarks
+        removal = load_removal(path)
+        if source.items() <= removal.manifest.items() and {*languages} <= {*removal.languages}:
+            return removal
+    _check_store(texts, model.config.data, model.tokenizer)
+    embed_table = embedder.make_table_embedder(model.config, sharding.make_mesh())
+
+    def embed(table: ragged.TokenTable) -> Float[np.ndarray, 'n d']:
+        return embed_table(model.params, table, 'training texts')
+
+    removal = fit_removal(kind, texts, model.config.data, languages, embed)
+    removal = removal._replace(manifest=removal.manifest | source)
+    save_removal(removal, path)
+    return removal
 
 
 def fit_removal(
     kind: str, s: store.Store, data: config.Data, languages: Sequence[str], embed: Callable
 ) -> Removal:
-    """Fits what is to be removed for each of `languages`, on texts of the store.
+    """Fits what is to be removed for each of the languages, on texts of the store.
 
-    `embed(table) -> [n d]`. `centre` removes the mean embedding of a language (Libovicky, Rosa and
-    Fraser, 2020, arXiv 2004.05160). `lir:R` is Language Information Removal (Yang et al., EMNLP
-    2021, arXiv 2109.04727): of the matrix whose rows are the embeddings of a language, not centred,
-    it removes the R leading right singular vectors.
-    Raises ValueError for a language with too few texts in the store, and for R from d on.
+    `centre` removes the mean embedding of a language (Libovicky, Rosa and Fraser, 2020, arXiv
+    2004.05160). `lir:R` is Language Information Removal (Yang et al., EMNLP 2021, arXiv
+    2109.04727): it removes the R leading right singular vectors of the matrix whose rows are the
+    embeddings of a language, not centred.
+
+    Args:
+      kind: `centre` or `lir:R`.
+      s: the store.
+      data: the lengths at which texts are truncated.
+      languages: languages that are fitted.
+      embed: TokenTable -> [n d].
+
+    Raises:
+      ValueError: the store has too few texts in a language, or R is not below d.
     """
-    count = components(kind)
-    found = [_fit(kind, count, language, s, data, embed) for language in languages]
-    means, directions, texts = zip(*found, strict=True)
-    about = {'kind': kind, 'texts': dict(zip(languages, texts, strict=True))}
-    return Removal(about, list(languages), np.stack(means), np.stack(directions))
+    count = _num_components(kind)
+    fits = [_fit_language(kind, count, language, s, data, embed) for language in languages]
+    means, directions, texts = zip(*fits, strict=True)
+    manifest = {'kind': kind, 'texts': dict(zip(languages, texts, strict=True))}
+    return Removal(manifest, list(languages), np.stack(means), np.stack(directions))
 
 
-def _fit(kind, count: int, language: str, s: store.Store, data: config.Data, embed: Callable):
+def _num_components(kind: str) -> int:
+    """R of `lir:R`, 0 for `centre`; else ValueError."""
+    if kind == 'centre':
+        return 0
+    match = re.fullmatch(r'lir:([1-9]\d{0,5})', kind)
+    if not match:
+        raise ValueError(f'debias: expected {KINDS}, got {kind!r}')
+    return int(match[1])
+
+
+def _fit_language(
+    kind: str, count: int, language: str, s: store.Store, data: config.Data, embed: Callable
+) -> tuple[np.ndarray, np.ndarray, int]:
     """(mean [d], directions [r d], number of texts) of one language."""
     n, total, squares = 0, 0.0, 0.0
-    for table in sample_texts(s, data, language):
+    for table in _sample_texts(s, data, language):
         vectors = np.asarray(embed(table), np.float64)
         n += len(vectors)
         total = total + vectors.sum(axis=0)
@@ -86,38 +140,38 @@ def _fit(kind, count: int, language: str, s: store.Store, data: config.Data, emb
     return np.zeros(dim, np.float32), leading.astype(np.float32), n
 
 
-def check_store(s: store.Store, data: config.Data, tokenizer: tokenizers.Tokenizer) -> None:
+def _check_store(s: store.Store, data: config.Data, tokenizer: tokenizers.Tokenizer) -> None:
     """ValueError unless the tokens of a store are those that a model takes."""
     tokenizer_files.check_same_tokenizer(s.path, tokenizer, 'the model')
     for name in ('query_prefix', 'passage_prefix'):
-        had, wanted = s.manifest['settings'][name], getattr(data, name)
-        if had != wanted:
-            raise ValueError(f'{s.path}: {name}: expected {wanted!r} of the model, got {had!r}')
+        expected, prefix = getattr(data, name), s.manifest['settings'][name]
+        if prefix != expected:
+            raise ValueError(
+                f'{s.path}: {name}: expected {expected!r} of the model, got {prefix!r}'
+            )
 
 
-def sample_texts(s: store.Store, data: config.Data, language: str) -> Iterator[ragged.TokenTable]:
-    """Up to TEXTS texts of a language, the same ones each time, a block after the other.
+def _sample_texts(s: store.Store, data: config.Data, language: str) -> Iterator[ragged.TokenTable]:
+    """Yields blocks of up to TEXTS texts of a language, the same ones each time.
 
-    Queries and passages in equal number, where there are as many; each with its own prompt, cut at
-    its own length. All texts of a side are equally likely, in whatever data set.
+    As many queries as passages, where there are as many, each with its prompt and truncated at its
+    length. All texts of a side are equally likely, in whatever data set.
     """
     end = s.manifest['tokenizer']['end_id']
-    sides = (('query', data.query_length), ('passage', data.passage_length))
-    places = {side: _places(s, side, language) for side, _ in sides}
-    sizes = [len(places[side]) for side, _ in sides]
-    for (side, limit), other in zip(sides, sizes[::-1], strict=True):
-        wanted = min(len(places[side]), max(TEXTS // 2, TEXTS - other))
-        chosen = np.random.default_rng(0).choice(len(places[side]), wanted, replace=False)
-        found = places[side][np.sort(chosen)]
-        for number in np.unique(found[:, 0]):
+    limits = {'query': data.query_length, 'passage': data.passage_length}
+    texts = {side: _list_texts(s, side, language) for side in limits}
+    for side, other in (('query', 'passage'), ('passage', 'query')):
+        count = min(len(texts[side]), max(TEXTS // 2, TEXTS - len(texts[other])))
+        chosen = np.random.default_rng(0).choice(len(texts[side]), count, replace=False)
+        sample = texts[side][np.sort(chosen)]
+        for number in np.unique(sample[:, 0]):
             table = getattr(s.datasets[number], side)[language]
-            rows = found[found[:, 0] == number, 1]
+            rows = sample[sample[:, 0] == number, 1]
             for start in range(0, len(rows), BLOCK):
-                some = rows[start : start + BLOCK]
-                yield ragged.truncate_texts(table, some, limit, end)
+                yield ragged.truncate_texts(table, rows[start : start + BLOCK], limits[side], end)
 
 
-def _places(s: store.Store, side: str, language: str) -> np.ndarray:
+def _list_texts(s: store.Store, side: str, language: str) -> np.ndarray:
     """Every text of a side in a language, as (number of the data set, row)."""
     parts = [np.zeros((0, 2), np.int64)]
     for number, dataset in enumerate(s.datasets):
@@ -128,11 +182,12 @@ def _places(s: store.Store, side: str, language: str) -> np.ndarray:
 
 
 def apply_removal(
-    removal: Removal, vectors: Float[np.ndarray, 'n d'], languages: Sequence[str], unit: bool
+    removal: Removal, vectors: Float[np.ndarray, 'n d'], languages: Sequence[str], normalise: bool
 ) -> Float[np.ndarray, 'n d']:
-    """Embeddings without their language; again of unit length where they were (`unit`).
+    """Embeddings without their language, of unit length if `normalise`.
 
-    ValueError for a language that nothing was fitted for.
+    Raises:
+      ValueError: a language was not fitted, or the embeddings are of another model.
     """
     if vectors.shape[1] != removal.means.shape[1]:
         raise ValueError(
@@ -140,17 +195,17 @@ def apply_removal(
             f'on, got {vectors.shape[1]}'
         )
     out = np.array(vectors, np.float32)
-    named = np.asarray(languages)
-    for language in np.unique(named):
+    codes = np.asarray(languages)
+    for language in np.unique(codes):
         if language not in removal.languages:
             raise ValueError(
                 f'debias: expected texts in {", ".join(removal.languages)}, for which it was '
                 f'fitted, got {str(language)!r}'
             )
-        code, rows = removal.languages.index(language), named == language
-        centred, basis = out[rows] - removal.means[code], removal.directions[code]
+        index, rows = removal.languages.index(language), codes == language
+        centred, basis = out[rows] - removal.means[index], removal.directions[index]
         out[rows] = centred - (centred @ basis.T) @ basis
-    if unit:
+    if normalise:
         out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-12)
     return out
 
@@ -158,19 +213,21 @@ def apply_removal(
 def save_removal(removal: Removal, path: pathlib.Path) -> None:
     """Writes a .npz file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    with partial.open('wb') as file:
-        about = json.dumps(removal.about, ensure_ascii=False)
-        np.savez(file, **removal._replace(about=about)._asdict())
-    os.replace(partial, path)
+    manifest = json.dumps(removal.manifest, ensure_ascii=False)
+    with files.atomic(path, 'wb') as file:
+        np.savez(file, format=FORMAT, **removal._replace(manifest=manifest)._asdict())
 
 
 def load_removal(path: pathlib.Path) -> Removal:
-    """Reads what `save` wrote; ValueError for another file."""
+    """Reads what `save_removal` wrote; ValueError for another file, and for an older format."""
     try:
-        with np.load(path) as arrays:
-            found = Removal(**arrays)
-        about = json.loads(str(found.about))
-    except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+        with np.load(path) as file:
+            arrays = dict(file)
+        version = int(arrays.pop('format', 1))
+        if version == FORMAT:
+            removal = Removal(**arrays)
+            manifest = json.loads(str(removal.manifest))
+            return removal._replace(manifest=manifest, languages=removal.languages.tolist())
+    except Exception as error:  # neither zipfile nor zlib promises anything more special
         raise files.format_error(path, 'what hbt.evaluate --debias wrote', error) from error
-    return found._replace(about=about, languages=found.languages.tolist())
+    raise ValueError(f'{path}: expected format {FORMAT}, got {version}; delete it and fit again')

@@ -1,32 +1,39 @@
-"""Benchmarks -> numbers, during training and as a command line on a finished run.
-
-Assembles tokeniser, encoder, search and metrics. `main` calls `make` and `save`.
-"""
+"""Evaluates a model on benchmarks: texts, embeddings, exact search, metrics, averages."""
 
 import dataclasses
 import pathlib
+import shutil
 import typing
 from collections import abc
 
 import jax
 import numpy as np
 import tokenizers
+from jaxtyping import Float
 
 from hbt import config
-from hbt.data import ragged, store, tokenization
+from hbt.data import ragged, tokenization
 from hbt.evaluation import aggregate, benchmarks, bias, debias, metrics, results, search, trec
 from hbt.models import embedder, embedding_file, model_dir
-from hbt.utils import sharding
+from hbt.utils import sharding, text_table
+
+DEPTH = bias.SHARE_CUTOFFS[-1]  # documents of a ranking that are listed
+COLUMNS = {  # of the console's table -> setting and metric
+    'mono mAP': ('mono', 'map'),
+    'mono R@1': ('mono', 'recall@1'),
+    'cross mAP': ('cross', 'map'),
+    'cross R@1': ('cross', 'recall@1'),
+    'multi mAP': ('multi', 'map'),
+    'multi R@10': ('multi', 'recall@10'),
+    'multi distance': ('multi', 'rank_distance'),
+}
 
 
-class Result(typing.NamedTuple):
-    """What one benchmark gave: the numbers, and what they were made of."""
+class EmbeddingCache(typing.NamedTuple):
+    """Where embeddings are saved, so that an evaluation that is killed can be resumed."""
 
-    benchmark: benchmarks.Benchmark
-    numbers: dict
-    query_metrics: aggregate.QueryMetrics  # of every query
-    ranks: np.ndarray  # q r; in the union of all corpora
-    top_k: np.ndarray  # q k; the best documents
+    folder: pathlib.Path
+    model: str  # its fingerprint
 
 
 def load_benchmarks(c: config.Eval) -> list[benchmarks.Benchmark]:
@@ -34,93 +41,135 @@ def load_benchmarks(c: config.Eval) -> list[benchmarks.Benchmark]:
     return [benchmarks.load_benchmark(name, c.root) for name in c.benchmarks]
 
 
-class Keep(typing.NamedTuple):
-    """Where embeddings are kept, so that an evaluation that is killed goes on."""
+def evaluate_model(
+    model: model_dir.Model,
+    suite: abc.Sequence[benchmarks.Benchmark],
+    folder: pathlib.Path,
+    step: int,
+    name: str,
+    removal: debias.Removal | None = None,
+    run_file: str | None = None,
+    depth: int = DEPTH,
+) -> None:
+    """Saves and prints the results of a model; a call that was killed is resumed.
 
-    folder: pathlib.Path
-    about: dict  # what must be the same for that
+    Args:
+      model: the model.
+      suite: the benchmarks.
+      folder: where the results are saved, and the embeddings until they are.
+      step: the training step of the model.
+      name: of the model, for the results.
+      removal: is applied to the embeddings.
+      run_file: TREC run that is written.
+      depth: documents of a query in it.
+    """
+    cache = EmbeddingCache(folder / 'embeddings', embedder.fingerprint(model))
+    mesh = sharding.make_mesh()
+    evaluate = make_evaluation(model.config, model.tokenizer, mesh, suite, depth, removal, cache)
+    evaluated = evaluate(model.params)
+    for benchmark in suite:
+        result = evaluated[benchmark.name]
+        result.numbers['model'] = name
+        if run_file:
+            scores = write_run(benchmark, result.ranking, pathlib.Path(run_file))
+            result.numbers['run'] = {'file': run_file} | scores
+        results.save_result(result, folder, step)
+        print(format_result(result.numbers, step))
+    shutil.rmtree(cache.folder)
 
 
 def make_evaluation(
     c: config.Config,
     tokenizer: tokenizers.Tokenizer,
-    mesh,
-    loaded: abc.Sequence[benchmarks.Benchmark],
-    depth: int = bias.SHARE_CUTOFFS[-1],
+    mesh: jax.sharding.Mesh,
+    suite: abc.Sequence[benchmarks.Benchmark],
+    depth: int = DEPTH,
     removal: debias.Removal | None = None,
-    keep: Keep | None = None,
+    cache: EmbeddingCache | None = None,
 ) -> abc.Callable:
-    """`run(params) -> {benchmark: Result}`.
+    """Returns `evaluate(params) -> {benchmark's name: Result}`.
 
-    `depth`: how many of the best documents a result lists. `removal`: what is taken from the
-    embeddings. `keep`: where these are, until they are not needed any more; else in memory.
+    Args:
+      c: `encoder`, prompts and lengths of `data`, and `eval.batch_size`.
+      depth: how many of the best documents a result lists.
+      removal: is applied to the embeddings.
+      cache: where the embeddings are saved; None: in memory.
     """
     embed_table = embedder.make_table_embedder(c, mesh)
-    manifests = [results.make_manifest(x, about(c, removal)) for x in loaded]
+    manifests = [results.make_manifest(x, _describe_encoding(c, removal)) for x in suite]
+    sides = (
+        ('queries', c.data.query_prefix, c.data.query_length),
+        ('documents', c.data.passage_prefix, c.data.passage_length),
+    )
 
-    def encode(
-        params, benchmark, manifest, side: str, prefix: str, limit: int
-    ) -> embedding_file.Block:
-        texts, what = getattr(benchmark, side), f'{benchmark.name} {side}'
+    def embed_side(params, benchmark, manifest, side, prefix, limit) -> embedding_file.Block:
+        columns, label = getattr(benchmark, side), f'{benchmark.name} {side}'
 
-        def blocks(done: int) -> abc.Iterator[embedding_file.Block]:
-            for start in range(done, len(texts.ids), embedding_file.CHUNK):
-                rows = slice(start, start + embedding_file.CHUNK)
-                table, _ = tokenization.encode_texts(tokenizer, texts.texts[rows], prefix, limit)
-                vectors = embed_table(params, table, what)
-                if removal:
-                    unit = c.encoder.normalise
-                    vectors = debias.apply_removal(removal, vectors, texts.languages[rows], unit)
-                yield embedding_file.Block(vectors, tally(table, limit))
+        def embed_block(rows: slice) -> embedding_file.Block:
+            table, _ = tokenization.encode_texts(tokenizer, columns.texts[rows], prefix, limit)
+            vectors = embed_table(params, table, label)
+            if removal:
+                codes, normalise = columns.languages[rows], c.encoder.normalise
+                vectors = debias.apply_removal(removal, vectors, codes, normalise)
+            return embedding_file.Block(vectors, _count_tokens(table, limit))
 
-        out, told = None, {}
-        if keep:
-            out = keep.folder / f'{results.file_stem(benchmark.name)}.{side}.npy'
-            told = keep.about | {'content': manifest['content']}
-        return embedding_file.fill_embeddings(blocks, len(texts.ids), out, told, what)
+        def embed_blocks(start: int) -> abc.Iterator[embedding_file.Block]:
+            count, size = len(columns.ids), embedding_file.CHUNK
+            return (embed_block(slice(i, i + size)) for i in range(start, count, size))
 
-    def run(params) -> dict[str, Result]:
-        found = {}
-        for benchmark, manifest in zip(loaded, manifests, strict=True):
-            sides = (
-                ('queries', c.data.query_prefix, c.data.query_length),
-                ('documents', c.data.passage_prefix, c.data.passage_length),
-            )
-            encoded = [encode(params, benchmark, manifest, *side) for side in sides]
-            result = score_embeddings(benchmark, *(x.vectors for x in encoded), mesh, depth)
-            told = {name: [x.counts[name] for x in encoded] for name in encoded[0].counts}
-            told['parameters'] = sum(x.size for x in jax.tree.leaves(params))
-            result.numbers['manifest'] = manifest | told
-            found[benchmark.name] = result
-        return found
+        path, settings = None, {name: manifest[name] for name in ('content', 'debias')}
+        if cache:
+            path = cache.folder / f'{results.file_stem(benchmark.name)}.{side}.npy'
+            settings['model'] = cache.model
+        count = len(columns.ids)
+        return embedding_file.fill_embeddings(embed_blocks, count, path, settings, label)
 
-    return run
+    def evaluate(params) -> dict[str, results.Result]:
+        evaluated = {}
+        for benchmark, manifest in zip(suite, manifests, strict=True):
+            blocks = [embed_side(params, benchmark, manifest, *side) for side in sides]
+            result = score_embeddings(benchmark, *(x.vectors for x in blocks), mesh, depth)
+            counts = {name: [x.counts[name] for x in blocks] for name in blocks[0].counts}
+            counts['parameters'] = sum(x.size for x in jax.tree.leaves(params))
+            result.numbers['manifest'] = manifest | counts
+            evaluated[benchmark.name] = result
+        return evaluated
+
+    return evaluate
 
 
-def tally(table: ragged.TokenTable, limit: int) -> dict[str, int]:
-    """Tokens, and texts that fill the limit: they were cut, or are exactly as long."""
+def _count_tokens(table: ragged.TokenTable, limit: int) -> dict[str, int]:
+    """Tokens, and texts that fill the limit: they are truncated, or exactly as long."""
     return {'tokens': int(table.lengths.sum()), 'full': int((table.lengths >= limit).sum())}
 
 
-def about(c: config.Config, removal: debias.Removal | None) -> dict:
+def _describe_encoding(c: config.Config, removal: debias.Removal | None) -> dict:
     """How texts become embeddings, for the manifest."""
     return {
         'prefixes': [c.data.query_prefix, c.data.passage_prefix],
         'lengths': [c.data.query_length, c.data.passage_length],
         'encoder': dataclasses.asdict(c.encoder),
-        'debias': removal and removal.about,
+        'debias': removal and removal.manifest,
     }
 
 
 def score_embeddings(
     benchmark: benchmarks.Benchmark,
-    queries,
-    documents,
-    mesh=None,
-    depth: int = bias.SHARE_CUTOFFS[-1],
-) -> Result:
-    """Every number of a benchmark from its embeddings, and the `depth` best documents."""
-    found = search.search(
+    queries: Float[np.ndarray, 'q d'],
+    documents: Float[np.ndarray, 'n d'],
+    mesh: jax.sharding.Mesh | None = None,
+    depth: int = DEPTH,
+) -> results.Result:
+    """Searches, and computes every metric of a benchmark.
+
+    Args:
+      benchmark: the benchmark.
+      queries: embeddings.
+      documents: embeddings; may be memory-mapped.
+      mesh: devices; None: all.
+      depth: how many of the best documents the result lists.
+    """
+    ranking = search.search(
         queries,
         documents,
         benchmark.relevant,
@@ -130,120 +179,68 @@ def score_embeddings(
         mesh,
     )
     values = aggregate.compute_query_metrics(
-        benchmark, found.per_language_ranks, found.pooled_ranks
+        benchmark, ranking.per_language_ranks, ranking.pooled_ranks
     )
     values.pooled.update(
-        aggregate.compute_top_k_metrics(benchmark, queries, documents, found.top_k)
+        aggregate.compute_top_k_metrics(benchmark, queries, documents, ranking.top_k)
     )
     counts = {'queries': len(queries), 'documents': len(documents)}
-    numbers = {'benchmark': benchmark.name, 'counts': counts} | aggregate.aggregate_metrics(
-        benchmark, values
+    averages = aggregate.aggregate_metrics(benchmark, values)
+    groups = np.arange(len(queries)) + len(queries)  # above those of translations
+    if benchmark.parallel is not None:
+        groups = np.where(benchmark.parallel >= 0, benchmark.parallel, groups)
+    return results.Result(
+        {'benchmark': benchmark.name, 'counts': counts} | averages,
+        benchmark.queries.ids,
+        benchmark.languages,
+        benchmark.query_languages,
+        groups,
+        values,
+        ranking,
     )
-    return Result(benchmark, numbers, values, found.pooled_ranks, found.top_k)
 
 
-def flatten_scores(results: dict[str, Result]) -> dict[str, float]:
+def flatten_scores(evaluated: dict[str, results.Result]) -> dict[str, float]:
     """{'xquad_r/multi.map': ...} of every macro-averaged number."""
     return {
         f'{name}/{setting}.{metric}': value
-        for name, result in results.items()
+        for name, result in evaluated.items()
         for setting, values in result.numbers['metrics'].items()
         for metric, value in values.items()
     }
 
 
-def save_result(result: Result, folder: pathlib.Path, step: int) -> None:
-    """Writes FOLDER/<benchmark>.json, and the values of every query beside it."""
-    results.save_result(
-        folder, result.benchmark, {'step': step} | result.numbers, result.query_metrics
-    )
-
-
 def format_result(numbers: dict, step: int) -> str:
     """The three settings per query language and in the mean, as text."""
+    rows = []
+    for language, settings in (numbers['languages'] | {'mean': numbers['metrics']}).items():
+        values = [settings.get(x, {}).get(metric) for x, metric in COLUMNS.values()]
+        rows.append(
+            [language, *(None if x is None else f'{x:.{1 if x > 1 else 4}f}' for x in values)]
+        )
     counts = numbers['counts']
-    columns = (
-        ('mono', 'map'),
-        ('mono', 'recall@1'),
-        ('cross', 'map'),
-        ('cross', 'recall@1'),
-        ('multi', 'map'),
-        ('multi', 'recall@10'),
-        ('multi', 'rank_distance'),
-    )
-    short = {'recall@1': 'R@1', 'recall@10': 'R@10', 'rank_distance': 'distance', 'map': 'mAP'}
-    lines = [
+    return (
         f'{numbers["benchmark"]} at step {step}: '
-        f'{counts["queries"]} queries, {counts["documents"]} documents',
-        f'{"query":8}' + ''.join(f'{setting + " " + short[m]:>15}' for setting, m in columns),
-    ]
-    rows = numbers['languages'] | {'mean': numbers['metrics']}
-    for language, settings in rows.items():
-        cells = [settings.get(setting, {}).get(metric) for setting, metric in columns]
-        shown = ['' if x is None else f'{x:.1f}' if x > 1 else f'{x:.4f}' for x in cells]
-        lines.append(f'{language:8}' + ''.join(f'{x:>15}' for x in shown))
-    return '\n'.join(lines)
-
-
-def write_run(result: Result, path: pathlib.Path) -> dict[str, float]:
-    """Writes the pooled ranking as a TREC run as deep as it is, and its qrels beside it.
-
-    Returns the numbers that trec_eval gives for these files: documents below that depth count as
-    not found, which is why `map` can be a little lower than at full depth.
-    """
-    benchmark, depth = result.benchmark, result.top_k.shape[1]
-    ids = benchmark.queries.ids, benchmark.documents.ids
-    trec.write_run(path, *ids, result.top_k, 'hbt')
-    trec.write_qrels(path.with_suffix('.qrels'), *ids, benchmark.relevant, benchmark.grades)
-    ranks = np.where(result.ranks > depth, metrics.UNRANKED, result.ranks)
-    return {
-        'depth': depth,
-        'map': metrics.mean_defined(metrics.average_precision(ranks)),
-        'mrr': metrics.mean_defined(metrics.reciprocal_rank(ranks)),
-        'recall@1': metrics.mean_defined(metrics.recall(ranks, 1)),
-        'recall@10': metrics.mean_defined(metrics.recall(ranks, 10)),
-    }
-
-
-def fit_removal(
-    kind: str,
-    of: model_dir.Model,
-    fingerprint: str,
-    loaded: abc.Sequence[benchmarks.Benchmark],
-    root: str | pathlib.Path,
-    folder: pathlib.Path,
-) -> debias.Removal:
-    """What is removed from embeddings: fitted on texts of a store and saved, or read from a file.
-
-    Args:
-      kind: one of `debias.KINDS`, or a file debias.npz of an earlier call.
-      of: the model, and its fingerprint.
-      loaded: the benchmarks, whose languages are fitted.
-      root: the store.
-      folder: where debias.npz is saved, and taken from if it fits.
-    """
-    c, params, tokenizer = of
-    path = pathlib.Path(kind)
-    if path.suffix == '.npz':
-        found = debias.load_removal(path)
-        if found.about['model'] != fingerprint:
-            raise ValueError(f'{path}: expected a fit for this model, got one for another')
-        return found
-    s = store.open_store(root)
-    told = {'store': s.manifest['checksum'], 'model': fingerprint}
-    sides = [side for x in loaded for side in (x.queries, x.documents)]
-    languages = sorted({x for side in sides for x in side.languages})
-    path = folder / 'debias.npz'
-    if path.exists():  # of a call that was killed, or of one for other benchmarks
-        found = debias.load_removal(path)
-        same = all(found.about.get(key) == value for key, value in told.items())
-        if same and found.about['kind'] == kind and {*languages} <= {*found.languages}:
-            return found
-    debias.check_store(s, c.data, tokenizer)
-    embed_table = embedder.make_table_embedder(c, sharding.make_mesh())
-    found = debias.fit_removal(
-        kind, s, c.data, languages, lambda x: embed_table(params, x, 'training texts')
+        f'{counts["queries"]} queries, {counts["documents"]} documents\n'
+        + text_table.format_table(['query', *COLUMNS], rows)
     )
-    found = found._replace(about=found.about | told)
-    debias.save_removal(found, path)
-    return found
+
+
+def write_run(
+    benchmark: benchmarks.Benchmark, ranking: search.SearchResult, path: pathlib.Path
+) -> dict[str, float]:
+    """Writes the best documents of the pooled ranking as a TREC run, and its qrels beside it.
+
+    Returns:
+      The scores that trec_eval gives for these files. Documents below their depth count as not
+      retrieved, so `map` can be a little lower than that of the complete ranking.
+    """
+    depth = ranking.top_k.shape[1]
+    ids = benchmark.queries.ids, benchmark.documents.ids
+    trec.write_run(path, *ids, ranking.top_k, 'hbt')
+    trec.write_qrels(path.with_suffix('.qrels'), *ids, benchmark.relevant, benchmark.grades)
+    ranks = np.where(ranking.pooled_ranks > depth, metrics.UNRANKED, ranking.pooled_ranks)
+    return {'depth': depth} | {
+        name: metrics.mean_defined(metrics.METRICS[name](ranks))
+        for name in ('map', 'mrr', 'recall@1', 'recall@10')
+    }

@@ -1,8 +1,8 @@
-"""Retrieval metrics from the ranks of the relevant documents alone.
+"""Retrieval metrics from the ranks of the relevant documents alone, defined as in trec_eval.
 
-Hides the definitions, which are trec_eval's. `ranks[q, r]` are 1-based; 0 is padding, or a document
-outside the searched corpus; UNFOUND is relevant, but not in the ranking. A query without a relevant
-document scores NaN. Sums are in the widest float that is enabled. Called by `summary`, `evaluate`.
+`ranks[q, r]` are 1-based; 0 is padding, or a document outside the corpus; UNRANKED is a relevant
+document that the ranking lacks. A query without a relevant document scores NaN. Sums are in the
+widest float that is enabled.
 """
 
 import functools
@@ -21,76 +21,79 @@ def average_precision(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
 
     The divisor is their number also where k is smaller, as in trec_eval's `map_cut`.
     """
-    ordered = jnp.sort(_within(ranks, k), axis=1)  # q r
+    ordered = jnp.sort(_ranks_within(ranks, k), axis=1)  # q r
     nth = jnp.asarray(jnp.arange(1, ranks.shape[1] + 1), float)
     return (nth[None] / ordered).sum(axis=1) / count_relevant(ranks)
 
 
 def reciprocal_rank(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
     """One over the rank of the first relevant document; 0 where that is beyond k."""
-    return _known(ranks, 1.0 / _within(ranks, k).min(axis=1, initial=jnp.inf))
+    return _if_answerable(ranks, 1.0 / _ranks_within(ranks, k).min(axis=1, initial=jnp.inf))
 
 
 def recall(ranks: Ranks, k: int) -> Float[Array, ' q']:
     """Share of the relevant documents that are among the first k."""
-    return _found(ranks, k) / count_relevant(ranks)
+    return _count_ranked(ranks, k) / count_relevant(ranks)
 
 
 def success(ranks: Ranks, k: int) -> Float[Array, ' q']:
     """1 where a relevant document is among the first k, else 0."""
-    return _known(ranks, jnp.asarray(_found(ranks, k) > 0, float))
+    return _if_answerable(ranks, jnp.asarray(_count_ranked(ranks, k) > 0, float))
 
 
 def r_precision(ranks: Ranks) -> Float[Array, ' q']:
     """Share of relevant documents among the first R, R being their number."""
     count = count_relevant(ranks)
-    return _float((_within(ranks) <= count[:, None]).sum(axis=1)) / count
+    return _float((_ranks_within(ranks) <= count[:, None]).sum(axis=1)) / count
 
 
 def ndcg(
     ranks: Ranks, k: int | None = None, grades: Num[Array | np.ndarray, 'q r'] | None = None
 ) -> Float[Array, ' q']:
-    """Discounted cumulative gain at k, over that of the best ranking.
+    """Discounted cumulative gain at k, over that of the best ranking: trec_eval's `ndcg_cut`.
 
-    The gain of a document is its grade (1 where none are given), as in trec_eval's `ndcg_cut`;
-    that of rank i is divided by log2(1 + i).
+    Args:
+      ranks: ranks of the relevant documents.
+      k: cut-off; None: all ranks count.
+      grades: gains of the same documents, which rank i divides by log2(1 + i); None: all are 1.
     """
     present = jnp.asarray(ranks > 0)
     gains = jnp.ones_like(_float(ranks)) if grades is None else _float(grades)
     gains = jnp.where(present, gains, 0.0)
     best = -jnp.sort(-gains, axis=1)[:, :k]
     discounts = jnp.log2(jnp.asarray(jnp.arange(best.shape[1]), float) + 2.0)
-    gain = (gains / jnp.log2(1.0 + _within(ranks, k))).sum(axis=1)
-    return _known(ranks, gain / (best / discounts[None]).sum(axis=1))
+    gain = (gains / jnp.log2(1.0 + _ranks_within(ranks, k))).sum(axis=1)
+    return _if_answerable(ranks, gain / (best / discounts[None]).sum(axis=1))
 
 
 def mean_defined(values: Float[Array | np.ndarray, '...']) -> float:
     """Mean in float64 of the values that are not NaN; NaN if all are."""
-    kept = np.asarray(values, np.float64)
-    kept = kept[~np.isnan(kept)]
-    return float(kept.mean()) if kept.size else math.nan
+    values = np.asarray(values, np.float64)
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else math.nan
 
 
 def count_relevant(ranks: Ranks) -> Float[Array, ' q']:
-    """How many documents are relevant."""
+    """Number of relevant documents of each query."""
     return _float((ranks > 0).sum(axis=1))
 
 
 def is_ranked(ranks: Ranks, k: int | None = None) -> Bool[Array, 'q r']:
-    """Whether a document is relevant and among the first k, or ranked at all."""
+    """Whether a document is relevant and among the first k; without k: ranked at all."""
     return jnp.asarray((ranks > 0) & (ranks <= (UNRANKED - 1 if k is None else k)))
 
 
-def _found(ranks: Ranks, k: int) -> Float[Array, ' q']:
+def _count_ranked(ranks: Ranks, k: int) -> Float[Array, ' q']:
     return _float(is_ranked(ranks, k).sum(axis=1))
 
 
-def _within(ranks: Ranks, k: int | None = None) -> Float[Array, 'q r']:
+def _ranks_within(ranks: Ranks, k: int | None = None) -> Float[Array, 'q r']:
     """The ranks up to k; padding and the rest at infinity, where they add nothing to a sum."""
     return jnp.where(is_ranked(ranks, k), _float(ranks), jnp.inf)
 
 
-def _known(ranks: Ranks, values: Float[Array, ' q']) -> Float[Array, ' q']:
+def _if_answerable(ranks: Ranks, values: Float[Array, ' q']) -> Float[Array, ' q']:
+    """NaN for a query without a relevant document."""
     return jnp.where(count_relevant(ranks) > 0, values, jnp.nan)
 
 
@@ -98,7 +101,7 @@ def _float(x: Array | np.ndarray) -> Array:
     return jnp.asarray(x, float)
 
 
-METRICS = {  # what is reported in every setting
+METRICS = {  # reported in every setting
     'map': average_precision,
     'map@10': functools.partial(average_precision, k=10),
     'mrr': reciprocal_rank,
@@ -113,4 +116,4 @@ METRICS = {  # what is reported in every setting
     'success@10': functools.partial(success, k=10),
     'r_precision': r_precision,
 }
-GRADED_METRICS = ('ndcg@10',)  # those that take grades too
+GRADED_METRICS = ('ndcg@10',)  # these take grades too

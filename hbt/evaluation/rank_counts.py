@@ -1,8 +1,7 @@
-"""What the devices do with one block of documents: score it, count, and keep the best.
+"""The device computation of a search: score one block of documents, count, and keep the best.
 
-Hides the collectives and the order of summation. Queries, and what is known of them, are divided
-over the devices, as documents are; those of a device are shown to the others in small blocks.
-Called by `search`.
+Queries, and the state of each, are divided over the devices, as documents are; the queries of a
+device are gathered on the others in small blocks.
 """
 
 import functools
@@ -18,49 +17,56 @@ from hbt.utils import sharding
 
 
 class Layout(typing.NamedTuple):
-    """How the work is cut."""
+    """How the work is divided."""
 
-    resident: bool  # all documents are scored in one piece
-    part: int  # documents of a device in a piece
-    block: int  # documents of all devices in a piece
-    rows: int  # queries of a device whose scores are held at a time
+    resident: bool  # all documents are scored in one block
+    part: int  # documents of a device in a block
+    block: int  # documents of all devices in a block
+    rows: int  # queries of a device that are scored at a time
 
 
 class Queries(typing.NamedTuple):
-    """A group of queries on the devices, padded with queries of nothing."""
+    """Queries on the devices, padded with queries without relevant documents."""
 
-    embeddings: Array  # q d
-    relevant: Array  # q r; where a relevant document comes in the stream, -1: padding
-    languages: Array  # q r; of the relevant documents
-    excluded: Array  # q x
+    embeddings: Float[Array, 'q d']
+    relevant: Int[Array, 'q r']  # positions in the stream of documents; -1: padding
+    relevant_languages: Int[Array, 'q r']
+    excluded: Int[Array, 'q x']
 
 
 class State(typing.NamedTuple):
-    """What is known of a group of queries after some of the documents."""
+    """Of every query, after some of the documents."""
 
-    targets: Array  # q r; scores of the relevant documents
-    own: Array  # q r; documents above them, of their language
-    pooled: Array  # q r; documents above them
-    scores: Array  # q k
-    top: Array  # q k
+    relevant_scores: Float[Array, 'q r']
+    per_language: Int[Array, 'q r']  # documents above each relevant one, of its language
+    pooled: Int[Array, 'q r']  # documents above each relevant one
+    scores: Float[Array, 'q k']  # of the best documents
+    top_k: Int[Array, 'q k']  # the best documents
 
 
 @functools.cache
-def compiled(mesh, layout: Layout, collect: bool, count: bool) -> abc.Callable:
-    """`step(state, queries, documents, codes, start) -> state`, mapped over the devices."""
+def make_step(mesh, layout: Layout, collect: bool, count: bool) -> abc.Callable:
+    """Compiles `step(state, queries, documents, document_languages, start) -> state`.
 
-    def step(state, queries, documents, codes, start):
+    Args:
+      mesh: devices.
+      layout: how the work is divided.
+      collect: fills in the scores of the relevant documents.
+      count: counts the documents above these and keeps the best; needs their scores.
+    """
+
+    def step(state, queries, documents, document_languages, start):
         first = start + jax.lax.axis_index(sharding.AXIS) * layout.part
 
-        def some(rows):
-            return _block(*rows, documents, codes, first, collect, count)
+        def score(rows):
+            return _score_block(*rows, documents, document_languages, first, collect, count)
 
-        def cut(x):
+        def split_rows(x):
             pieces = -(-len(x) // layout.rows)
             return x.reshape(pieces, len(x) // pieces, x.shape[1])
 
-        done = jax.lax.map(some, jax.tree.map(cut, (state, queries)))
-        return jax.tree.map(lambda x, like: x.reshape(like.shape), done, state)
+        updated = jax.lax.map(score, jax.tree.map(split_rows, (state, queries)))
+        return jax.tree.map(lambda x, like: x.reshape(like.shape), updated, state)
 
     split = P(sharding.AXIS)
     mapped = jax.shard_map(
@@ -69,31 +75,39 @@ def compiled(mesh, layout: Layout, collect: bool, count: bool) -> abc.Callable:
     return jax.jit(mapped, donate_argnums=(0,))
 
 
-def _block(state: State, queries: Queries, documents, codes, first, collect, count) -> State:
+def _score_block(
+    state: State, queries: Queries, documents, document_languages, first, collect, count
+) -> State:
     """Some of a device's queries, with those of the others, against its documents."""
     gather = functools.partial(jax.lax.all_gather, axis_name=sharding.AXIS, tiled=True)
-    add = functools.partial(jax.lax.psum_scatter, axis_name=sharding.AXIS, tiled=True)
-    whole = jax.tree.map(gather, queries)
+    scatter = functools.partial(jax.lax.psum_scatter, axis_name=sharding.AXIS, tiled=True)
+    gathered = jax.tree.map(gather, queries)
     # By default a TPU multiplies float32 matrices in bfloat16, which makes ties.
-    scores = jnp.matmul(whole.embeddings, documents.T, precision=jax.lax.Precision.HIGHEST)
-    local = whole.relevant - first
+    scores = jnp.matmul(gathered.embeddings, documents.T, precision=jax.lax.Precision.HIGHEST)
+    local = gathered.relevant - first
     if collect:
-        inside = (whole.relevant >= 0) & (local >= 0) & (local < len(documents))
-        here = jnp.take_along_axis(scores, jnp.clip(local, 0, len(documents) - 1), axis=1)
-        state = state._replace(targets=state.targets + add(jnp.where(inside, here, 0.0)))
+        inside = (gathered.relevant >= 0) & (local >= 0) & (local < len(documents))
+        values = jnp.take_along_axis(scores, jnp.clip(local, 0, len(documents) - 1), axis=1)
+        relevant_scores = state.relevant_scores + scatter(jnp.where(inside, values, 0.0))
+        state = state._replace(relevant_scores=relevant_scores)
     if not count:
         return state
-    scores = _exclude(scores, whole.excluded, first)
+    scores = _exclude(scores, gathered.excluded, first)
     # One query at a time: its scores stay in the cache while r documents are counted.
-    own, pooled = jax.lax.map(
-        lambda row: _above(*row, codes), (scores, gather(state.targets), local, whole.languages)
+    per_language, pooled = jax.lax.map(
+        lambda row: _count_above(*row, document_languages),
+        (scores, gather(state.relevant_scores), local, gathered.relevant_languages),
     )
-    state = state._replace(own=state.own + add(own), pooled=state.pooled + add(pooled))
-    k = state.top.shape[1]
-    return _merge(state, *_top(scores, k), first, alone=collect) if k else state
+    state = state._replace(
+        per_language=state.per_language + scatter(per_language),
+        pooled=state.pooled + scatter(pooled),
+    )
+    k = state.top_k.shape[1]
+    return _merge_top_k(state, *_top_k(scores, k), first, is_first=collect) if k else state
 
 
 def _exclude(scores: Float[Array, 'b n'], excluded: Int[Array, 'b x'], first) -> Array:
+    """The scores, with those of excluded documents at minus infinity."""
     if not excluded.shape[1]:
         return scores
     n = scores.shape[1]
@@ -103,28 +117,28 @@ def _exclude(scores: Float[Array, 'b n'], excluded: Int[Array, 'b x'], first) ->
     return scores.at[rows, local].set(-jnp.inf, mode='drop')
 
 
-def _above(
+def _count_above(
     scores: Float[Array, ' n'],
-    targets: Float[Array, ' r'],
-    local: Int[Array, ' r'],
-    languages: Int[Array, ' r'],
-    codes: Int[Array, ' n'],
+    relevant_scores: Float[Array, ' r'],
+    relevant: Int[Array, ' r'],
+    relevant_languages: Int[Array, ' r'],
+    document_languages: Int[Array, ' n'],
 ) -> tuple[Int[Array, ' r'], Int[Array, ' r']]:
     """How many documents of one query are above each relevant one: (of its language, of all)."""
-    index = jnp.arange(len(scores), dtype=local.dtype)
-    earlier = index[None] < local[:, None]  # r n
-    tied = scores[None] == targets[:, None]
-    above = (scores[None] > targets[:, None]) | (tied & earlier)
+    index = jnp.arange(len(scores), dtype=relevant.dtype)
+    earlier = index[None] < relevant[:, None]  # r n
+    tied = scores[None] == relevant_scores[:, None]
+    above = (scores[None] > relevant_scores[:, None]) | (tied & earlier)
     # Both counts in one sum, which takes half the time of two.
-    ones = jnp.where(codes[None] == languages[:, None], 2**16 + 1, 1)
+    ones = jnp.where(document_languages[None] == relevant_languages[:, None], 2**16 + 1, 1)
     both = jnp.where(above, ones, 0).sum(axis=1)
     return both >> 16, both & (2**16 - 1)
 
 
-def _top(scores: Float[Array, 'b n'], k: int) -> tuple[Float[Array, 'b m'], Int[Array, 'b m']]:
+def _top_k(scores: Float[Array, 'b n'], k: int) -> tuple[Float[Array, 'b m'], Int[Array, 'b m']]:
     """The best documents here, at most k: of equal scores, those of smaller index.
 
-    They are in the k strips with the greatest maxima, so only these are looked into.
+    They are in the k strips with the greatest maxima, so that only these are sorted.
     """
     b, n = scores.shape
     strip = next((s for s in (32, 16) if s * s * k <= n), 1)
@@ -135,24 +149,24 @@ def _top(scores: Float[Array, 'b n'], k: int) -> tuple[Float[Array, 'b m'], Int[
     strips = scores.reshape(b, n // strip, strip)
     chosen = jnp.sort(jax.lax.top_k(strips.max(axis=2), k)[1], axis=1)  # b k
     inside = jnp.take_along_axis(strips, chosen[:, :, None], axis=1).reshape(b, k * strip)
-    best, place = jax.lax.top_k(inside, k)
-    return best, jnp.take_along_axis(chosen, place // strip, axis=1) * strip + place % strip
+    best, index = jax.lax.top_k(inside, k)
+    return best, jnp.take_along_axis(chosen, index // strip, axis=1) * strip + index % strip
 
 
-def _merge(state: State, scores, places, first, alone: bool) -> State:
-    """Those of all devices, and those so far: in the order of the documents, which settles ties.
+def _merge_top_k(state: State, scores, indices, first, is_first: bool) -> State:
+    """Merges the best of all devices, and those so far unless this block is the first.
 
-    `alone`: there are none so far.
+    They are concatenated in the order of the documents, which settles ties.
     """
-    k = state.top.shape[1]
-    spread = functools.partial(
+    k = state.top_k.shape[1]
+    exchange = functools.partial(
         jax.lax.all_to_all, axis_name=sharding.AXIS, split_axis=0, concat_axis=1, tiled=True
     )
-    scores, top = spread(scores), spread(places + first)
-    if not alone:
+    scores, top_k = exchange(scores), exchange(indices + first)
+    if not is_first:
         scores = jnp.concatenate([state.scores, scores], axis=1)
-        top = jnp.concatenate([state.top, top], axis=1)
+        top_k = jnp.concatenate([state.top_k, top_k], axis=1)
     if scores.shape[1] == k:
-        return state._replace(scores=scores, top=top)
-    best, place = jax.lax.top_k(scores, k)
-    return state._replace(scores=best, top=jnp.take_along_axis(top, place, axis=1))
+        return state._replace(scores=scores, top_k=top_k)
+    best, index = jax.lax.top_k(scores, k)
+    return state._replace(scores=best, top_k=jnp.take_along_axis(top_k, index, axis=1))

@@ -1,8 +1,8 @@
 """Exact search with float32 scores: ranks of the relevant documents by counting, and the top k.
 
-Hides devices and blocks: queries and documents are split over the devices of all hosts, and
-documents may lie in a file larger than memory. One rule for ties: a document is above another if
-its score is greater, or equal and its index smaller. Called by `evaluate`.
+Queries and documents are divided over the devices of all hosts; documents may lie in a file larger
+than memory. Ties: a document is above another if its score is greater, or equal and its index
+smaller, which is trec_eval's order, since the documents of a benchmark come by id, descending.
 """
 
 import functools
@@ -18,17 +18,15 @@ from hbt.evaluation import rank_counts
 from hbt.utils import sharding
 
 DEVICE_DOCUMENTS = 2**15  # documents of a device at a time
-DEVICE_SCORES = 2**21  # of a device at a time: 8 MiB, which stay in a cache
+DEVICE_SCORES = 2**21  # scores of a device at a time: 8 MiB, which stay in a cache
 STRIP = 64  # documents of a device come in multiples of this
-GROWTH = 4  # queries are grouped by their number of relevant documents: 1, 2-4, 5-16, ...
+GROWTH = 4  # queries are batched by their number of relevant documents: 1, 2-4, 5-16, ...
 
 
 class SearchResult(typing.NamedTuple):
-    """What a search gives, for query i and its j-th relevant document, or its j-th best one."""
+    """Of query i: the rank of its j-th relevant document, and its j-th best document."""
 
-    per_language_ranks: Int[
-        np.ndarray, 'q r'
-    ]  # 1-based rank among the documents of its language; 0: padding
+    per_language_ranks: Int[np.ndarray, 'q r']  # 1-based, among its language's documents; 0: none
     pooled_ranks: Int[np.ndarray, 'q r']  # among all documents
     scores: Float[np.ndarray, 'q k']  # of the best documents, the best first
     top_k: Int[np.ndarray, 'q k']  # their indices; -1 where fewer than k are not excluded
@@ -38,38 +36,47 @@ def search(
     queries: Float[np.ndarray, 'q d'],
     documents: Float[np.ndarray, 'n e'],
     relevant: Int[np.ndarray, 'a r'],
-    corpus: Int[np.ndarray, ' m'],
+    document_languages: Int[np.ndarray, ' m'],
     k: int = 0,
     excluded: Int[np.ndarray, 'b x'] | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> SearchResult:
     """Ranks of the relevant documents and the k best of all, by dot product.
 
-    `documents` may be a memory-mapped `.npy` file: it is read in pieces, which are not kept.
-    `relevant` and `excluded` hold document indices, then -1 as padding; `corpus` the language code
-    of each document. Documents that are excluded for a query are nowhere in its ranking.
     Several hosts call this together, with equal arguments, and get equal results.
-    Raises ValueError for embeddings that are not finite or do not fit each other, for an index
-    that is no document, and for k beyond the number of documents.
+
+    Args:
+      queries: embeddings.
+      documents: embeddings; a memory-mapped `.npy` file is read in blocks, which are not kept.
+      relevant: indices of the relevant documents of each query, then -1.
+      document_languages: language code of each document.
+      k: how many of the best documents are returned.
+      excluded: indices of the documents that are left out of a query's ranking, then -1.
+      mesh: devices; None: all.
+
+    Raises:
+      ValueError: embeddings are not finite or do not fit each other, an index is no document's, or
+        k is greater than the number of documents.
     """
     mesh = mesh or sharding.make_mesh()
     excluded = np.zeros((len(queries), 0), np.int32) if excluded is None else excluded
     queries = np.asarray(queries, np.float32)
-    _check(queries, documents, relevant, excluded, corpus, k)
-    layout = _layout(len(documents), mesh)
-    groups = list(_groups(relevant))
+    _check_inputs(queries, documents, relevant, excluded, document_languages, k)
+    layout = _make_layout(len(documents), mesh)
+    batches = list(_batch_queries(relevant))
     inputs = [
-        _place(queries[i], relevant[i, :r], corpus, excluded[i], layout, mesh) for i, r in groups
+        _put_queries(queries[i], relevant[i, :r], document_languages, excluded[i], layout, mesh)
+        for i, r in batches
     ]
-    states = [_empty(x, k, mesh) for x in inputs]
+    states = [_empty_state(x, k, mesh) for x in inputs]
     if not layout.resident:
-        states = _collect(inputs, states, documents, relevant, layout, mesh)
-    step = rank_counts.compiled(mesh, layout, collect=layout.resident, count=True)
-    states = _stream(step, inputs, states, documents, corpus, layout, mesh)
-    return _results(groups, states, relevant, k, mesh)
+        states = _collect_scores(inputs, states, documents, relevant, layout, mesh)
+    step = rank_counts.make_step(mesh, layout, collect=layout.resident, count=True)
+    states = _stream(step, inputs, states, documents, document_languages, layout, mesh)
+    return _gather_results(batches, states, relevant, k, mesh)
 
 
-def _check(queries, documents, relevant, excluded, corpus, k) -> None:
+def _check_inputs(queries, documents, relevant, excluded, document_languages, k) -> None:
     for name, vectors in (('queries', queries), ('documents', documents)):
         if not len(vectors):
             raise ValueError(f'{name}: expected at least one embedding, got none')
@@ -87,23 +94,23 @@ def _check(queries, documents, relevant, excluded, corpus, k) -> None:
                 f'{name}: expected document indices below {n}, or -1, '
                 f'got {rows.min()} to {rows.max()}'
             )
-    if len(corpus) != n:
-        raise ValueError(f'corpus: expected the languages of {n} documents, got {len(corpus)}')
+    if len(document_languages) != n:
+        raise ValueError(f'document_languages: expected {n}, got {len(document_languages)}')
     if not 0 <= k <= n:
         raise ValueError(f'k: expected 0 to {n} (the documents), got {k}')
     _check_finite('queries', queries, 0, len(queries))
 
 
 def _check_finite(name: str, vectors: Float[np.ndarray, 'n d'], start: int, count: int) -> None:
-    """Where the sum of squares is finite in float32, so is every dot product (Cauchy-Schwarz)."""
+    """If the sum of squares is finite in float32, so is every dot product (Cauchy-Schwarz)."""
     with np.errstate(over='ignore', invalid='ignore'):
         if np.isfinite(np.vdot(vectors, vectors)):
             return
-    strange = ~np.isfinite(vectors).all(axis=1)
-    if strange.any():
+    invalid = ~np.isfinite(vectors).all(axis=1)
+    if invalid.any():
         raise ValueError(
             f'{name}: expected finite embeddings, got NaN or infinity, '
-            f'first in row {start + int(strange.argmax())} of {count}'
+            f'first in row {start + int(invalid.argmax())} of {count}'
         )
     raise ValueError(
         f'{name}: expected embeddings whose squares are within float32, '
@@ -111,9 +118,9 @@ def _check_finite(name: str, vectors: Float[np.ndarray, 'n d'], start: int, coun
     )
 
 
-def _layout(documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Layout:
-    resident = documents <= DEVICE_DOCUMENTS * mesh.size
-    part = -(-documents // mesh.size) if resident else DEVICE_DOCUMENTS
+def _make_layout(num_documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Layout:
+    resident = num_documents <= DEVICE_DOCUMENTS * mesh.size
+    part = -(-num_documents // mesh.size) if resident else DEVICE_DOCUMENTS
     part = -(-part // STRIP) * STRIP
     assert part <= 2**15, 'two counts share 32 bits'
     return rank_counts.Layout(
@@ -121,8 +128,10 @@ def _layout(documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Layout:
     )
 
 
-def _groups(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[Int[np.ndarray, ' g'], int]]:
-    """Queries with similarly many relevant documents, and the most that one of them has."""
+def _batch_queries(
+    relevant: Int[np.ndarray, 'q r'],
+) -> abc.Iterator[tuple[Int[np.ndarray, ' b'], int]]:
+    """Yields queries with similarly many relevant documents, and the most that one of them has."""
     counts = (relevant >= 0).sum(axis=1)
     if not (relevant[np.arange(relevant.shape[1]) < counts[:, None]] >= 0).all():
         raise ValueError('relevant: expected the document indices of a row before its padding')
@@ -132,33 +141,35 @@ def _groups(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[Int[np.ndarr
         yield rows, int(counts[rows].max())
 
 
-def _place(
-    queries, relevant, corpus, excluded, layout: rank_counts.Layout, mesh
+def _put_queries(
+    queries, relevant, document_languages, excluded, layout: rank_counts.Layout, mesh
 ) -> rank_counts.Queries:
-    """The group on the devices. Padding asks for nothing and excludes nothing."""
-    mine = -(-len(queries) // mesh.size)
-    pieces = -(-mine // layout.rows)
-    size = -(-mine // pieces) * pieces * mesh.size
-    languages = np.where(relevant >= 0, corpus[relevant], -2) if relevant.size else relevant
+    """A batch on the devices; padding has nothing relevant and nothing excluded."""
+    device_rows = -(-len(queries) // mesh.size)
+    pieces = -(-device_rows // layout.rows)
+    size = -(-device_rows // pieces) * pieces * mesh.size
+    languages = relevant
+    if relevant.size:
+        languages = np.where(relevant >= 0, document_languages[relevant], -2)
 
     def put(x, fill, dtype):
         padded = np.full((size, x.shape[1]), fill, dtype)
         padded[: len(x)] = x
-        return _split(padded, mesh)
+        return _shard(padded, mesh)
 
     integers = (put(x, -1, np.int32) for x in (relevant, languages, excluded))
     return rank_counts.Queries(put(queries, 0, np.float32), *integers)
 
 
-def _split(array: np.ndarray, mesh) -> Array:
+def _shard(array: np.ndarray, mesh) -> Array:
     return jax.make_array_from_callback(array.shape, sharding.sharded(mesh), array.__getitem__)
 
 
-def _empty(queries: rank_counts.Queries, k: int, mesh) -> rank_counts.State:
+def _empty_state(queries: rank_counts.Queries, k: int, mesh) -> rank_counts.State:
     rows, width = queries.relevant.shape
 
     def full(columns, value, dtype):
-        return _split(np.full((rows, columns), value, dtype), mesh)
+        return _shard(np.full((rows, columns), value, dtype), mesh)
 
     return rank_counts.State(
         full(width, 0, np.float32),
@@ -169,57 +180,58 @@ def _empty(queries: rank_counts.Queries, k: int, mesh) -> rank_counts.State:
     )
 
 
-def _collect(
+def _collect_scores(
     inputs, states, documents, relevant, layout: rank_counts.Layout, mesh
 ) -> list[rank_counts.State]:
-    """Scores of the relevant documents alone, in blocks of the same shape.
+    """Scores the relevant documents alone, in blocks of the same shape.
 
     One shape, so that a document has the same score, bit for bit, as among all others.
     """
-    known = np.unique(relevant[relevant >= 0])
-    step = rank_counts.compiled(mesh, layout, collect=True, count=False)
-    packed = [
-        x._replace(relevant=_packed(x.relevant, known, mesh), excluded=x.excluded[:, :0])
-        for x in inputs
-    ]
-    wanted = documents[known]
-    return _stream(step, packed, states, wanted, np.zeros(len(known), np.int32), layout, mesh)
+    indices = np.unique(relevant[relevant >= 0])
+    step = rank_counts.make_step(mesh, layout, collect=True, count=False)
 
+    def reindex(relevant: Array) -> Array:
+        """The same documents as positions in `indices`."""
+        rows = np.asarray(_replicate(mesh)(relevant))
+        return _shard(
+            np.where(rows >= 0, np.searchsorted(indices, rows), -1).astype(np.int32), mesh
+        )
 
-def _packed(relevant: Array, known: Int[np.ndarray, ' u'], mesh) -> Array:
-    """The same places among the documents `known`."""
-    places = np.asarray(_everywhere(mesh)(relevant))
-    return _split(np.where(places >= 0, np.searchsorted(known, places), -1).astype(np.int32), mesh)
+    subset = [x._replace(relevant=reindex(x.relevant), excluded=x.excluded[:, :0]) for x in inputs]
+    languages = np.zeros(len(indices), np.int32)
+    return _stream(step, subset, states, documents[indices], languages, layout, mesh)
 
 
 def _stream(
-    step, inputs, states, documents, corpus, layout: rank_counts.Layout, mesh
+    step, inputs, states, documents, document_languages, layout: rank_counts.Layout, mesh
 ) -> list[rank_counts.State]:
     """Passes the documents through `step`; the next ones are read while it computes."""
     n, dim = documents.shape
-    place = sharding.sharded(mesh)
     for start in range(0, n, layout.block):
 
         def read(index, start=start):
             rows = index[0]
             first, last = start + (rows.start or 0), start + (rows.stop or layout.block)
-            real = _rows(documents, first, min(last, n))
-            _check_finite('documents', real, first, n)
-            padding = ((0, last - first - len(real)), (0, 0))  # NaN is above nothing
-            return np.pad(real, padding, constant_values=np.nan) if padding[0][1] else real
+            vectors = _read_rows(documents, first, min(last, n))
+            _check_finite('documents', vectors, first, n)
+            padding = ((0, last - first - len(vectors)), (0, 0))  # NaN is above nothing
+            return np.pad(vectors, padding, constant_values=np.nan) if padding[0][1] else vectors
 
-        block = jax.make_array_from_callback((layout.block, dim), place, read)
-        codes = np.full(layout.block, -1, np.int32)
-        codes[: min(layout.block, n - start)] = corpus[start : start + layout.block]
-        codes = _split(codes, mesh)
+        split = sharding.sharded(mesh)
+        block = jax.make_array_from_callback((layout.block, dim), split, read)
+        languages = np.full(layout.block, -1, np.int32)
+        languages[: min(layout.block, n - start)] = document_languages[start : start + layout.block]
+        languages = _shard(languages, mesh)
         jax.block_until_ready(states)
         first = np.int32(start)
-        states = [step(s, x, block, codes, first) for s, x in zip(states, inputs, strict=True)]
+        states = [step(s, x, block, languages, first) for s, x in zip(states, inputs, strict=True)]
     return states
 
 
-def _rows(documents: Float[np.ndarray, 'n d'], start: int, stop: int) -> Float[np.ndarray, 'm d']:
-    """Rows as float32. Of a memory-mapped file through a map of their own, which is closed."""
+def _read_rows(
+    documents: Float[np.ndarray, 'n d'], start: int, stop: int
+) -> Float[np.ndarray, 'm d']:
+    """Rows as float32; of a memory-mapped file through a map of their own, which is closed."""
     stop = max(start, stop)
     if isinstance(documents, np.memmap) and isinstance(documents.base, mmap.mmap):
         if documents.flags.c_contiguous and stop > start:
@@ -231,20 +243,21 @@ def _rows(documents: Float[np.ndarray, 'n d'], start: int, stop: int) -> Float[n
     return np.asarray(documents[start:stop], np.float32)
 
 
-def _results(groups, states, relevant, k: int, mesh) -> SearchResult:
+def _gather_results(batches, states, relevant, k: int, mesh) -> SearchResult:
+    """The results of all batches, in the order of the queries, on every host."""
     count = len(relevant)
     ranks = (np.zeros(relevant.shape, np.int32) for _ in range(2))
-    found = SearchResult(*ranks, np.zeros((count, k), np.float32), np.zeros((count, k), np.int32))
-    for (rows, width), state in zip(groups, states, strict=True):
-        state = rank_counts.State(*(np.asarray(x)[: len(rows)] for x in _everywhere(mesh)(state)))
+    result = SearchResult(*ranks, np.zeros((count, k), np.float32), np.zeros((count, k), np.int32))
+    for (rows, width), state in zip(batches, states, strict=True):
+        state = rank_counts.State(*(np.asarray(x)[: len(rows)] for x in _replicate(mesh)(state)))
         present = relevant[rows, :width] >= 0
-        found.per_language_ranks[rows, :width] = np.where(present, 1 + state.own, 0)
-        found.pooled_ranks[rows, :width] = np.where(present, 1 + state.pooled, 0)
-        found.scores[rows] = state.scores
-        found.top_k[rows] = np.where(np.isneginf(state.scores), -1, state.top)
-    return found
+        result.per_language_ranks[rows, :width] = np.where(present, 1 + state.per_language, 0)
+        result.pooled_ranks[rows, :width] = np.where(present, 1 + state.pooled, 0)
+        result.scores[rows] = state.scores
+        result.top_k[rows] = np.where(np.isneginf(state.scores), -1, state.top_k)
+    return result
 
 
 @functools.cache
-def _everywhere(mesh):
+def _replicate(mesh):
     return jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))

@@ -1,137 +1,143 @@
-"""TREC's files of relevance judgements (qrels) and rankings (runs), written and read.
+"""TREC's files of relevance judgements (qrels) and rankings (runs), read and written.
 
-Hides the columns and trec_eval's order: by score, then by document id, both descending.
-Called by `evaluate`, and by whoever has a ranking from elsewhere.
+Rankings are in trec_eval's order: by score, then by document id, both descending.
 """
 
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
 
+from hbt.data.readers import text_lines
 from hbt.evaluation import metrics
+from hbt.utils import files
 
 
 def write_qrels(
     path: str | os.PathLike,
-    queries: Sequence[str],
-    documents: Sequence[str],
+    query_ids: Sequence[str],
+    document_ids: Sequence[str],
     relevant: Int[np.ndarray, 'q r'],
     grades: Int[np.ndarray, 'q r'] | None = None,
 ) -> None:
-    """Writes the relevant documents in four columns; `relevant` are indices, -1 is padding."""
+    """Writes the relevant documents in four columns, the whole file or none.
+
+    Args:
+      path: the file.
+      query_ids: ids of the queries.
+      document_ids: ids of the documents.
+      relevant: indices of the relevant documents of each query; -1 is padding.
+      grades: of the same documents; None: all are 1.
+    """
     grades = np.ones_like(relevant) if grades is None else grades
-    _write(
-        path,
-        (
-            f'{query} 0 {documents[row]} {grade}\n'
-            for query, rows, of in zip(queries, relevant, grades, strict=True)
-            for row, grade in zip(rows, of, strict=True)
-            if row >= 0
-        ),
-    )
+    with files.atomic(pathlib.Path(path)) as file:
+        for query, indices, values in zip(query_ids, relevant, grades, strict=True):
+            for index, grade in zip(indices, values, strict=True):
+                if index >= 0:
+                    file.write(f'{query} 0 {document_ids[index]} {grade}\n')
 
 
 def write_run(
     path: str | os.PathLike,
-    queries: Sequence[str],
-    documents: Sequence[str],
-    top: Int[np.ndarray, 'q k'],
+    query_ids: Sequence[str],
+    document_ids: Sequence[str],
+    top_k: Int[np.ndarray, 'q k'],
     tag: str,
 ) -> None:
-    """Writes a ranking in six columns; `top` are document indices, the best first, -1: no more.
+    """Writes a ranking in six columns, the whole file or none.
 
     The score is k - position, strictly decreasing, so that every evaluator keeps the order.
-    Raises ValueError for a tag with whitespace and for indices that are no documents.
+
+    Args:
+      path: the file.
+      query_ids: ids of the queries.
+      document_ids: ids of the documents.
+      top_k: indices of the documents of each query, the best first; -1 is padding.
+      tag: name of the system.
+
+    Raises:
+      ValueError: the tag has whitespace, or an index is no document's.
     """
     if not re.fullmatch(r'\S+', tag):
         raise ValueError(f'{path}: expected a tag without whitespace, got {tag!r}')
-    if len(top) != len(queries):
-        raise ValueError(f'{path}: expected {len(queries)} ranked queries, got {len(top)}')
-    if top.size and not -1 <= top.min() <= top.max() < len(documents):
+    if len(top_k) != len(query_ids):
+        raise ValueError(f'{path}: expected {len(query_ids)} ranked queries, got {len(top_k)}')
+    if top_k.size and not -1 <= top_k.min() <= top_k.max() < len(document_ids):
         raise ValueError(
-            f'{path}: expected document indices below {len(documents)}, or -1, '
-            f'got {top.min()} to {top.max()}'
+            f'{path}: expected document indices below {len(document_ids)}, or -1, '
+            f'got {top_k.min()} to {top_k.max()}'
         )
-    k = top.shape[1]
-    _write(
-        path,
-        (
-            f'{query} Q0 {documents[row]} {position + 1} {k - position} {tag}\n'
-            for query, rows in zip(queries, top.tolist(), strict=True)
-            for position, row in enumerate(rows)
-            if row >= 0
-        ),
-    )
+    k = top_k.shape[1]
+    with files.atomic(pathlib.Path(path)) as file:
+        for query, indices in zip(query_ids, top_k.tolist(), strict=True):
+            for i, index in enumerate(indices):
+                if index >= 0:
+                    file.write(f'{query} Q0 {document_ids[index]} {i + 1} {k - i} {tag}\n')
 
 
 def read_qrels(path: str | os.PathLike) -> dict[str, dict[str, int]]:
-    """Query -> document -> grade. ValueError names the first line that is not of this format."""
-    return _read(path, 4, lambda columns: int(columns[3]), 'query 0 document grade')
+    """Query -> document -> grade; ValueError names the first line that is not of this format."""
+    return _read_table(path, 'query 0 document grade', 3, int)
 
 
 def read_run(path: str | os.PathLike) -> dict[str, dict[str, float]]:
-    """Query -> document -> score. ValueError names the first line that is not of this format."""
-    return _read(path, 6, lambda columns: float(columns[4]), 'query Q0 document rank score tag')
+    """Query -> document -> score; ValueError names the first line that is not of this format."""
+    return _read_table(path, 'query Q0 document rank score tag', 4, float)
 
 
 def rank_relevant(
     run: Mapping[str, Mapping[str, float]], qrels: Mapping[str, Mapping[str, int]]
 ) -> tuple[Int[np.ndarray, 'q r'], Int[np.ndarray, 'q r']]:
-    """Ranks of the relevant documents (grade above 0), and their grades, in the order of `qrels`.
+    """Ranks of the relevant documents (grade above 0) for `metrics`, and their grades.
 
-    A relevant document that the run lacks is UNFOUND, so a query that it lacks scores 0.
-    Raises ValueError for a query of the run that is not in `qrels`.
+    Args:
+      run: query -> document -> score.
+      qrels: query -> document -> grade; sets the order of the queries.
+
+    Returns:
+      The ranks, UNRANKED for a document that the run lacks and 0 as padding, and the grades.
+
+    Raises:
+      ValueError: the run has a query that is not in `qrels`.
     """
-    strange = run.keys() - qrels.keys()
-    if strange:
+    unknown = run.keys() - qrels.keys()
+    if unknown:
         raise ValueError(
-            f'run: expected the queries of the qrels, got {len(strange)} others, '
-            f'such as {min(strange)!r}'
+            f'run: expected the queries of the qrels, got {len(unknown)} others, '
+            f'such as {min(unknown)!r}'
         )
-    graded = [{d: g for d, g in found.items() if g > 0} for found in qrels.values()]
-    width = max(map(len, graded), default=0)
-    places = np.zeros((len(graded), width), np.int32)
-    grades = np.zeros_like(places)
-    for i, (query, wanted) in enumerate(zip(qrels, graded, strict=True)):
-        listed = run.get(query, {})
-        order = sorted(listed, key=lambda d: (listed[d], d), reverse=True)
-        place = {document: at for at, document in enumerate(order, 1)}
-        places[i, : len(wanted)] = [place.get(d, metrics.UNRANKED) for d in wanted]
-        grades[i, : len(wanted)] = list(wanted.values())
-    return places, grades
+    relevant = [{d: g for d, g in judged.items() if g > 0} for judged in qrels.values()]
+    ranks = np.zeros((len(relevant), max(map(len, relevant), default=0)), np.int32)
+    grades = np.zeros_like(ranks)
+    for i, (query, judged) in enumerate(zip(qrels, relevant, strict=True)):
+        scores = run.get(query, {})
+        order = sorted(scores, key=lambda d: (scores[d], d), reverse=True)
+        rank = {document: position for position, document in enumerate(order, 1)}
+        ranks[i, : len(judged)] = [rank.get(d, metrics.UNRANKED) for d in judged]
+        grades[i, : len(judged)] = list(judged.values())
+    return ranks, grades
 
 
-def _read(path, count: int, value, form: str) -> dict[str, dict]:
-    found = {}
-    for place, columns in _lines(path):
+def _read_table(
+    path: str | os.PathLike, form: str, column: int, kind: Callable[[str], float]
+) -> dict[str, dict]:
+    """Query -> document -> the number in a column."""
+    table = {}
+    for where, line in text_lines.iter_lines(pathlib.Path(path)):
+        columns = line.split()
+        if not columns:
+            continue
         try:
-            if len(columns) != count:
+            if len(columns) != len(form.split()):
                 raise ValueError
-            number = value(columns)
+            number = kind(columns[column])
         except ValueError:
-            got = ' '.join(columns)
-            raise ValueError(f'{place}: expected `{form}`, got {got[:60]!r}') from None
-        documents = found.setdefault(columns[0], {})
+            raise ValueError(f'{where}: expected `{form}`, got {line.strip()[:60]!r}') from None
+        documents = table.setdefault(columns[0], {})
         if columns[2] in documents:
-            raise ValueError(f'{place}: expected each document once, got {columns[2]!r} again')
+            raise ValueError(f'{where}: expected each document once, got {columns[2]!r} again')
         documents[columns[2]] = number
-    return found
-
-
-def _lines(path: str | os.PathLike) -> Iterator[tuple[str, list[str]]]:
-    with pathlib.Path(path).open(encoding='utf-8') as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield f'{path}:{number}', line.split()
-
-
-def _write(path: str | os.PathLike, lines: Iterable[str]) -> None:
-    """All or nothing: a reader never sees half a file."""
-    temporary = f'{os.fspath(path)}.tmp'
-    with open(temporary, 'w', encoding='utf-8') as file:
-        file.writelines(lines)
-    os.replace(temporary, path)
+    return table

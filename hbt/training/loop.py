@@ -15,7 +15,7 @@ import tokenizers
 
 from hbt import config
 from hbt.data import store
-from hbt.evaluation import evaluator
+from hbt.evaluation import evaluator, results
 from hbt.sampling import proportions, sampler
 from hbt.training import checkpoint, run_dir, telemetry, train_state, train_step
 from hbt.utils import distributed, files, log, sharding
@@ -156,13 +156,13 @@ def show_shares(run: Run, done: int) -> None:
 def measure(run: Run, state: train_state.State) -> None:
     """Runs the evaluations of a step; keeps the parameters if they are the best so far."""
     eval_, done = run.config.eval, int(state.step)
-    results = run.evaluation(state.params)
-    for result in results.values():
+    evaluated = run.evaluation(state.params)
+    for result in evaluated.values():
         if distributed.is_main_process():
-            evaluator.save_result(result, run.workdir / 'results' / str(done), done)
+            results.save_result(result, run.workdir / 'results' / str(done), done)
         log.info(evaluator.format_result(result.numbers, done))
-    if results:
-        scores = evaluator.flatten_scores(results)
+    if evaluated:
+        scores = evaluator.flatten_scores(evaluated)
         run.metrics.write(done, scores)
         name = f'{eval_.benchmarks[0]}/{eval_.best}'
         if name not in scores:

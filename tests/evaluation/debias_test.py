@@ -83,16 +83,18 @@ def test_what_is_removed_is_what_numpy_removes(kind, stored, tmp_path, monkeypat
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((40, 12)).astype(np.float32) + 1
     languages = [LANGUAGES[i] for i in generator.integers(0, 4, 40)]
-    found = debias.apply_removal(removal, vectors, languages, unit=True)
+    found = debias.apply_removal(removal, vectors, languages, normalise=True)
     for language in LANGUAGES:
         rows = np.array(languages) == language
         texts = every(stored, data, language)
-        assert removal.about['texts'][language] == len(texts) > 100
+        assert removal.manifest['texts'][language] == len(texts) > 100
         np.testing.assert_allclose(found[rows], slowly(kind, texts, vectors[rows]), atol=1e-5)
     debias.save_removal(removal, tmp_path / 'a' / 'x.npz')
     again = debias.load_removal(tmp_path / 'a' / 'x.npz')
-    assert again.about == removal.about and again.languages == LANGUAGES
-    np.testing.assert_array_equal(debias.apply_removal(again, vectors, languages, unit=True), found)
+    assert again.manifest == removal.manifest and again.languages == LANGUAGES
+    np.testing.assert_array_equal(
+        debias.apply_removal(again, vectors, languages, normalise=True), found
+    )
 
 
 def test_embeddings_that_were_not_of_unit_length_are_not_made_so(stored):
@@ -100,7 +102,7 @@ def test_embeddings_that_were_not_of_unit_length_are_not_made_so(stored):
     vectors = np.ones((2, 12), np.float32)
     expected = vectors - removal.means
     np.testing.assert_array_equal(
-        debias.apply_removal(removal, vectors, ['en'] * 2, unit=False), expected
+        debias.apply_removal(removal, vectors, ['en'] * 2, normalise=False), expected
     )
 
 
@@ -110,7 +112,7 @@ def test_half_of_the_texts_are_queries_and_each_comes_once(limit, halves, stored
     data = tiny.get_config().data
 
     def draw():
-        tables = list(debias.sample_texts(stored, data, 'de'))
+        tables = list(debias._sample_texts(stored, data, 'de'))
         return [ragged.token_ids(t, i) for t in tables for i in range(len(t.lengths))]
 
     found = draw()
@@ -141,22 +143,22 @@ def test_what_cannot_be_removed_is_refused_with_the_reason(stored, tmp_path):
     removal = debias.fit_removal('centre', stored, data, ['en', 'de'], fake_embed)
     vectors = np.ones((2, 12), np.float32)
     with pytest.raises(ValueError, match="expected texts in en, de, .* got 'zh'"):
-        debias.apply_removal(removal, vectors, ['en', 'zh'], unit=True)
+        debias.apply_removal(removal, vectors, ['en', 'zh'], normalise=True)
     with pytest.raises(ValueError, match='expected embeddings of 12 numbers, .* got 3'):
-        debias.apply_removal(removal, vectors[:, :3], ['en', 'en'], unit=True)
+        debias.apply_removal(removal, vectors[:, :3], ['en', 'en'], normalise=True)
     (tmp_path / 'x.npz').write_bytes(b'PK')
     with pytest.raises(ValueError, match='x.npz: expected what hbt.evaluate --debias wrote'):
         debias.load_removal(tmp_path / 'x.npz')
     tokenizer = tokenizers_of(stored)
-    debias.check_store(stored, data, tokenizer)
+    debias._check_store(stored, data, tokenizer)
     other = dataclasses.replace(data, query_prefix='ask: ')
     with pytest.raises(ValueError, match="query_prefix: expected 'ask: ' of the model, got 'Que"):
-        debias.check_store(stored, other, tokenizer)
+        debias._check_store(stored, other, tokenizer)
     tokenizer.add_tokens(['more'])
     with pytest.raises(
         ValueError, match='made with the tokenizer of the model, got one whose tokens'
     ):
-        debias.check_store(stored, data, tokenizer)
+        debias._check_store(stored, data, tokenizer)
 
 
 def tokenizers_of(stored):
@@ -189,7 +191,7 @@ def measures(case, stored):
         (result,) = evaluator.make_evaluation(c, tokenizer, mesh, loaded, removal=removal or None)(
             params
         ).values()
-        assert result.numbers['manifest']['debias'] == (removal.about if removal else None)
+        assert result.numbers['manifest']['debias'] == (removal.manifest if removal else None)
         found[kind] = result.numbers['metrics']['multi']
     return found
 

@@ -1,4 +1,4 @@
-"""Evaluations that are killed, on the embedded data."""
+"""Evaluations that are killed and resumed, on the embedded data."""
 
 import dataclasses
 import itertools
@@ -20,7 +20,7 @@ from tests import tiny
 
 @pytest.fixture(scope='module')
 def case(tmp_path_factory):
-    """(run, with the given keep): an untrained model on 40 questions in each of 11 languages."""
+    """`evaluate(cache)`: an untrained model on 40 questions in each of 11 languages."""
     c = tiny.get_config()
     root = tmp_path_factory.mktemp('data') / 'store'
     build.build_store(c.data, root, c.data.sources)
@@ -30,10 +30,10 @@ def case(tmp_path_factory):
     mesh = sharding.make_mesh()
     params = encoder.init_params(c.encoder, jax.random.key(0))
     params = jax.device_put(params, sharding.replicated(mesh))
-    loaded = [small()]
+    suite = [small()]
 
-    def run(keep=None):
-        return evaluator.make_evaluation(c, tokenizer, mesh, loaded, keep=keep)(params)['small']
+    def run(cache=None):
+        return evaluator.make_evaluation(c, tokenizer, mesh, suite, cache=cache)(params)['small']
 
     return run
 
@@ -50,10 +50,10 @@ def small():
     return benchmarks.assemble('small', benchmarks.Collection(queries, documents, qrels, parallel))
 
 
-def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monkeypatch):
+def test_an_evaluation_that_is_killed_is_resumed(case, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_file, 'CHUNK', 128)
     whole = case()
-    keep = evaluator.Keep(tmp_path / 'embeddings', {'model': 'a'})
+    cache = evaluator.EmbeddingCache(tmp_path / 'embeddings', 'a')
     calls, encode_texts = itertools.count(), tokenization.encode_texts
 
     def dies(*given):
@@ -63,13 +63,13 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monke
 
     monkeypatch.setattr(tokenization, 'encode_texts', dies)
     with pytest.raises(KeyboardInterrupt):
-        case(keep)
+        case(cache)
     done = np.load(tmp_path / 'embeddings/small.documents.partial.npy', mmap_mode='r')
     assert len(done) == 440 and done[:256].any(axis=1).all() and not done[256:].any()
     with pytest.raises(ValueError, match="model: expected 'a', with which .* began, got 'b'"):
-        case(keep._replace(about={'model': 'b'}))
+        case(cache._replace(model='b'))
     before = next(calls)
-    found = case(keep)
+    found = case(cache)
     assert next(calls) - before == 3  # the other 2 blocks of documents alone
     assert found.numbers == whole.numbers
     shapes = encoder.param_shapes(dataclasses.replace(tiny.get_config().encoder, vocab_size=800))
@@ -78,14 +78,14 @@ def test_an_evaluation_that_is_killed_goes_on_where_it_was(case, tmp_path, monke
     for name, values in whole.query_metrics.pooled.items():
         np.testing.assert_array_equal(found.query_metrics.pooled[name], values)
     before = next(calls)
-    assert case(keep).numbers == whole.numbers  # killed after the encoding
+    assert case(cache).numbers == whole.numbers  # killed after the encoding
     assert next(calls) - before == 1
 
 
 def test_other_documents_are_not_taken_for_those_that_were_embedded(case, tmp_path, monkeypatch):
-    keep = evaluator.Keep(tmp_path / 'embeddings', {'model': 'a'})
-    case(keep)
-    changed = embedding_file.record_path(keep.folder / 'small.documents.npy')
+    cache = evaluator.EmbeddingCache(tmp_path / 'embeddings', 'a')
+    case(cache)
+    changed = embedding_file.record_path(cache.folder / 'small.documents.npy')
     changed.write_text(changed.read_text().replace('"content": "', '"content": "0'))
     with pytest.raises(ValueError, match='small.documents.progress.json: content: expected'):
-        case(keep)
+        case(cache)

@@ -28,7 +28,7 @@ def saved(folder, seed=0, **given):
     queries, documents = (generator.standard_normal((n, 4)).astype(np.float32) for n in (2, 3))
     result = evaluator.score_embeddings(case, queries, documents)
     result.numbers['manifest'] = results.make_manifest(case, {'prefixes': ['', '']})
-    evaluator.save_result(result, folder, 7)
+    results.save_result(result, folder, 7)
     return result, results.load_result(folder / 'set-a-b.json')
 
 

@@ -89,7 +89,7 @@ def test_strips_of_the_best_documents_keep_ties_in_order():
     generator = np.random.default_rng(0)
     scores = generator.integers(-9, 10, (6, 4096)).astype(np.float32)
     scores[0] = 1
-    best, index = rank_counts._top(jnp.asarray(scores), 3)
+    best, index = rank_counts._top_k(jnp.asarray(scores), 3)
     expected = np.argsort(-scores, axis=1, kind='stable')[:, :3]
     np.testing.assert_array_equal(index, expected)
     np.testing.assert_array_equal(best, np.take_along_axis(scores, expected, axis=1))
@@ -97,7 +97,7 @@ def test_strips_of_the_best_documents_keep_ties_in_order():
 
 def test_zero_and_minus_zero_are_a_tie_and_nothing_is_last():
     scores = jnp.array([[-0.0, 0.0, jnp.nan, -0.0, 1.0, -jnp.inf]])
-    _, indices = rank_counts._top(scores, 4)
+    _, indices = rank_counts._top_k(scores, 4)
     assert indices.tolist() == [[4, 0, 1, 3]]
 
 

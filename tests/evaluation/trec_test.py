@@ -16,7 +16,7 @@ def test_files_hold_what_was_ranked_with_falling_scores(tmp_path):
         'q1 Q0 c 2 1 tag',
         'q2 Q0 b 1 2 tag',
     ]
-    assert not list(tmp_path.glob('*.tmp'))
+    assert {x.name for x in tmp_path.iterdir()} == {'qrels', 'run'}
 
 
 def test_grades_are_written_and_read(tmp_path):

@@ -30,7 +30,7 @@ from hbt import config
 from hbt.data import build, store
 from hbt.data.curation import translation
 from hbt.data.readers import registry, synthetic
-from hbt.evaluation import evaluator
+from hbt.evaluation import evaluator, results
 from hbt.models import embedder, embedding_file, model_dir
 from hbt.training import hard_negatives, loop, model_export
 from hbt.utils import distributed, log, sharding
@@ -89,11 +89,11 @@ def run_evaluate(folder):
     mesh = sharding.make_mesh()
     params = jax.device_put(model.params, sharding.replicated(mesh))
     loaded = evaluator.load_benchmarks(c.eval)
-    keep = evaluator.Keep(folder / 'embeddings', {'model': embedder.fingerprint(model)})
-    for result in evaluator.make_evaluation(c, model.tokenizer, mesh, loaded, keep=keep)(
+    cache = evaluator.EmbeddingCache(folder / 'embeddings', embedder.fingerprint(model))
+    for result in evaluator.make_evaluation(c, model.tokenizer, mesh, loaded, cache=cache)(
         params
     ).values():
-        evaluator.save_result(result, folder / 'results', 0)
+        results.save_result(result, folder / 'results', 0)
 
 
 def run_translate(folder):

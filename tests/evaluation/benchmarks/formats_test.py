@@ -167,7 +167,7 @@ def test_mtop_asks_for_translations_and_never_for_oneself(tmp_path):
     assert oneself == [f'd{query[1:]}' for query in benchmark.queries.ids]
     result = score(benchmark)
     assert set(result.numbers['metrics']) == {'cross', 'multi'}
-    assert not (result.top_k == benchmark.excluded).any()
+    assert not (result.ranking.top_k == benchmark.excluded).any()
     assert result.numbers['metrics']['multi']['map'] == 1
 
 
