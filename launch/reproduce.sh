@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From raw data to the paper's tables. After a stop, the same command goes on.
+# From raw data to the paper's tables. To resume, run the same command again.
 #
 #   launch/reproduce.sh                       at the paper's size, on a TPU VM of 8 chips with 300 GB
 #   launch/reproduce.sh --small --data=DIR    every stage in small, on 2 CPU cores
@@ -31,7 +31,7 @@ run() {
   [[ -n $dry ]] || "$@"
 }
 
-# once FILE COMMAND...: the command that makes a file or folder, unless that is there.
+# once FILE COMMAND...: the command that makes a file or folder, unless it exists.
 once() {
   [[ -e $1 ]] || run "${@:2}"
 }
@@ -103,7 +103,7 @@ smaller() {
   once stores/small/store "$python" -m hbt.prepare "${inputs[@]}" --input="$pt" \
     --tokenizer=train:32000 --query_length=32 --passage_length=64 --out=stores/small/store \
     --exact=drop --leakage="xquad_r:$data" --leakage="mlqa_r:$data" --leaks=drop
-  # What all runs start from: translation pairs alone, from random weights.
+  # The common start of all runs: translation pairs alone, from random weights.
   run "$python" -m hbt.main --config=configs/strategies.py:start=true --workdir=runs/start \
     --config.data.root=stores/small/store --config.eval.root="$data" --config.steps=200
   once models/start "$python" -m hbt.export --workdir=runs/start --out=models/start

@@ -1,4 +1,4 @@
-"""Machines are made and deleted by a stand-in for gcloud that fails at every call in turn.
+"""Machines are created and deleted by a stand-in for gcloud that fails at every call in turn.
 
 What is sent to a host runs here for real, in a home of its own, with a stand-in for uv.
 """
@@ -89,7 +89,7 @@ def call(line: str, *command: str) -> int:
     return tpu.main([verb, '--poll=0.01', '--settle=0', *rest, *last])
 
 
-def made(world) -> set[str]:
+def created(world) -> set[str]:
     return {path.name for path in (world / 'made').iterdir()} | {
         path.name.removeprefix('late.') for path in world.glob('late.*')
     }
@@ -115,15 +115,17 @@ def fresh(world, how: str, at: int, monkeypatch) -> None:
     monkeypatch.setenv('FAIL_AT', str(at))
 
 
-def check_nothing_is_forgotten(world, code: int, told: str) -> None:
-    """What exists is recorded; after a failure it is told too, with the commands that delete it."""
-    if made(world):
+def check_nothing_is_forgotten(world, code: int, output: str) -> None:
+    """What exists is recorded; a failure also prints the commands that delete it."""
+    if created(world):
         assert recorded(world) == ['m']
-    if code and made(world):
-        assert 'STILL THERE' in told or 'python launch/tpu.py stop m' in told
-        if 'STILL THERE' in told:
-            lines = [shlex.split(line) for line in told.splitlines() if line.startswith('  gcloud')]
-            assert {name.split('.')[1].split('-x')[0] for name in made(world)} <= {
+    if code and created(world):
+        assert 'STILL THERE' in output or 'python launch/tpu.py stop m' in output
+        if 'STILL THERE' in output:
+            lines = [
+                shlex.split(line) for line in output.splitlines() if line.startswith('  gcloud')
+            ]
+            assert {name.split('.')[1].split('-x')[0] for name in created(world)} <= {
                 word for line in lines for word in line
             }
 
@@ -134,16 +136,16 @@ def test_a_creation_that_fails_at_any_call_leaves_nothing_that_is_not_told(
     world, route, how, monkeypatch, capfd
 ):
     assert call(f'create m {ROUTES[route]}') == 0
-    total, whole = len(calls(world)), made(world)
-    assert whole and recorded(world) == ['m']
+    total, resources = len(calls(world)), created(world)
+    assert resources and recorded(world) == ['m']
     for at in range(1, total + 1):
         fresh(world, how, at, monkeypatch)
         code = call(f'create m {ROUTES[route]}')
-        told = ''.join(capfd.readouterr())
-        check_nothing_is_forgotten(world, code, told)
-        assert code == 1 and 'injected' in told
+        output = ''.join(capfd.readouterr())
+        check_nothing_is_forgotten(world, code, output)
+        assert code == 1 and 'injected' in output
         if how != 'down':
-            assert made(world) == set() and recorded(world) == []
+            assert created(world) == set() and recorded(world) == []
 
 
 @pytest.mark.parametrize('route', ROUTES)
@@ -157,9 +159,9 @@ def test_a_deletion_that_fails_at_any_call_keeps_its_record(world, route, how, m
         monkeypatch.setenv('FAIL_AT', str(at))
         capfd.readouterr()
         code = call('stop m')
-        told = ''.join(capfd.readouterr())
-        check_nothing_is_forgotten(world, code, told)
-        assert (code == 0) == (made(world) == set() and recorded(world) == [])
+        output = ''.join(capfd.readouterr())
+        check_nothing_is_forgotten(world, code, output)
+        assert (code == 0) == (created(world) == set() and recorded(world) == [])
         if how != 'down':
             assert code == 0
         if len(calls(world)) < at:
@@ -171,7 +173,7 @@ def test_what_takes_effect_after_its_creation_failed_is_deleted_too(world, monke
     fresh(world, 'late', 4, monkeypatch)
     assert call(f'create m {ROUTES["one VM"]} --poll=0.02 --settle=0.3') == 1
     assert ' create m' in calls(world)[3]
-    assert made(world) == set() and recorded(world) == []
+    assert created(world) == set() and recorded(world) == []
 
 
 def test_a_creation_is_undone_by_the_end_of_the_terminal(world):
@@ -186,12 +188,12 @@ def test_a_creation_is_undone_by_the_end_of_the_terminal(world):
     gcloud.chmod(0o755)
     child = subprocess.Popen([*run, *ROUTES['queued slice'].split()], stderr=subprocess.PIPE)
     end = time.monotonic() + 20
-    while not made(world) and time.monotonic() < end:
+    while not created(world) and time.monotonic() < end:
         time.sleep(0.02)
-    assert made(world) == {'queued.m'} and recorded(world) == ['m']
+    assert created(world) == {'queued.m'} and recorded(world) == ['m']
     child.send_signal(signal.SIGHUP)
     assert b'nothing is left' in child.communicate(timeout=20)[1]
-    assert child.returncode == 1 and made(world) == set() and recorded(world) == []
+    assert child.returncode == 1 and created(world) == set() and recorded(world) == []
 
 
 def test_a_machine_that_never_gets_ready_is_deleted(world, capfd):
@@ -201,17 +203,17 @@ def test_a_machine_that_never_gets_ready_is_deleted(world, capfd):
     finally:
         machines.STATES['ACTIVE'] = real
     assert 'not ready (waiting)' in capfd.readouterr().err
-    assert made(world) == set() and recorded(world) == []
+    assert created(world) == set() and recorded(world) == []
 
 
 def test_what_exists_already_is_never_deleted_by_a_creation(world, monkeypatch, capfd):
     assert call(f'create m {ROUTES["group"]}') == 0
-    whole = made(world)
+    resources = created(world)
     assert call(f'create m {ROUTES["one VM"]}') == 1
-    assert 'recorded already' in capfd.readouterr().err and made(world) == whole
+    assert 'recorded already' in capfd.readouterr().err and created(world) == resources
     shutil.rmtree(world / 'machines')
     assert call(f'create m {ROUTES["group"]}') == 1
-    assert 'exists already' in capfd.readouterr().err and made(world) == whole
+    assert 'exists already' in capfd.readouterr().err and created(world) == resources
 
 
 @pytest.mark.parametrize('route', ROUTES)
@@ -225,10 +227,10 @@ def test_a_dry_run_shows_every_verb_and_asks_nothing(world, route, capfd):
     assert call(f'create m --dry_run {ROUTES[route]}') == 0
     for line in ('logs m --dry_run --follow', 'status --dry_run', 'stop m --dry_run'):
         assert call(line) == 0
-    shown = capfd.readouterr().out
-    assert calls(world) == [] and made(world) == set() and recorded(world) == []
+    text = capfd.readouterr().out
+    assert calls(world) == [] and created(world) == set() and recorded(world) == []
     for word in (' create ', ' scp ', ' ssh ', 'host.sh start -m hbt.main', ' delete m '):
-        assert word in shown, word
+        assert word in text, word
 
 
 def test_the_commands_of_each_route(world):
@@ -269,7 +271,7 @@ def test_hosts_of_a_type(kind, hosts_):
 
 
 @pytest.mark.parametrize(
-    ('line', 'told'),
+    ('line', 'output'),
     [
         ('M --type=v6e-8 --zone=us-east5-b', 'NAME'),
         ('m --type=v6-8 --zone=us-east5-b', '--type: expected v4'),
@@ -285,9 +287,9 @@ def test_hosts_of_a_type(kind, hosts_):
         ('m --type=v6e-8 --zone=nowhere-east5-b', 'NOT_FOUND'),
     ],
 )
-def test_names_types_and_zones_are_checked_before_anything_is_created(world, line, told, capfd):
+def test_names_types_and_zones_are_checked_before_anything_is_created(world, line, output, capfd):
     assert call(f'create {line}') == 1
-    assert told in capfd.readouterr().err
+    assert output in capfd.readouterr().err
     assert not any(' create ' in one for one in calls(world)) and recorded(world) == []
 
 
@@ -329,7 +331,7 @@ def test_a_run_on_every_host_is_restarted_until_it_is_done(world, route, monkeyp
     installed = [one for one in (world / 'uv').read_text().splitlines() if 'install' in one]
     dates = {one.split('--exclude-newer ')[1].split()[0] for one in installed}
     assert len(installed) == 2 * len(homes) and len(dates) == 1  # the same packages again
-    assert made(world) == set() and recorded(world) == []
+    assert created(world) == set() and recorded(world) == []
 
 
 def test_a_run_that_fails_shows_its_log_and_says_what_still_costs_money(world, capfd):
@@ -339,9 +341,9 @@ def test_a_run_that_fails_shows_its_log_and_says_what_still_costs_money(world, c
     assert call('run m', 'program.py') == 1
     out, err = capfd.readouterr()
     assert '[1] loss is nan' in out and 'python launch/tpu.py stop m' in err
-    assert made(world) == {'queued.m'} and recorded(world) == ['m']
+    assert created(world) == {'queued.m'} and recorded(world) == ['m']
     assert call('run m --stop', 'program.py') == 1
-    assert made(world) == set() and recorded(world) == []
+    assert created(world) == set() and recorded(world) == []
 
 
 def test_hosts_that_never_end_are_ended_when_another_asks_for_a_restart(world):
@@ -382,7 +384,7 @@ def test_a_stop_lets_the_program_save_its_state(world):
     while not log.exists() or 'up' not in log.read_text():
         time.sleep(0.02)
     assert call('stop m') == 0
-    assert (world / 'saved').read_text() == 'saved' and made(world) == set()
+    assert (world / 'saved').read_text() == 'saved' and created(world) == set()
 
 
 def test_a_machine_that_is_stopped_is_not_created_again_by_who_follows_its_run(world):
@@ -395,7 +397,7 @@ def test_a_machine_that_is_stopped_is_not_created_again_by_who_follows_its_run(w
     assert 'm: running' in child.stderr.readline()
     assert call('stop m') == 0
     assert 'stopped by another process' in child.communicate(timeout=20)[1]
-    assert child.returncode == 1 and made(world) == set() and recorded(world) == []
+    assert child.returncode == 1 and created(world) == set() and recorded(world) == []
 
 
 @pytest.mark.parametrize('how', ['before', 'after', 'down'])
@@ -409,10 +411,10 @@ def test_a_restart_that_fails_at_any_call_forgets_nothing(world, how, monkeypatc
         (world / 'machines' / 'm.json').write_text(json.dumps(record))
         (world / 'state').write_text('PREEMPTED')
         code = call('run m --stop --restarts=4')
-        told = ''.join(capfd.readouterr())
-        check_nothing_is_forgotten(world, code, told)
-        assert (code == 0) == ('m: done' in told and made(world) == set()), told
-        assert code == 0 or how == 'down', told
+        output = ''.join(capfd.readouterr())
+        check_nothing_is_forgotten(world, code, output)
+        assert (code == 0) == ('m: done' in output and created(world) == set()), output
+        assert code == 0 or how == 'down', output
         if len(calls(world)) < at:
             return
     raise AssertionError('expected an end of the calls')
@@ -454,7 +456,7 @@ def test_the_status_shows_what_costs_money_and_how_to_delete_it(world, monkeypat
     for line in out.splitlines():
         if 'not recorded here' in line:
             subprocess.run(shlex.split(line.split('delete: ')[1]), capture_output=True)
-    assert made(world) == {'tpu.m'}
+    assert created(world) == {'tpu.m'}
     fresh(world, 'down', 1, monkeypatch)
     assert call('status') == 1
     assert 'they may cost money' in capfd.readouterr().err
