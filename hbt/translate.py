@@ -1,7 +1,9 @@
-"""Command line: question-answer pairs of one language -> parallel groups over many.
+"""Translates question-answer pairs of one language into parallel groups over many.
 
-Hides sentences, shards and what of a translation is not kept. What was done before a kill is kept,
-and the output appears only when it is whole. Its output is an input of `prepare`.
+    python -m hbt.translate --input=faq.jsonl --out=faq.de.jsonl.gz --languages=de \
+        --engine=ctranslate2:nllb
+
+Run the same command again to resume one that was interrupted. The output is an input of prepare.
 """
 
 import pathlib
@@ -14,19 +16,20 @@ from hbt.utils import cli
 
 
 def main(_) -> None:
-    given = flags.FLAGS
-    reader = registry.open_sources([given.input])[0]
-    if isinstance(reader, schema.CollectionSource):
-        raise ValueError(f'--input: expected a source of groups, got the collection {given.input}')
-    setting = translation.Setting(
-        given.source,
-        tuple(given.languages),
-        tuple(given.engine),
-        given.shard,
-        given.ratio,
-        tuple(given.filters),
+    args = flags.FLAGS
+    (source,) = registry.open_sources([args.input])
+    if isinstance(source, schema.CollectionSource):
+        raise ValueError(f'--input: expected a source of groups, got the collection {args.input}')
+    config = translation.TranslationConfig(
+        args.source,
+        tuple(args.languages),
+        tuple(args.engine),
+        args.shard,
+        args.ratio,
+        tuple(args.filters),
     )
-    print(translation.table(translation.translate(reader, pathlib.Path(given.out), setting)))
+    counts = translation.translate_source(source, pathlib.Path(args.out), config)
+    print(translation.format_counts(counts))
 
 
 if __name__ == '__main__':
@@ -38,7 +41,7 @@ if __name__ == '__main__':
         'engine', None, '[LANGUAGE=]ctranslate2:DIR or command:PROGRAM, with {source} and {target}'
     )
     flags.DEFINE_integer('shard', 1000, 'groups that are translated and saved at a time')
-    flags.DEFINE_float('ratio', 3.0, 'most that a text may be longer than its translation, or less')
+    flags.DEFINE_float('ratio', 3.0, 'times that a text may be longer or shorter, at most')
     flags.DEFINE_list('filters', list(translation.FILTERS), 'what a translation must pass')
     flags.mark_flags_as_required(['input', 'out', 'languages', 'engine'])
     cli.run(main)

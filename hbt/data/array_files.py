@@ -1,7 +1,4 @@
-"""Growing files of arrays that survive a kill: what was written and not yet counted is cut off.
-
-Hides how a store is written piece by piece. Called by `prepare`.
-"""
+"""Growing files of arrays that survive a kill: what follows the last commit is cut off."""
 
 import json
 import os
@@ -12,46 +9,52 @@ import numpy as np
 from hbt.utils import files
 
 
-class Columns:
-    """The array files of one folder, and how far they are whole.
+class ArrayFiles:
+    """The array files of a folder, and `state`: what the next piece needs to know.
 
-    Data go to the files first; `commit` then counts them in `progress.json`, which is replaced
-    whole. Opening again cuts every file to its counted size and goes on from there.
+    Data go to the files first; `commit` then saves their sizes and the state, atomically. Opening
+    the folder again truncates every file to its saved size.
     """
 
-    def __init__(self, folder: pathlib.Path):
+    def __init__(self, folder: pathlib.Path, state: dict):
+        """`state`: that of an empty folder."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.files = folder, {}
-        self.progress = folder / 'progress.json'
-        saved = json.loads(self.progress.read_text()) if self.progress.exists() else {}
-        self.sizes: dict[str, int] = saved.get('sizes', {})
-        self.state: dict = saved.get('state', {})
+        self.folder, self._files = folder, {}
+        self._progress = folder / 'progress.json'
+        saved = json.loads(self._progress.read_text()) if self._progress.exists() else {}
+        self._sizes: dict[str, int] = saved.get('sizes', {})
+        self.state: dict = saved.get('state', state)
         for file in folder.iterdir():
-            if file.name != self.progress.name and file.name not in self.sizes:
+            if file.name != self._progress.name and file.name not in self._sizes:
                 file.unlink()
-        for name, size in self.sizes.items():
+        for name, size in self._sizes.items():
             os.truncate(folder / name, size)
 
-    def open(self, name: str):
-        if name not in self.files:
+    @property
+    def names(self) -> list[str]:
+        """Of all files, sorted."""
+        return sorted(self._sizes)
+
+    def _open(self, name: str):
+        if name not in self._files:
             path = self.folder / name
             path.touch()
-            self.files[name] = path.open('r+b', buffering=0)
-            self.sizes.setdefault(name, 0)
-        return self.files[name]
+            self._files[name] = path.open('r+b', buffering=0)
+            self._sizes.setdefault(name, 0)
+        return self._files[name]
 
     def write(self, name: str, start: int, data: bytes | np.ndarray) -> None:
         """Writes at a byte; what lies between the end and it becomes zeros."""
         view = memoryview(np.ascontiguousarray(data) if isinstance(data, np.ndarray) else data)
-        view, file = view.cast('B') if view.nbytes else b'', self.open(name)
-        at = start
+        view, file = view.cast('B') if view.nbytes else b'', self._open(name)
+        position = start
         try:
             while len(view):
-                written = os.pwrite(file.fileno(), view, at)
-                view, at = view[written:], at + written
+                written = os.pwrite(file.fileno(), view, position)
+                view, position = view[written:], position + written
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(self.folder / name)) from None
-        self.sizes[name] = max(self.sizes[name], at)
+        self._sizes[name] = max(self._sizes[name], position)
 
     def append(self, name: str, data: bytes | np.ndarray) -> int:
         """Writes at the end; returns the byte where the data begin."""
@@ -61,49 +64,46 @@ class Columns:
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
-        self.open(name)
-        return self.sizes[name]
+        self._open(name)
+        return self._sizes[name]
 
-    def place(self, name: str, at: np.ndarray, values: np.ndarray, rows: int) -> None:
-        """Puts values at rows of an array of `rows` rows, which is zeros where nothing was put."""
-        if not len(at):
+    def scatter(self, name: str, indices: np.ndarray, values: np.ndarray, length: int) -> None:
+        """Sets elements of an array that has at least `length`, zeros where nothing is set."""
+        if not len(indices):
             return
-        if at[-1] - at[0] + 1 == len(at) and (np.diff(at) == 1).all():
-            self.write(name, int(at[0]) * values.itemsize, values)
+        if indices[-1] - indices[0] + 1 == len(indices) and (np.diff(indices) == 1).all():
+            self.write(name, int(indices[0]) * values.itemsize, values)
             return
-        self.array(name, values.dtype, rows)[at] = values
+        self.map_array(name, values.dtype, length)[indices] = values
 
-    def array(self, name: str, dtype, rows: int) -> np.ndarray:
-        """The file as an array of `rows` rows, to read and write."""
-        self.grow(name, rows * np.dtype(dtype).itemsize)
-        return (
-            np.memmap(self.folder / name, dtype, 'r+', shape=(rows,))
-            if rows
-            else np.zeros(0, dtype)
-        )
+    def map_array(self, name: str, dtype, length: int) -> np.ndarray:
+        """A file as an array to read and write."""
+        self.grow(name, length * np.dtype(dtype).itemsize)
+        if not length:  # memmap refuses empty files
+            return np.zeros(0, dtype)
+        return np.memmap(self.folder / name, dtype, 'r+', shape=(length,))
 
     def grow(self, name: str, size: int) -> None:
         """Makes a file at least `size` bytes long, with zeros."""
         if self.size(name) < size:
-            os.truncate(self.open(name).fileno(), size)
-            self.sizes[name] = size
+            os.truncate(self._open(name).fileno(), size)
+            self._sizes[name] = size
 
-    def drop(self, name: str) -> None:
-        """Removes a file that was of use only while writing; commits what there is."""
-        self.open(name).close()
-        del self.files[name], self.sizes[name]
-        self.commit(**self.state)
+    def remove(self, name: str) -> None:
+        """Removes a file that only the writing needed; commits."""
+        self._open(name).close()
+        del self._files[name], self._sizes[name]
+        self.commit()
         (self.folder / name).unlink()
 
-    def commit(self, **state) -> None:
-        """Counts all that was written; `state` is what the next piece needs to know."""
-        self.state = state
-        files.write_json(self.progress, {'sizes': self.sizes, 'state': state})
+    def commit(self) -> None:
+        """Saves the sizes of all files and the state."""
+        files.write_json(self._progress, {'sizes': self._sizes, 'state': self.state})
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_) -> None:
-        for file in self.files.values():
+        for file in self._files.values():
             file.close()
-        self.files = {}
+        self._files = {}

@@ -1,4 +1,6 @@
-"""Texts as tokens in flat arrays: tables of texts, their truncation and padding, packed rows."""
+"""Texts as tokens in flat arrays: tables of texts, their truncation and padding, packed rows; and
+hashes of texts, by which equal ones are recognised.
+"""
 
 import hashlib
 import typing
@@ -7,7 +9,7 @@ from collections import abc
 import numpy as np
 from jaxtyping import Int, UInt64
 
-BUCKETS = (16, 32, 64, 96, 128, 192, 256, 384, 512)  # widths that are compiled
+_BUCKETS = (16, 32, 64, 96, 128, 192, 256, 384, 512)  # widths that are compiled
 
 
 class TokenTable(typing.NamedTuple):
@@ -20,16 +22,16 @@ class TokenTable(typing.NamedTuple):
 
 
 def truncated_lengths(
-    table: TokenTable, texts: Int[np.ndarray, ' n'], limit: int
+    table: TokenTable, indices: Int[np.ndarray, ' n'], limit: int
 ) -> Int[np.ndarray, ' n']:
-    """Tokens of each text when it is cut to `limit`."""
-    return np.minimum(table.lengths[texts], limit)
+    """Tokens of each text when it is truncated to `limit`."""
+    return np.minimum(table.lengths[indices], limit)
 
 
-def token_ids(table: TokenTable, text: int | np.integer) -> list[int]:
+def token_ids(table: TokenTable, index: int | np.integer) -> list[int]:
     """The tokens of one text."""
-    start = table.starts[text]
-    return table.tokens[start : start + table.lengths[text]].tolist()
+    start = table.starts[index]
+    return table.tokens[start : start + table.lengths[index]].tolist()
 
 
 def truncate(ids: list[int], limit: int, end: int | None) -> list[int]:
@@ -40,13 +42,52 @@ def truncate(ids: list[int], limit: int, end: int | None) -> list[int]:
 
 
 def truncate_texts(
-    table: TokenTable, texts: Int[np.ndarray, ' n'], limit: int, end: int | None
+    table: TokenTable, indices: Int[np.ndarray, ' n'], limit: int, end: int | None
 ) -> TokenTable:
     """Some texts of a table, each truncated to `limit` tokens, as a table of their own."""
-    lengths = truncated_lengths(table, texts, limit)
-    _, tokens = concatenate_texts(table, texts, lengths, end)
+    lengths = truncated_lengths(table, indices, limit)
+    _, tokens = concatenate_texts(table, indices, lengths, end)
     starts = np.cumsum(lengths, dtype=np.int64) - lengths
-    return TokenTable(tokens, starts, lengths, table.hashes[texts])
+    return TokenTable(tokens, starts, lengths, table.hashes[indices])
+
+
+def concatenate_texts(
+    table: TokenTable,
+    indices: Int[np.ndarray, ' n'],
+    lengths: Int[np.ndarray, ' n'],
+    end: int | None,
+) -> tuple[Int[np.ndarray, ' m'], Int[np.ndarray, ' m']]:
+    """The first `lengths` tokens of each text, one text after another.
+
+    Returns:
+      The position of each token in its text, and the tokens. A longer text keeps its end token.
+    """
+    ends = np.cumsum(lengths)
+    positions = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+    tokens = table.tokens[np.repeat(table.starts[indices], lengths) + positions].astype(np.int32)
+    if end is not None:
+        truncated = table.lengths[indices] > lengths
+        tokens[ends[truncated] - 1] = end
+    return positions, tokens
+
+
+def pad_texts(
+    table: TokenTable, indices: Int[np.ndarray, ' n'], width: int, pad: int, end: int | None
+) -> Int[np.ndarray, 'n width']:
+    """Tokens of each text, padded on the right; a text that is too long keeps its end token."""
+    starts, lengths = table.starts[indices], table.lengths[indices]
+    positions = np.arange(width)
+    mask = positions < lengths[:, None]
+    out = np.full(mask.shape, pad, np.int32)
+    out[mask] = table.tokens[(starts[:, None] + positions)[mask]]
+    if end is not None:
+        out[lengths > width, -1] = end
+    return out
+
+
+def bucket_width(length: int) -> int:
+    """The smallest width to pad texts of this many tokens to."""
+    return next((width for width in _BUCKETS if width >= length), length)
 
 
 def hash_texts(texts: abc.Iterable[str]) -> UInt64[np.ndarray, ' n']:
@@ -60,41 +101,6 @@ def hash_keys(keys: abc.Iterable[str]) -> UInt64[np.ndarray, ' n']:
     hashes = np.frombuffer(data, '<u8').astype(np.uint64)
     hashes[hashes == 0] = 1
     return hashes
-
-
-def bucket_width(length: int) -> int:
-    """The smallest width to pad texts of this many tokens to."""
-    return next((width for width in BUCKETS if width >= length), length)
-
-
-def pad_texts(
-    table: TokenTable, texts: Int[np.ndarray, ' n'], width: int, pad: int, end: int | None
-) -> Int[np.ndarray, 'n width']:
-    """Tokens of each text, padded on the right; one that is too long is cut and keeps its end."""
-    starts, full = table.starts[texts], table.lengths[texts]
-    column = np.arange(width)
-    real = column < full[:, None]
-    out = np.full(real.shape, pad, np.int32)
-    out[real] = table.tokens[(starts[:, None] + column)[real]]
-    if end is not None:
-        out[full > width, -1] = end
-    return out
-
-
-def concatenate_texts(
-    table: TokenTable, texts: Int[np.ndarray, ' n'], lengths: Int[np.ndarray, ' n'], end: int | None
-) -> tuple[Int[np.ndarray, ' m'], Int[np.ndarray, ' m']]:
-    """The first `lengths` tokens of each text, one after another: (place in its text, token).
-
-    A text that is longer keeps its end token.
-    """
-    last = np.cumsum(lengths)
-    place = np.arange(last[-1] if len(last) else 0) - np.repeat(last - lengths, lengths)
-    tokens = table.tokens[np.repeat(table.starts[texts], lengths) + place].astype(np.int32)
-    if end is not None:
-        cut = table.lengths[texts] > lengths
-        tokens[last[cut] - 1] = end
-    return place, tokens
 
 
 class PackedRows(typing.NamedTuple):

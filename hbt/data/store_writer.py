@@ -1,6 +1,6 @@
-"""Writes one dataset of a store, block by block, and goes on where an earlier run was stopped.
+"""Writes one dataset of a store block by block, and resumes after the last block written.
 
-Hides the files of a dataset while they grow. Called by `prepare`; `store` reads what it wrote.
+Files that only the writing needs are named progress.*; they go when the store is whole.
 """
 
 import functools
@@ -8,267 +8,280 @@ import pathlib
 
 import numpy as np
 
-from hbt.data import array_files, ragged, tokenization
+from hbt.data import array_files, ragged, store, tokenization
 from hbt.data.curation import dedup
 from hbt.data.readers import schema
 from hbt.utils import log
 
-CHUNK = 1 << 20  # numbers handled at a time
-COUNTS = ('texts', 'tokens', 'truncated')
+_CHUNK = 1 << 20  # numbers handled at a time
+_ARRAYS = {'starts': np.int64, 'lengths': np.int32, 'hashes': np.uint64}  # of a table
 
 
-def rows(folder: pathlib.Path, source: schema.GroupSource, run, file: str, setting) -> dict:
-    """Writes a source of groups; returns its counts for the manifest."""
-    function = functools.partial(tokenization.groups, source.parse, file=file, setting=setting)
-    with array_files.Columns(folder) as files:
-        state = files.state or {
-            'blocks': 0,
-            'groups': 0,
-            'passages': 0,
-            'counts': {},
-            'done': False,
-        }
-        if not state['done']:
-            bar = log.progress(desc=source.name, unit=' rows', initial=state['groups'])
-            with bar as progress:
-                for block in run.map(function, source.blocks, state['blocks']):
-                    add_groups(files, state, block)
-                    progress.update(block.groups)
-            finish_rows(files, state, source)
-    return entry(state)
-
-
-def add_groups(files: array_files.Columns, state: dict, block: tokenization.Block) -> None:
-    first = {'query': state['groups'], 'passage': state['passages']}
-    for (side, language), tokens in block.tokens.items():
-        add_tokens(files, state, f'{side}.{language}', tokens, tokens.rows + first[side], 0)
-    add_names(files, 'query', block.names['query'], first['query'], 0)
-    files.append('passage.indices', (block.passage + first['passage']).astype(np.int32))
-    for language, (counts, texts) in block.negatives.items():
-        stem = f'negatives.{language}'
-        files.write(f'{stem}.counts', 4 * state['groups'], counts.astype(np.int32))
-        files.append(f'{stem}.passages', (texts + first['passage']).astype(np.int32))
-    state['blocks'] += 1
-    state['groups'] += block.groups
-    state['passages'] += block.passages
-    files.commit(**state)
-
-
-def add_tokens(files, state: dict, stem: str, tokens: tokenization.Tokens, at, total: int) -> None:
-    """Appends tokens, and puts what tells where they are at rows `at` of the other arrays."""
-    table = tokens.table
-    start = files.append(f'{stem}.tokens', table.tokens) // table.tokens.itemsize
-    files.place(f'{stem}.starts', at, start + table.starts, total)
-    files.place(f'{stem}.lengths', at, table.lengths, total)
-    files.place(f'{stem}.hashes', at, table.hashes, total)
-    known = state['counts'].setdefault(stem, dict.fromkeys(COUNTS, 0))
-    known['texts'] += tokens.texts
-    known['tokens'] += len(table.tokens)
-    known['truncated'] += tokens.truncated
-
-
-def add_names(files, side: str, names: tokenization.Names, first: int, total: int) -> None:
-    start = files.append(f'{side}.ids', names.data)
-    starts = start + np.cumsum(names.lengths, dtype=np.int64) - names.lengths
-    files.place(f'{side}.ids.starts', names.rows + first, starts, total)
-    files.place(f'{side}.ids.lengths', names.rows + first, names.lengths, total)
-    if not total:
-        files.place(f'{side}.ids.hashes', names.rows + first, names.hashes, total)
-
-
-def finish_rows(files: array_files.Columns, state: dict, source: schema.GroupSource) -> None:
-    groups = state['groups']
-    if not groups:
-        raise ValueError(f'{source.spec}: expected at least one row, got none')
-    hashes = files.array('query.ids.hashes', np.uint64, groups)
-    for a, b in dedup.equal_rows(hashes)[:1]:
-        raise ValueError(
-            f'{source.where(int(max(a, b)))}: id: expected a new one, got that of '
-            f'{source.where(int(min(a, b)))}'
-        )
-    del hashes
-    files.drop('query.ids.hashes')
-    for start in range(0, groups, CHUNK):
-        part = np.arange(start, min(start + CHUNK, groups), dtype=np.int32)
-        files.write('query.indices', 4 * start, part)
-    for name in sorted(files.sizes):
-        if name.startswith('negatives.') and name.endswith('.counts'):
-            stem = name.removesuffix('.counts')
-            state['counts'][stem] = add_borders(files, stem, groups)
-    finish(files, state, {'query': groups, 'passage': state['passages']})
-
-
-def add_borders(files: array_files.Columns, stem: str, groups: int) -> int:
-    """Counts of negatives -> where those of each group begin and end; returns their number."""
-    counts, total = files.array(f'{stem}.counts', np.int32, groups), 0
-    files.write(f'{stem}.offsets', 0, np.zeros(1, np.int64))
-    for start in range(0, groups, CHUNK):
-        ends = total + np.cumsum(counts[start : start + CHUNK], dtype=np.int64)
-        files.write(f'{stem}.offsets', 8 * (start + 1), ends)
-        total = int(ends[-1])
-    del counts
-    files.drop(f'{stem}.counts')
-    return total
-
-
-def finish(files: array_files.Columns, state: dict, sizes: dict[str, int]) -> None:
-    """Makes every array as long as its table, and labels texts that are one."""
-    for stem in state['counts']:
-        side = stem.partition('.')[0]
-        if side in sizes:
-            for kind, size in (('starts', 8), ('lengths', 4), ('hashes', 8)):
-                files.grow(f'{stem}.{kind}', size * sizes[side])
-    for side, size in sizes.items():
-        found = [x for x in files.sizes if x.startswith(f'{side}.') and x.endswith('.hashes')]
-        tables = (files.array(name, np.uint64, size) for name in sorted(found))
-        files.write(f'{side}.clusters', 0, dedup.classes(tables, size))
-    state['done'] = True
-    files.commit(**state)
-
-
-def entry(state: dict) -> dict:
-    """Counts of a dataset by side and language."""
-    found = {'groups': state['groups'], 'query': {}, 'passage': {}, 'negatives': {}}
-    for stem, counts in sorted(state['counts'].items()):
-        side, _, language = stem.partition('.')
-        found[side][language] = counts
-    return found
-
-
-def collection(
-    folder: pathlib.Path, source: schema.CollectionSource, run, file: str, setting
+def write_groups(
+    folder: pathlib.Path,
+    source: schema.GroupSource,
+    runner,
+    config: tokenization.TokenizationConfig,
 ) -> dict:
-    """Writes texts that are apart from their links; returns the counts for the manifest."""
-    with array_files.Columns(folder) as files:
-        state = files.state or {'stage': 0, 'blocks': 0, 'groups': 0, 'counts': {}, 'done': False}
-        if state['stage'] == 0:
-            read_links(files, state, source, run)
-        for number, key in enumerate(sorted(source.texts), 1):
-            if state['stage'] == number:
-                read_texts(files, state, source, run, key, file, setting)
+    """Writes the dataset of a source of groups.
+
+    Args:
+      folder: of the dataset.
+      source: what is read.
+      runner: `workers.Workers` or `apache_beam.Beam`.
+      config: how texts are tokenised.
+
+    Returns:
+      Counts for the manifest, by side and language.
+
+    Raises:
+      ValueError: a bad group, no group at all, or an id that occurs twice.
+    """
+    start = {'blocks': 0, 'groups': 0, 'passages': 0, 'counts': {}, 'done': False}
+    with array_files.ArrayFiles(folder, start) as arrays:
+        state = arrays.state
         if not state['done']:
-            finish_collection(files, state, source)
-    return entry(state)
+            function = functools.partial(tokenization.encode_groups, source.parse, config)
+            with log.progress(desc=source.name, unit=' groups', initial=state['groups']) as bar:
+                for block in runner.map(function, source.blocks, state['blocks']):
+                    _append_groups(arrays, block)
+                    bar.update(block.num_groups)
+            _finish_groups(arrays, source)
+        return _counts_by_side(state)
 
 
-LINKS = {'query': 'links.query', 'passage': 'links.passage', 'negatives': 'links.negatives'}
+def _append_groups(arrays: array_files.ArrayFiles, block: tokenization.GroupBlock) -> None:
+    state = arrays.state
+    first = {'query': state['groups'], 'passage': state['passages']}
+    for (side, language), texts in block.texts.items():
+        texts = texts._replace(indices=texts.indices + first[side])
+        _write_texts(arrays, f'{side}.{language}', texts, 0)
+    ids = block.query_ids._replace(indices=block.query_ids.indices + first['query'])
+    _write_ids(arrays, 'query', ids, 0)
+    arrays.scatter('progress.ids.hashes', ids.indices, ids.hashes, 0)
+    arrays.append('passage.indices', (block.positives + first['passage']).astype(np.int32))
+    for language, (counts, numbers) in block.negatives.items():
+        stem = f'negatives.{language}'
+        arrays.write(f'progress.{stem}.counts', 4 * state['groups'], counts.astype(np.int32))
+        arrays.append(f'{stem}.passages', (numbers + first['passage']).astype(np.int32))
+    state['blocks'] += 1
+    state['groups'] += block.num_groups
+    state['passages'] += block.num_passages
+    arrays.commit()
 
 
-def read_links(files: array_files.Columns, state: dict, source, run) -> None:
-    """Hashed keys of all links; then the keys of each side, in order, number the texts."""
-    function = functools.partial(tokenization.links, source.links.parse)
-    with log.progress(desc=f'{source.name} links', unit=' rows', initial=state['groups']) as bar:
-        for block in run.map(function, source.links.blocks, state['blocks']):
-            for name in LINKS:
-                files.append(LINKS[name], getattr(block, name))
-            files.append('negatives..counts', block.count.astype(np.int32))
+def _write_texts(
+    arrays: array_files.ArrayFiles, stem: str, texts: tokenization.EncodedTexts, total: int
+) -> None:
+    """Appends tokens, and sets the elements of the other arrays of a table."""
+    table = texts.table
+    start = arrays.append(f'{stem}.tokens', table.tokens) // table.tokens.itemsize
+    table = table._replace(starts=table.starts + start)
+    for name in _ARRAYS:
+        arrays.scatter(f'{stem}.{name}', texts.indices, getattr(table, name), total)
+    counts = arrays.state['counts'].setdefault(stem, {'texts': 0, 'tokens': 0, 'truncated': 0})
+    counts['texts'] += texts.num_texts
+    counts['tokens'] += len(table.tokens)
+    counts['truncated'] += texts.num_truncated
+
+
+def _write_ids(
+    arrays: array_files.ArrayFiles, side: str, ids: tokenization.EncodedIds, total: int
+) -> None:
+    start = arrays.append(f'{side}.ids', ids.data)
+    starts = start + np.cumsum(ids.lengths, dtype=np.int64) - ids.lengths
+    arrays.scatter(f'{side}.ids.starts', ids.indices, starts, total)
+    arrays.scatter(f'{side}.ids.lengths', ids.indices, ids.lengths, total)
+
+
+def _finish_groups(arrays: array_files.ArrayFiles, source: schema.GroupSource) -> None:
+    groups = arrays.state['groups']
+    if not groups:
+        raise ValueError(f'{source.spec}: expected at least one group, got none')
+    pairs = dedup.equal_pairs(arrays.map_array('progress.ids.hashes', np.uint64, groups))
+    if len(pairs):
+        first, second = sorted(pairs[0].tolist())
+        raise ValueError(
+            f'{source.where(second)}: id: expected a new one, got that of {source.where(first)}'
+        )
+    for start in range(0, groups, _CHUNK):
+        indices = np.arange(start, min(start + _CHUNK, groups), dtype=np.int32)
+        arrays.write('query.indices', 4 * start, indices)
+    for name in arrays.names:
+        if name.startswith('progress.negatives.'):
+            _write_offsets(arrays, name.removeprefix('progress.').removesuffix('.counts'))
+    _finish_tables(arrays, {'query': groups, 'passage': arrays.state['passages']})
+
+
+def _write_offsets(arrays: array_files.ArrayFiles, stem: str) -> None:
+    """Counts of negatives -> where those of each group begin and end."""
+    groups, total = arrays.state['groups'], 0
+    counts = arrays.map_array(f'progress.{stem}.counts', np.int32, groups)
+    arrays.write(f'{stem}.offsets', 0, np.zeros(1, np.int64))
+    for start in range(0, groups, _CHUNK):
+        ends = total + np.cumsum(counts[start : start + _CHUNK], dtype=np.int64)
+        arrays.write(f'{stem}.offsets', 8 * (start + 1), ends)
+        total = int(ends[-1])
+    arrays.state['counts'][stem] = total
+
+
+def _finish_tables(arrays: array_files.ArrayFiles, sizes: dict[str, int]) -> None:
+    """Makes every array as long as its side has texts, and writes the duplicate clusters."""
+    for side, size in sizes.items():
+        stems = sorted(x for x in arrays.state['counts'] if x.startswith(f'{side}.'))
+        for stem in stems:
+            for name, dtype in _ARRAYS.items():
+                arrays.grow(f'{stem}.{name}', size * np.dtype(dtype).itemsize)
+        tables = (arrays.map_array(f'{stem}.hashes', np.uint64, size) for stem in stems)
+        arrays.write(f'{side}.clusters', 0, dedup.duplicate_clusters(tables, size))
+    arrays.state['done'] = True
+    arrays.commit()
+
+
+def _counts_by_side(state: dict) -> dict:
+    counts = {'groups': state['groups'], 'query': {}, 'passage': {}, 'negatives': {}}
+    for stem, count in sorted(state['counts'].items()):
+        side, _, language = stem.partition('.')
+        counts[side][language] = count
+    return counts
+
+
+def write_collection(
+    folder: pathlib.Path,
+    source: schema.CollectionSource,
+    runner,
+    config: tokenization.TokenizationConfig,
+) -> dict:
+    """Writes the dataset of a source of texts and links; as `write_groups`."""
+    start = {'stage': 0, 'blocks': 0, 'groups': 0, 'counts': {}, 'done': False}
+    with array_files.ArrayFiles(folder, start) as arrays:
+        if arrays.state['stage'] == 0:
+            _write_links(arrays, source, runner)
+        for stage, (side, language) in enumerate(sorted(source.texts), 1):
+            if arrays.state['stage'] == stage:
+                _write_collection_texts(arrays, source, runner, side, language, config)
+        if not arrays.state['done']:
+            _finish_collection(arrays, source)
+        return _counts_by_side(arrays.state)
+
+
+def _write_links(arrays: array_files.ArrayFiles, source: schema.CollectionSource, runner) -> None:
+    """Writes the hashed keys of all links; those of a side, in order, number its texts."""
+    state, links = arrays.state, source.links
+    function = functools.partial(tokenization.hash_links, links.parse)
+    with log.progress(desc=f'{source.name} links', unit=' links', initial=state['groups']) as bar:
+        for block in runner.map(function, links.blocks, state['blocks']):
+            for name in ('query', 'passage', 'negatives'):
+                arrays.append(f'progress.links.{name}', getattr(block, name))
+            arrays.append('progress.negatives..counts', block.counts)
             state['blocks'] += 1
             state['groups'] += len(block.query)
-            files.commit(**state)
+            arrays.commit()
             bar.update(len(block.query))
     if not state['groups']:
         raise ValueError(f'{source.spec}: expected at least one link, got none')
-    for side, links in (('query', ('query',)), ('passage', ('passage', 'negatives'))):
-        known = np.zeros(0, np.uint64)
-        for keys in (linked(files, name) for name in links):
-            for start in range(0, len(keys), 4 * CHUNK):
-                known = np.union1d(known, keys[start : start + 4 * CHUNK])
-        files.write(f'keys.{side}', 0, known)
+    for side, names in (('query', ('query',)), ('passage', ('passage', 'negatives'))):
+        unique = np.zeros(0, np.uint64)
+        for keys in (_map_hashes(arrays, f'links.{name}') for name in names):
+            for start in range(0, len(keys), 4 * _CHUNK):
+                unique = np.union1d(unique, keys[start : start + 4 * _CHUNK])
+        arrays.write(f'progress.keys.{side}', 0, unique)
     state.update(stage=1, blocks=0)
-    files.commit(**state)
+    arrays.commit()
 
 
-def linked(files: array_files.Columns, name: str) -> np.ndarray:
-    return files.array(LINKS[name], np.uint64, files.size(LINKS[name]) // 8)
+def _map_hashes(arrays: array_files.ArrayFiles, name: str) -> np.ndarray:
+    name = f'progress.{name}'
+    return arrays.map_array(name, np.uint64, arrays.size(name) // 8)
 
 
-def read_texts(files, state: dict, source, run, key: tuple[str, str], file: str, setting) -> None:
-    """The texts of a side and language whose keys are linked."""
-    side, language = key
-    part, stem = source.texts[key], f'{side}.{language}'
-    known = str(files.folder / f'keys.{side}')
-    total = files.size(f'keys.{side}') // 8
+def _write_collection_texts(
+    arrays: array_files.ArrayFiles,
+    source: schema.CollectionSource,
+    runner,
+    side: str,
+    language: str,
+    config: tokenization.TokenizationConfig,
+) -> None:
+    """Writes the texts of a side and language that have links."""
+    state, reader, stem = arrays.state, source.texts[side, language], f'{side}.{language}'
+    total = arrays.size(f'progress.keys.{side}') // 8
+    keys_file = str(arrays.folder / f'progress.keys.{side}')
     function = functools.partial(
-        tokenization.texts,
-        part.parse,
-        side=side,
-        language=language,
-        known=known,
-        file=file,
-        setting=setting,
+        tokenization.encode_collection_texts, reader.parse, side, language, keys_file, config
     )
-    with log.progress(desc=f'{source.name} {stem}', unit=' texts') as progress:
-        for block in run.map(function, part.blocks, state['blocks']):
-            (tokens,) = block.tokens.values()
-            refuse_repeats(files, state, stem, tokens.rows, block.places, total, setting.dtype)
-            add_tokens(files, state, stem, tokens, tokens.rows, total)
-            lengths = files.array(f'{side}.ids.lengths', np.int32, total)
-            add_names(files, side, unnamed(block.names[side], lengths), 0, total)
+    with log.progress(desc=f'{source.name} {stem}', unit=' texts') as bar:
+        for block in runner.map(function, reader.blocks, state['blocks']):
+            _check_keys_are_new(arrays, stem, block, total)
+            _write_texts(arrays, stem, block.texts, total)
+            lengths = arrays.map_array(f'{side}.ids.lengths', np.int32, total)
+            _write_ids(arrays, side, _select_unnamed(block.ids, lengths), total)
             state['blocks'] += 1
-            files.commit(**state)
-            progress.update(tokens.texts)
+            arrays.commit()
+            bar.update(block.texts.num_texts)
     if stem not in state['counts']:
         raise ValueError(f'{source.spec}: expected texts of {stem}, got none')
     state.update(stage=state['stage'] + 1, blocks=0)
-    files.commit(**state)
+    arrays.commit()
 
 
-def refuse_repeats(files, state, stem: str, at: np.ndarray, places, total: int, dtype) -> None:
+def _check_keys_are_new(
+    arrays: array_files.ArrayFiles, stem: str, block: tokenization.TextBlock, total: int
+) -> None:
     """ValueError if a key came before, in this block or in one that was committed."""
-    values, first = np.unique(at, return_index=True)
-    again = np.setdiff1d(np.arange(len(at)), first)
-    if not len(again):
-        hashes = files.array(f'{stem}.hashes', np.uint64, total)
-        starts = files.array(f'{stem}.starts', np.int64, total)
-        end = files.size(f'{stem}.tokens') // np.dtype(dtype).itemsize
-        again = np.flatnonzero((hashes[at] != 0) & (starts[at] < end))
-    if len(again):
-        raise ValueError(f'{places[again[0]]}: id: expected a new one, got one that came before')
+    indices = block.texts.indices
+    _, first = np.unique(indices, return_index=True)
+    repeated = np.setdiff1d(np.arange(len(indices)), first)
+    if not len(repeated):
+        hashes = arrays.map_array(f'{stem}.hashes', np.uint64, total)
+        starts = arrays.map_array(f'{stem}.starts', np.int64, total)
+        end = arrays.size(f'{stem}.tokens') // block.texts.table.tokens.itemsize
+        repeated = np.flatnonzero((hashes[indices] != 0) & (starts[indices] < end))
+    if len(repeated):
+        where = block.where[repeated[0]]
+        raise ValueError(f'{where}: id: expected a new one, got one that came before')
 
 
-def unnamed(names: tokenization.Names, lengths: np.ndarray) -> tokenization.Names:
-    """Those of texts that no other language has named yet."""
-    new = lengths[names.rows] == 0
-    ends = np.cumsum(names.lengths)
+def _select_unnamed(ids: tokenization.EncodedIds, lengths: np.ndarray) -> tokenization.EncodedIds:
+    """The ids of texts that no other language has named yet."""
+    new = lengths[ids.indices] == 0
+    ends = np.cumsum(ids.lengths)
     data = b''.join(
-        names.data[end - size : end]
-        for end, size in zip(ends[new], names.lengths[new], strict=True)
+        ids.data[end - size : end] for end, size in zip(ends[new], ids.lengths[new], strict=True)
     )
-    return names._replace(rows=names.rows[new], lengths=names.lengths[new], data=data)
+    return ids._replace(indices=ids.indices[new], lengths=ids.lengths[new], data=data)
 
 
-def finish_collection(files: array_files.Columns, state: dict, source) -> None:
-    """Turns keys into rows of texts; ValueError names a link to a text that is nowhere."""
-    sizes = {side: files.size(f'keys.{side}') // 8 for side in ('query', 'passage')}
-    for side, size in sizes.items():
-        named = files.array(f'{side}.ids.lengths', np.int32, size)
-        if not named.all():
-            keys = files.array(f'keys.{side}', np.uint64, size)
-            raise unknown(source, side, keys[named == 0])
-    for name, side in (('query', 'query'), ('passage', 'passage'), ('negatives', 'passage')):
-        links, keys = linked(files, name), files.array(f'keys.{side}', np.uint64, sizes[side])
-        target = 'negatives..passages' if name == 'negatives' else f'{name}.indices'
-        for start in range(0, len(links), CHUNK):
-            found = np.searchsorted(keys, links[start : start + CHUNK]).astype(np.int32)
-            files.write(target, 4 * start, found)
-    number = len(linked(files, 'negatives'))
-    if number:
-        state['counts']['negatives.'] = add_borders(files, 'negatives.', state['groups'])
-    finish(files, state, sizes)
-    for name in (*LINKS.values(), *(f'keys.{side}' for side in sizes), 'negatives..counts'):
-        if name in files.sizes:
-            files.drop(name)
+def _finish_collection(arrays: array_files.ArrayFiles, source: schema.CollectionSource) -> None:
+    """Turns keys into indices of texts; ValueError names a link to a text that is missing."""
+    keys = {side: _map_hashes(arrays, f'keys.{side}') for side in store.SIDES}
+    for side in store.SIDES:
+        lengths = arrays.map_array(f'{side}.ids.lengths', np.int32, len(keys[side]))
+        if not lengths.all():
+            raise _missing_text(source, side, keys[side][lengths == 0])
+    for name, side, target in (
+        ('query', 'query', 'query.indices'),
+        ('passage', 'passage', 'passage.indices'),
+        ('negatives', 'passage', 'negatives..passages'),
+    ):
+        links = _map_hashes(arrays, f'links.{name}')
+        for start in range(0, len(links), _CHUNK):
+            indices = np.searchsorted(keys[side], links[start : start + _CHUNK]).astype(np.int32)
+            arrays.write(target, 4 * start, indices)
+    if arrays.size('progress.links.negatives'):
+        _write_offsets(arrays, 'negatives.')
+    _finish_tables(arrays, {side: len(keys[side]) for side in store.SIDES})
 
 
-def unknown(source: schema.CollectionSource, side: str, keys: np.ndarray) -> ValueError:
+def _missing_text(source: schema.CollectionSource, side: str, keys: np.ndarray) -> ValueError:
     """The error for the first link to one of these keys."""
-    wanted = set(keys.tolist())
+    missing = set(keys.tolist())
     for block in source.links.blocks():
         for link in source.links.parse(block):
-            used = [link.query_key] if side == 'query' else [link.passage_key, *link.negative_keys]
-            for key, number in zip(used, ragged.hash_keys(used).tolist(), strict=True):
-                if number in wanted:
+            names = [link.query_key] if side == 'query' else [link.passage_key, *link.negative_keys]
+            for name, key in zip(names, ragged.hash_keys(names).tolist(), strict=True):
+                if key in missing:
                     return ValueError(
-                        f'{link.where}: expected the id of a {side} in the collection, got {key!r}'
+                        f'{link.where}: expected the id of a {side} in the collection, got {name!r}'
                     )
     raise AssertionError('a key without a link')

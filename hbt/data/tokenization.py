@@ -1,11 +1,6 @@
-"""From a block of a source to arrays of tokens: the part of `prepare` that runs in many processes.
-
-Hides the tokenizer and its speed: one thread of the library in every process is as fast as all of
-its threads in one, and the rest of the work runs beside it. Called by `prepare`.
-"""
+"""From texts to token ids; from a block of a source to arrays, in any process."""
 
 import array
-import os
 import typing
 from collections import abc
 
@@ -15,9 +10,10 @@ import tokenizers
 from hbt.data import ragged, tokenizer_files
 
 
-class Setting(typing.NamedTuple):
+class TokenizationConfig(typing.NamedTuple):
     """What the tokens of a text depend on."""
 
+    tokenizer_file: str
     query_prefix: str
     passage_prefix: str
     query_length: int
@@ -25,144 +21,70 @@ class Setting(typing.NamedTuple):
     dtype: str
 
 
-class Tokens(typing.NamedTuple):
-    """Texts of one side and language. Text i is row `rows[i]` of the table."""
+class EncodedTexts(typing.NamedTuple):
+    """Texts of one side and language, as they are added to a table of the store."""
 
-    rows: np.ndarray  # n; in a block of groups, counted from its first
-    table: ragged.TokenTable  # n; starts are counted from the block's first token
-    texts: int
-    truncated: int
+    indices: np.ndarray  # n; in the table; of groups, counted from the first text of the block
+    table: ragged.TokenTable  # n
+    num_texts: int  # n, less the groups without a text
+    num_truncated: int
 
 
-class Names(typing.NamedTuple):
-    """Ids of texts, as bytes."""
+class EncodedIds(typing.NamedTuple):
+    """Names of texts, as bytes."""
 
-    rows: np.ndarray
+    indices: np.ndarray
     lengths: np.ndarray
     hashes: np.ndarray
     data: bytes
 
 
-class Block(typing.NamedTuple):
-    """What a block of a source becomes."""
+class GroupBlock(typing.NamedTuple):
+    """A block of groups. Its passages are numbered: those of a group are its positive one, then its
+    negatives.
+    """
 
-    groups: int
-    passages: int
-    tokens: dict[tuple[str, str], Tokens]
-    names: dict[str, Names]
-    places: list[str]  # of the texts, for errors; of collections only
-    passage: np.ndarray  # groups; the row of the positive passage
-    negatives: dict[str, tuple[np.ndarray, np.ndarray]]  # language -> how many a group has, rows
+    num_groups: int
+    num_passages: int
+    texts: dict[tuple[str, str], EncodedTexts]  # by side and language
+    query_ids: EncodedIds
+    positives: np.ndarray  # groups; number of the passage
+    negatives: dict[str, tuple[np.ndarray, np.ndarray]]  # language -> count per group, numbers
 
 
-class Links(typing.NamedTuple):
+class TextBlock(typing.NamedTuple):
+    """A block of texts of one side and language of a collection."""
+
+    texts: EncodedTexts
+    ids: EncodedIds
+    where: list[str]  # the place of each, for errors
+
+
+class LinkBlock(typing.NamedTuple):
     """Hashed keys of a block of links."""
 
     query: np.ndarray
     passage: np.ndarray
-    count: np.ndarray
     negatives: np.ndarray
+    counts: np.ndarray  # of negatives
 
 
-TOKENIZER: dict[str, tokenizers.Tokenizer] = {}  # of this process, by file
+_CACHE: dict[str, tokenizers.Tokenizer] = {}  # the last tokenizer of this process, by its file
 
 
-def start() -> None:
-    """Before the first block of a process that is one of many."""
-    os.environ['TOKENIZERS_PARALLELISM'] = 'false'
+def cache_tokenizer(file: str, tokenizer: tokenizers.Tokenizer) -> None:
+    """Sets the tokenizer of a file for this process and those forked from it."""
+    _CACHE.clear()
+    _CACHE[file] = tokenizer
 
 
-def load(file: str) -> tokenizers.Tokenizer:
-    """The tokenizer of a file, which this process and those forked from it read once."""
-    if file not in TOKENIZER:
-        TOKENIZER.clear()
-        TOKENIZER[file] = tokenizers.Tokenizer.from_file(file)
-        TOKENIZER[file].no_padding()
-        TOKENIZER[file].no_truncation()
-    return TOKENIZER[file]
-
-
-def groups(read: abc.Callable, block, file: str, setting: Setting) -> Block:
-    """A block of rows: passage rows are the positive of a group, then its negatives."""
-    found = read(block)
-    passages, texts = 0, {}  # (side, language) -> row -> text
-    positive, negatives = np.empty(len(found), np.int64), {}
-    for i, row in enumerate(found):
-        positive[i] = passages
-        for language, text in row.query.items():
-            texts.setdefault(('query', language), {})[i] = text
-        for language, text in row.passage.items():
-            texts.setdefault(('passage', language), {})[passages] = text
-        passages += 1
-        for language, wrong in row.negatives.items():
-            counts, places = negatives.setdefault(language, (np.zeros(len(found), np.int64), []))
-            counts[i] = len(wrong)
-            for text in wrong:
-                texts.setdefault(('passage', language), {})[passages] = text
-                places.append(passages)
-                passages += 1
-    sizes = {'query': len(found), 'passage': passages}
-    tokens = {
-        (side, language): widen(encode(list(t.values()), side, file, setting), list(t), sizes[side])
-        for (side, language), t in sorted(texts.items())
-    }
-    return Block(
-        len(found),
-        passages,
-        tokens,
-        {'query': names([row.id for row in found], np.arange(len(found)))},
-        [],
-        positive,
-        {x: (counts, np.array(places)) for x, (counts, places) in negatives.items()},
-    )
-
-
-def widen(tokens: Tokens, at: list[int], size: int) -> Tokens:
-    """The same texts in a table of `size` rows without gaps."""
-    lengths, hashes = np.zeros(size, np.int32), np.zeros(size, np.uint64)
-    lengths[at], hashes[at] = tokens.table.lengths, tokens.table.hashes
-    starts = np.cumsum(lengths, dtype=np.int64) - lengths
-    table = ragged.TokenTable(tokens.table.tokens, starts, lengths, hashes)
-    return tokens._replace(rows=np.arange(size), table=table)
-
-
-def texts(
-    read: abc.Callable, block, side: str, language: str, known: str, file: str, setting: Setting
-) -> Block:
-    """A block of texts of a collection; those whose key is not in the file `known` are dropped."""
-    keys = np.memmap(known, np.uint64, 'r')
-    found = read(block)
-    hashes = ragged.hash_keys(x.key for x in found)
-    at = np.searchsorted(keys, hashes)
-    mine = np.flatnonzero(keys[np.minimum(at, len(keys) - 1)] == hashes)
-    kept = [found[i] for i in mine]
-    tokens = encode([x.text for x in kept], side, file, setting)._replace(rows=at[mine])
-    return Block(
-        0,
-        0,
-        {(side, language): tokens},
-        {side: names([x.key for x in kept], at[mine])},
-        [x.where for x in kept],
-        np.zeros(0, np.int64),
-        {},
-    )
-
-
-def links(read: abc.Callable, block) -> Links:
-    found = read(block)
-    return Links(
-        ragged.hash_keys(x.query_key for x in found),
-        ragged.hash_keys(x.passage_key for x in found),
-        np.array([len(x.negative_keys) for x in found], np.int64),
-        ragged.hash_keys(key for x in found for key in x.negative_keys),
-    )
-
-
-def encode(found: list[str], side: str, file: str, setting: Setting) -> Tokens:
-    """Tokens of texts with the prefix of their side, cut to its length; `rows` are missing."""
-    prefix, limit = getattr(setting, f'{side}_prefix'), getattr(setting, f'{side}_length')
-    table, truncated = encode_texts(load(file), found, prefix, limit, setting.dtype)
-    return Tokens(np.zeros(0, int), table, len(found), truncated)
+def _load_tokenizer(file: str) -> tokenizers.Tokenizer:
+    if file not in _CACHE:
+        tokenizer = tokenizers.Tokenizer.from_file(file)
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        cache_tokenizer(file, tokenizer)
+    return _CACHE[file]
 
 
 def encode_texts(
@@ -192,7 +114,94 @@ def encode_texts(
     return ragged.TokenTable(tokens, starts, lengths, ragged.hash_texts(texts)), len(truncated)
 
 
-def names(found: list[str], at: np.ndarray) -> Names:
-    data = [name.encode() for name in found]
+def encode_groups(parse: abc.Callable, config: TokenizationConfig, block) -> GroupBlock:
+    """Encodes a block of a source of groups."""
+    groups = parse(block)
+    texts = {}  # (side, language) -> number of the text -> text
+    positives, negatives, num_passages = np.empty(len(groups), np.int64), {}, 0
+    for i, group in enumerate(groups):
+        positives[i] = num_passages
+        for side, number in (('query', i), ('passage', num_passages)):
+            for language, text in getattr(group, side).items():
+                texts.setdefault((side, language), {})[number] = text
+        num_passages += 1
+        for language, passages in group.negatives.items():
+            counts, numbers = negatives.setdefault(language, (np.zeros(len(groups), np.int64), []))
+            counts[i] = len(passages)
+            for text in passages:
+                texts.setdefault(('passage', language), {})[num_passages] = text
+                numbers.append(num_passages)
+                num_passages += 1
+    sizes = {'query': len(groups), 'passage': num_passages}
+    return GroupBlock(
+        len(groups),
+        num_passages,
+        {
+            (side, language): _fill_gaps(by_number, sizes[side], side, config)
+            for (side, language), by_number in sorted(texts.items())
+        },
+        _encode_ids([group.id for group in groups], np.arange(len(groups))),
+        positives,
+        {x: (counts, np.array(numbers)) for x, (counts, numbers) in negatives.items()},
+    )
+
+
+def encode_collection_texts(
+    parse: abc.Callable,
+    side: str,
+    language: str,
+    keys_file: str,
+    config: TokenizationConfig,
+    block,
+) -> TextBlock:
+    """Encodes a block of texts, without those whose hashed key is not in the file."""
+    keys = np.memmap(keys_file, np.uint64, 'r')
+    texts = parse(block)
+    hashes = ragged.hash_keys(x.key for x in texts)
+    indices = np.searchsorted(keys, hashes)
+    linked = np.flatnonzero(keys[np.minimum(indices, len(keys) - 1)] == hashes)
+    texts, indices = [texts[i] for i in linked], indices[linked]
+    table, truncated = _encode_side([x.text for x in texts], side, config)
+    return TextBlock(
+        EncodedTexts(indices, table, len(texts), truncated),
+        _encode_ids([x.key for x in texts], indices),
+        [x.where for x in texts],
+    )
+
+
+def hash_links(parse: abc.Callable, block) -> LinkBlock:
+    """Hashes the keys of a block of links."""
+    links = parse(block)
+    return LinkBlock(
+        ragged.hash_keys(x.query_key for x in links),
+        ragged.hash_keys(x.passage_key for x in links),
+        ragged.hash_keys(key for x in links for key in x.negative_keys),
+        np.array([len(x.negative_keys) for x in links], np.int32),
+    )
+
+
+def _encode_side(
+    texts: list[str], side: str, config: TokenizationConfig
+) -> tuple[ragged.TokenTable, int]:
+    prefix, limit = getattr(config, f'{side}_prefix'), getattr(config, f'{side}_length')
+    tokenizer = _load_tokenizer(config.tokenizer_file)
+    return encode_texts(tokenizer, texts, prefix, limit, config.dtype)
+
+
+def _fill_gaps(
+    texts: dict[int, str], size: int, side: str, config: TokenizationConfig
+) -> EncodedTexts:
+    """A table of `size` texts, of which those without a number are empty."""
+    numbers = list(texts)
+    table, truncated = _encode_side(list(texts.values()), side, config)
+    lengths, hashes = np.zeros(size, np.int32), np.zeros(size, np.uint64)
+    lengths[numbers], hashes[numbers] = table.lengths, table.hashes
+    starts = np.cumsum(lengths, dtype=np.int64) - lengths
+    table = ragged.TokenTable(table.tokens, starts, lengths, hashes)
+    return EncodedTexts(np.arange(size), table, len(texts), truncated)
+
+
+def _encode_ids(ids: list[str], indices: np.ndarray) -> EncodedIds:
+    data = [x.encode() for x in ids]
     lengths = np.fromiter(map(len, data), np.int32, len(data))
-    return Names(at, lengths, ragged.hash_keys(found), b''.join(data))
+    return EncodedIds(indices, lengths, ragged.hash_keys(ids), b''.join(data))

@@ -1,10 +1,8 @@
-"""Tokenizers: read from a directory, and what is asked of them.
-
-Hides the files of tokenizers. Called by `prepare`, `train` and `pipeline`.
-"""
+"""Tokenizers: loaded, trained and saved; their special tokens; whether two are the same."""
 
 import json
 import pathlib
+from collections import abc
 
 import tokenizers
 
@@ -18,17 +16,29 @@ PATTERNS = (  # of the files from which `load_tokenizer` and transformers build 
     'sentence_bert_config.json',
     *VOCABULARIES,
 )
+_ROLES = {
+    'bos_token': ('<s>',),
+    'cls_token': ('<s>', '[CLS]'),
+    'eos_token': ('</s>',),
+    'sep_token': ('</s>', '[SEP]'),
+    'unk_token': ('<unk>', '[UNK]'),
+    'pad_token': ('<pad>', '[PAD]'),
+    'mask_token': ('<mask>', '[MASK]'),
+}
 
 
 def has_tokenizer(path: pathlib.Path) -> bool:
-    """Whether `read` finds one in a directory."""
+    """Whether `load_tokenizer` finds one in a directory."""
     return any((path / name).is_file() for name in ('tokenizer.json', *VOCABULARIES))
 
 
 def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
-    """The tokenizer of a tokenizer.json or of a directory; it neither pads nor cuts.
+    """The tokenizer of a tokenizer.json or of a directory; it neither pads nor truncates.
 
-    Where sentence-transformers' settings in the directory say so, it takes texts in lower case.
+    It lowers the case of texts where sentence-transformers' settings in the directory say so.
+
+    Raises:
+      ValueError: there is no tokenizer, or one that cannot be read.
     """
     file = path / 'tokenizer.json' if path.is_dir() else path
     if file.is_file():
@@ -37,10 +47,10 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
             result.encode('Hello, 1')
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # nothing more special, and where it panics less
+        except BaseException as error:  # the library panics with nothing more special
             raise files.format_error(file, 'a tokenizer.json', error) from error
     elif any((path / vocabulary).is_file() for vocabulary in VOCABULARIES):
-        result = convert(path)
+        result = _convert_vocabulary(path)
     else:
         expected = ' or '.join(('tokenizer.json', *VOCABULARIES))
         raise ValueError(
@@ -50,20 +60,19 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
     result.no_truncation()
     settings = file.with_name('sentence_bert_config.json')
     if files.read_optional_json(settings).get('do_lower_case'):
-        lowercase(result)
+        _lowercase(result)
     return result
 
 
-def convert(folder: pathlib.Path) -> tokenizers.Tokenizer:
-    """What transformers makes of a vocabulary; version 5 at times silently makes it of nothing."""
+def _convert_vocabulary(folder: pathlib.Path) -> tokenizers.Tokenizer:
+    """Lets transformers convert a vocabulary; version 5 at times silently makes one of nothing."""
     try:
         import transformers  # takes seconds, and few checkpoints have no tokenizer.json
 
-        loaded = transformers.AutoTokenizer.from_pretrained(
+        result = transformers.AutoTokenizer.from_pretrained(
             str(folder), local_files_only=True, trust_remote_code=False
-        )
-        result = loaded.backend_tokenizer
-    except Exception as error:  # whatever its many converters raise
+        ).backend_tokenizer
+    except Exception as error:  # its many converters raise anything
         raise ValueError(
             f'{folder}: expected a vocabulary for transformers, with config.json or'
             ' tokenizer_config.json beside it and sentencepiece and protobuf installed,'
@@ -79,33 +88,68 @@ def convert(folder: pathlib.Path) -> tokenizers.Tokenizer:
     return result
 
 
-def padding_id(vocabulary: tokenizers.Tokenizer) -> int:
-    """The id of padding."""
+def _lowercase(tokenizer: tokenizers.Tokenizer) -> None:
+    first, rest = tokenizers.normalizers.Lowercase(), tokenizer.normalizer
+    steps = [first] if rest is None else [first, rest]
+    tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)
+
+
+def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer:
+    """Trains a byte-pair tokenizer of the size in `train:SIZE`, with XLM-R's special tokens."""
+    size = spec.removeprefix('train:')
+    if not size.isdigit() or int(size) < 300:
+        raise ValueError(f'tokenizer: expected train:SIZE of 300 or more, got {spec!r}')
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
+    tokenizer.normalizer = tokenizers.normalizers.NFKC()
+    split = tokenizers.pre_tokenizers
+    tokenizer.pre_tokenizer = split.Sequence(
+        [split.Metaspace(), split.Punctuation(), split.Digits()]
+    )
+    tokenizer.decoder = tokenizers.decoders.Metaspace()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=int(size),
+        special_tokens=['<s>', '<pad>', '</s>', '<unk>'],
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single='<s> $A </s>', special_tokens=[('<s>', 0), ('</s>', 2)]
+    )
+    return tokenizer
+
+
+def padding_id(tokenizer: tokenizers.Tokenizer) -> int:
+    """The id of the padding token."""
     for token in ('<pad>', '[PAD]'):
-        number = vocabulary.token_to_id(token)
+        number = tokenizer.token_to_id(token)
         if number is not None:
             return number
-    size = vocabulary.get_vocab_size()
+    size = tokenizer.get_vocab_size()
     raise ValueError(f'tokenizer: expected a token <pad> or [PAD], got neither among {size} tokens')
 
 
-def end_id(vocabulary: tokenizers.Tokenizer) -> int | None:
+def end_id(tokenizer: tokenizers.Tokenizer) -> int | None:
     """The id of the special token that ends every text, if there is one."""
-    return (vocabulary.encode('').ids or [None])[-1]
+    return (tokenizer.encode('').ids or [None])[-1]
+
+
+def special_ids(tokenizer: tokenizers.Tokenizer) -> dict[str, int]:
+    """The ids of the special tokens at both ends of a text, as config.json names them."""
+    ids = tokenizer.encode('').ids
+    return {'bos_token_id': ids[0], 'eos_token_id': ids[-1]} if len(ids) > 1 else {}
+
+
+def vocab_size(tokenizer: tokenizers.Tokenizer) -> int:
+    """The greatest id plus one: the rows that a table of token embeddings needs."""
+    return max(tokenizer.get_vocab().values()) + 1
 
 
 def check_same_tokenizer(
-    store_path: pathlib.Path, vocabulary: tokenizers.Tokenizer, owner: str
+    store_path: pathlib.Path, tokenizer: tokenizers.Tokenizer, owner: str
 ) -> None:
-    """Raises ValueError unless a store was made with the tokenizer of a model.
-
-    Args:
-      store_path: directory of the store.
-      vocabulary: the tokenizer of the model.
-      owner: the model, for the message.
-    """
+    """ValueError unless a store was made with this tokenizer, that of the model `owner`."""
     stored = load_tokenizer(store_path / 'tokenizer.json').get_vocab()
-    differences = stored.items() ^ vocabulary.get_vocab().items()
+    differences = stored.items() ^ tokenizer.get_vocab().items()
     if differences:
         token, _ = min(differences, key=lambda item: item[::-1])
         raise ValueError(
@@ -114,48 +158,19 @@ def check_same_tokenizer(
         )
 
 
-def vocab_size(vocabulary: tokenizers.Tokenizer) -> int:
-    """The greatest id, plus one: as many rows a table of tokens needs."""
-    return max(vocabulary.get_vocab().values()) + 1
-
-
-def lowercase(vocabulary: tokenizers.Tokenizer) -> None:
-    """Makes it take every text in lower case."""
-    first, rest = tokenizers.normalizers.Lowercase(), vocabulary.normalizer
-    kept = [first] if rest is None else [first, rest]
-    vocabulary.normalizer = tokenizers.normalizers.Sequence(kept)
-
-
-def special_ids(vocabulary: tokenizers.Tokenizer) -> dict[str, int]:
-    """The ids that every text begins and ends with, as config.json names them."""
-    ids = vocabulary.encode('').ids
-    return {'bos_token_id': ids[0], 'eos_token_id': ids[-1]} if len(ids) > 1 else {}
-
-
-def save_tokenizer(folder: pathlib.Path, vocabulary: tokenizers.Tokenizer, longest: int) -> None:
-    """Writes the files from which transformers makes the tokenizer; it cuts texts at `longest`."""
-    vocabulary.save(str(folder / 'tokenizer.json'))
-    found = {
-        role: next((name for name in names if vocabulary.token_to_id(name) is not None), None)
-        for role, names in ROLES.items()
+def save_tokenizer(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, max_length: int) -> None:
+    """Writes the files from which transformers builds the tokenizer."""
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    candidates = {
+        role: [name for name in names if tokenizer.token_to_id(name) is not None]
+        for role, names in _ROLES.items()
     }
-    roles = {role: name for role, name in found.items() if name}
+    roles = {role: names[0] for role, names in candidates.items() if names}
     settings = {
         'tokenizer_class': 'PreTrainedTokenizerFast',
-        'model_max_length': longest,
+        'model_max_length': max_length,
         'model_input_names': ['input_ids', 'attention_mask'],
         'clean_up_tokenization_spaces': False,
     }
     for name, content in (('tokenizer_config', settings | roles), ('special_tokens_map', roles)):
         (folder / f'{name}.json').write_text(json.dumps(content, indent=2) + '\n')
-
-
-ROLES = {
-    'bos_token': ('<s>',),
-    'cls_token': ('<s>', '[CLS]'),
-    'eos_token': ('</s>',),
-    'sep_token': ('</s>', '[SEP]'),
-    'unk_token': ('<unk>', '[UNK]'),
-    'pad_token': ('<pad>', '[PAD]'),
-    'mask_token': ('<mask>', '[MASK]'),
-}

@@ -32,13 +32,13 @@ def test_beam_makes_the_same_store(tmp_path, monkeypatch):
     monkeypatch.setattr(text_lines, 'BLOCK', 256)  # some ten blocks
     inputs = [groups(tmp_path), sources_test.marco_files(tmp_path)]
     here = build.build_store(DATA, tmp_path / 'here', inputs)
-    there = build.build_store(DATA, tmp_path / 'there', inputs, 3, pipeline=RUNNER)
+    there = build.build_store(DATA, tmp_path / 'there', inputs, 3, beam_options=RUNNER)
     assert there.manifest == here.manifest
     assert not list(tmp_path.glob('there/progress.*'))
     choices = checks.CleaningConfig(exact='drop', normalise='NFC')
     here = build.build_store(DATA, tmp_path / 'clean', inputs, 1, cleaning_config=choices)
     there = build.build_store(
-        DATA, tmp_path / 'clean2', inputs, 3, cleaning_config=choices, pipeline=RUNNER
+        DATA, tmp_path / 'clean2', inputs, 3, cleaning_config=choices, beam_options=RUNNER
     )
     assert there.manifest == here.manifest
 
@@ -55,11 +55,11 @@ def test_a_bad_row_is_named_as_without_beam(tmp_path, monkeypatch):
     made = build.build_store(DATA, tmp_path / 'good', [groups(tmp_path)])
     data = config.Data(tokenizer=str(made.path / 'tokenizer.json'))
     with pytest.raises(ValueError, match=r'a.jsonl.gz:22: expected a JSON object'):
-        build.build_store(data, tmp_path / 'bad', [groups(tmp_path, '{')], 3, pipeline=RUNNER)
+        build.build_store(data, tmp_path / 'bad', [groups(tmp_path, '{')], 3, beam_options=RUNNER)
     whole = pathlib.Path(groups(tmp_path)).read_bytes()
     (tmp_path / 'a.jsonl.gz').write_bytes(whole[:-40])
     with pytest.raises(ValueError, match=r'a.jsonl.gz:[0-9]+: expected a whole gzip file'):
         build.build_store(
-            data, tmp_path / 'bad', [str(tmp_path / 'a.jsonl.gz')], 3, pipeline=RUNNER
+            data, tmp_path / 'bad', [str(tmp_path / 'a.jsonl.gz')], 3, beam_options=RUNNER
         )
     assert not (tmp_path / 'bad').exists()

@@ -134,7 +134,7 @@ def test_inputs_that_cannot_be_are_named(tmp_path):
         (['cldr:many'], 'cldr:many: expected cldr:GROUPS'),
         (['cldr:2', 'cldr:3'], "different names, got 'cldr' twice"),
         ([], 'at least one source'),
-        ([write(tmp_path / 'empty.jsonl', '')], 'empty.jsonl: expected at least one row'),
+        ([write(tmp_path / 'empty.jsonl', '')], 'empty.jsonl: expected at least one group'),
     ):
         with pytest.raises(ValueError, match=message):
             build.build_store(DATA, tmp_path / 's', inputs)
@@ -265,7 +265,7 @@ def test_many_processes_make_the_same_store_as_one(tmp_path, monkeypatch):
 
 def test_a_process_that_dies_is_named(tmp_path):
     with workers.Workers(2, 0, 'forkserver') as run:
-        with pytest.raises(ValueError, match='process that tokenises was killed, .* to continue'):
+        with pytest.raises(ValueError, match='worker process was killed, .* to resume'):
             list(run.map(os._exit, lambda: iter([1])))
 
 

@@ -101,8 +101,10 @@ def run_translate(folder):
     out, engine = folder / 'parallel.jsonl.gz', ('command:tr a-z b-za',)
     if not out.exists():
         (reader,) = registry.open_sources(['cldr:60'])
-        setting = translation.Setting('en', ('fr', 'nl'), engine, 8, 3.0, translation.FILTERS)
-        translation.translate(reader, out, setting)
+        setting = translation.TranslationConfig(
+            'en', ('fr', 'nl'), engine, 8, 3.0, translation.FILTERS
+        )
+        translation.translate_source(reader, out, setting)
 
 
 def run_mine(folder):

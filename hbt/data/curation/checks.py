@@ -1,8 +1,4 @@
-"""What is wrong with training texts, as any process can tell from a block of them.
-
-Hides the checks of a text: its length, its language, whether it is of a benchmark. Called by
-`hygiene`, which says what is looked for and adds up what is found.
-"""
+"""Flaws of training texts that any process can find in a block of them: length, language, leaks."""
 
 import dataclasses
 import functools
@@ -17,168 +13,197 @@ import py3langid
 from hbt.data import ragged
 from hbt.data.curation import decontamination, dedup
 from hbt.data.readers import schema
+from hbt.utils import settings
 
-MODES = ('off', 'count', 'drop')
-CERTAIN = 0.9  # probability of another language from which a text counts as being in that
-ALIKE = ({'id', 'ms'}, {'bs', 'hr', 'sr'}, {'no', 'nb', 'nn', 'da'}, {'xh', 'zu'}, {'zh', 'yue'})
+_MODES = ('off', 'count', 'drop')
+_CERTAIN = 0.9  # probability of another language from which a text counts as being in that
+# Languages that the identifier cannot tell apart.
+_SIMILAR = ({'id', 'ms'}, {'bs', 'hr', 'sr'}, {'no', 'nb', 'nn', 'da'}, {'xh', 'zu'}, {'zh', 'yue'})
 
 
 @dataclasses.dataclass
 class CleaningConfig:
-    """What is looked for, and what is done about it: off, count, or drop."""
+    """What is looked for in training texts, and what is done about it: off, count or drop."""
 
-    normalise: str = ''  # NFC or NFKC; empty: texts stay as they are
-    exact: str = 'off'  # groups whose texts are all equal to those of an earlier one
-    near: str = 'off'  # groups whose query and passage are nearly those of an earlier one
-    similarity: float = 0.8  # of both, from which they are near
-    languages: str = 'off'  # texts that are in another language than they should be
-    lengths: str = 'off'  # texts that are shorter or longer than:
-    query_chars: str = '2:1000'
-    passage_chars: str = '2:20000'
-    leaks: str = 'refuse'  # texts of these benchmarks: refuse, drop or count
-    leakage: tuple[str, ...] = ()  # NAME:FOLDER
+    normalise: str = settings.setting('', 'Unicode form of all texts', ('', 'NFC', 'NFKC'))
+    exact: str = settings.setting(
+        'off', 'report groups that are equal to an earlier one; drop removes them', _MODES
+    )
+    near: str = settings.setting(
+        'off', 'report near duplicates of earlier groups; drop removes them', _MODES
+    )
+    similarity: float = settings.setting(
+        0.8, 'of query and of passage, from which groups are near duplicates', low=0.5, high=1
+    )
+    languages: str = settings.setting(
+        'off', 'report texts in another language than stated; drop removes them', _MODES
+    )
+    lengths: str = settings.setting(
+        'off', 'report texts outside of the limits that follow; drop removes them', _MODES
+    )
+    query_chars: str = settings.setting('2:1000', 'MIN:MAX characters of a query')
+    passage_chars: str = settings.setting('2:20000', 'MIN:MAX characters of a passage')
+    leakage: tuple[str, ...] = settings.setting(
+        (), 'BENCHMARK:FOLDER, whose texts the training data should not hold; repeat'
+    )
+    leaks: str = settings.setting(
+        'refuse', 'what to do about texts of those benchmarks', ('refuse', 'count', 'drop')
+    )
 
 
 class Flaw(typing.NamedTuple):
-    """Something wrong with a row of a block, or with one of its texts."""
+    """Something wrong with a group of a block, or with one of its texts."""
 
-    row: int
-    what: str
+    group: int
+    kind: str
     side: str
     language: str
     detail: str
 
 
-class Judged(typing.NamedTuple):
+class BlockReport(typing.NamedTuple):
     """What a process finds in a block of groups."""
 
     ids: list[str]
     sizes: list[tuple[int, int]]  # languages of query and passage
     flaws: list[Flaw]
     hashes: np.ndarray
-    low: np.ndarray
+    low: np.ndarray  # with `keys`: `dedup.signatures`
     keys: np.ndarray
 
 
-def check(choices: CleaningConfig) -> dict:
-    """The choices that differ from the default; ValueError for one that cannot be."""
-    allowed = dict.fromkeys(('exact', 'near', 'languages', 'lengths'), MODES)
-    allowed |= {'normalise': ('', 'NFC', 'NFKC'), 'leaks': ('refuse', 'count', 'drop')}
-    for name, known in allowed.items():
-        if getattr(choices, name) not in known:
-            shown = ', '.join(filter(None, known))
-            raise ValueError(f'--{name}: expected {shown}, got {getattr(choices, name)!r}')
-    if not 0.5 <= choices.similarity <= 1:
-        raise ValueError(f'--similarity: expected 0.5 to 1, got {choices.similarity}')
+def changed_settings(config: CleaningConfig) -> dict:
+    """Checks the config; returns the settings that differ from the defaults, for the manifest."""
+    for name, entry in settings.entries(config).items():
+        if entry.choices and entry.value not in entry.choices:
+            choices = ', '.join(filter(None, entry.choices))
+            raise ValueError(f'--{name}: expected {choices}, got {entry.value!r}')
+        if entry.bounds and not entry.bounds[0] <= entry.value <= entry.bounds[1]:
+            low, high = entry.bounds
+            raise ValueError(f'--{name}: expected {low} to {high}, got {entry.value}')
     for side in ('query', 'passage'):
-        limits(choices, side)
-    default = dataclasses.asdict(CleaningConfig())
-    found = {k: v for k, v in dataclasses.asdict(choices).items() if v != default[k]}
-    return found | ({'leakage': list(choices.leakage)} if choices.leakage else {})
+        _char_limits(config, side)
+    changes = settings.changes(CleaningConfig(), config)
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, (_, value) in changes.items()
+    }
 
 
-def limits(choices: CleaningConfig, side: str) -> tuple[int, int]:
-    text = getattr(choices, f'{side}_chars')
+def _char_limits(config: CleaningConfig, side: str) -> tuple[int, int]:
+    text = getattr(config, f'{side}_chars')
     low, _, high = text.partition(':')
     if not low.isdigit() or not high.isdigit() or int(low) > int(high):
-        raise ValueError(f'--{side}_chars: expected LEAST:MOST characters, got {text!r}')
+        raise ValueError(f'--{side}_chars: expected MIN:MAX characters, got {text!r}')
     return int(low), int(high)
 
 
-def judge(read: abc.Callable, choices: CleaningConfig, index: str, block) -> Judged:
-    """`index`: the file of texts that must not be there, or ''."""
-    found = [normal(row, choices.normalise) for row in read(block)]
-    flaws = []
-    for i, row in enumerate(found):
-        negatives = ((x, text) for x, several in row.negatives.items() for text in several)
-        for side, pairs in (
-            ('query', row.query.items()),
-            ('passage', row.passage.items()),
-            ('negatives', negatives),
-        ):
-            for language, text in pairs:
-                flaws += [
-                    Flaw(i, what, side, language, detail)
-                    for what, detail in wrong(text, side, language, choices, index)
-                ]
-    whole = [json.dumps([row.query, row.passage], sort_keys=True) for row in found]
-    hashes = ragged.hash_texts(whole) if choices.exact != 'off' else np.zeros(0, np.uint64)
-    both = [tuple(joined(side) for side in (row.query, row.passage)) for row in found]
-    low, keys = dedup.signatures(both if choices.near != 'off' else [])
-    sizes = [(len(row.query), len(row.passage)) for row in found]
-    return Judged([row.id for row in found], sizes, flaws, hashes, low, keys)
+def check_groups(parse: abc.Callable, config: CleaningConfig, index: str, block) -> BlockReport:
+    """Reports on a block of groups.
+
+    Args:
+      parse: of the source.
+      config: what is looked for.
+      index: file of the benchmark texts, or ''.
+      block: of the source.
+    """
+    groups = [normalise_group(group, config.normalise) for group in parse(block)]
+    flaws = [
+        Flaw(i, kind, side, language, detail)
+        for i, group in enumerate(groups)
+        for side, language, text in _texts_of(group)
+        for kind, detail in _find_flaws(text, side, language, config, index)
+    ]
+    hashes = np.zeros(0, np.uint64)
+    if config.exact != 'off':
+        hashes = ragged.hash_texts(
+            json.dumps([group.query, group.passage], sort_keys=True) for group in groups
+        )
+    pairs = [(_join(group.query), _join(group.passage)) for group in groups]
+    low, keys = dedup.signatures(pairs if config.near != 'off' else [])
+    sizes = [(len(group.query), len(group.passage)) for group in groups]
+    return BlockReport([group.id for group in groups], sizes, flaws, hashes, low, keys)
 
 
-def joined(texts: dict[str, str]) -> str:
+def _texts_of(group: schema.Group) -> abc.Iterator[tuple[str, str, str]]:
+    for side in ('query', 'passage'):
+        yield from ((side, language, text) for language, text in getattr(group, side).items())
+    for language, texts in group.negatives.items():
+        yield from (('negatives', language, text) for text in texts)
+
+
+def _join(texts: dict[str, str]) -> str:
     return ' '.join(text for _, text in sorted(texts.items()))
 
 
-def judge_texts(
-    read: abc.Callable, side: str, language: str, choices: CleaningConfig, index: str, block
+def check_texts(
+    parse: abc.Callable, side: str, language: str, config: CleaningConfig, index: str, block
 ) -> tuple[int, list[tuple[str, str, str, str]]]:
-    """How many texts a block of a collection has, and (key, place, what, detail) of the flaws."""
-    found = read_texts(read, choices.normalise, block)
+    """Reports on a block of texts of a collection: their number, (key, where, kind, detail)."""
+    texts = parse_normalised(parse, config.normalise, block)
     flaws = [
-        (text.key, text.where, what, detail)
-        for text in found
-        for what, detail in wrong(text.text, side, language, choices, index)
+        (text.key, text.where, kind, detail)
+        for text in texts
+        for kind, detail in _find_flaws(text.text, side, language, config, index)
     ]
-    return len(found), flaws
+    return len(texts), flaws
 
 
-def normal(row: schema.Group, form: str) -> schema.Group:
+def normalise_group(group: schema.Group, form: str) -> schema.Group:
+    """The group with its texts in a Unicode form; '': as it is."""
     if not form:
-        return row
+        return group
     change = functools.partial(unicodedata.normalize, form)
     return schema.Group(
-        row.id,
-        {x: change(text) for x, text in row.query.items()},
-        {x: change(text) for x, text in row.passage.items()},
-        {x: [change(text) for text in texts] for x, texts in row.negatives.items()},
+        group.id,
+        {x: change(text) for x, text in group.query.items()},
+        {x: change(text) for x, text in group.passage.items()},
+        {x: [change(text) for text in texts] for x, texts in group.negatives.items()},
     )
 
 
-def read_texts(read: abc.Callable, form: str, block) -> list[schema.Text]:
-    found = read(block)
-    return [x._replace(text=unicodedata.normalize(form, x.text)) for x in found] if form else found
+def parse_normalised(parse: abc.Callable, form: str, block) -> list[schema.Text]:
+    """The texts of a block of a collection in a Unicode form; '': as they are."""
+    texts = parse(block)
+    return [x._replace(text=unicodedata.normalize(form, x.text)) for x in texts] if form else texts
 
 
-def wrong(
-    text: str, side: str, language: str, choices: CleaningConfig, index: str
+def _find_flaws(
+    text: str, side: str, language: str, config: CleaningConfig, index: str
 ) -> abc.Iterator[tuple[str, str]]:
-    """(what, detail) of each thing that is wrong with a text."""
+    """Yields (kind, detail) of the flaws of a text."""
     if index:
-        name = decontamination.find_leak(decontamination.load_index(index), text)
-        if name:
-            yield 'leak', name
+        leak = decontamination.find_leak(decontamination.load_index(index), text)
+        if leak:
+            yield 'leak', leak
     if side == 'negatives':
         return
-    if choices.lengths != 'off':
-        low, high = limits(choices, side)
+    if config.lengths != 'off':
+        low, high = _char_limits(config, side)
         if not low <= len(text) <= high:
             yield 'length', str(len(text))
-    if choices.languages != 'off':
-        other = foreign(text, language)
+    if config.languages != 'off':
+        other = _other_language(text, language)
         if other:
             yield 'language', other
 
 
-def foreign(text: str, language: str) -> str:
+def _other_language(text: str, language: str) -> str:
     """The language that a text is in with certainty instead of `language`; '' if there is none.
 
     Nothing is said of short texts, of languages that the identifier does not know, and between
     languages that it cannot tell apart.
     """
     base = language.replace('_', '-').split('-')[0]
-    found = decontamination.letters(text)
-    if 2 * len(found) < decontamination.long(found) or base not in identifier().labels:
+    letters = decontamination.letters(text)
+    if 2 * len(letters) < decontamination.min_long(letters) or base not in _identifier().labels:
         return ''
-    likely, probability = identifier().classify(text)
-    same = likely == base or any({likely, base} <= alike for alike in ALIKE)
-    return '' if same or probability < CERTAIN or likely == 'zxx' else likely
+    likely, probability = _identifier().classify(text)
+    same = likely == base or any({likely, base} <= x for x in _SIMILAR)
+    return '' if same or probability < _CERTAIN or likely == 'zxx' else likely
 
 
 @functools.cache
-def identifier():
+def _identifier():
     module = py3langid.langid
     return module.LanguageIdentifier.from_model_file(module.MODEL_FILE, norm_probs=True)

@@ -1,7 +1,7 @@
 """Texts of evaluation benchmarks inside training texts.
 
-Hides how texts are compared: by their letters and digits alone, in any language. A text leaks if it
-is a benchmark's text, or contains a long sentence of one. Called by `hygiene`.
+Texts are compared by their letters and digits alone. A text leaks if it is a text of a benchmark,
+or contains a long sentence of one.
 """
 
 import functools
@@ -13,64 +13,64 @@ from collections import abc
 
 import regex
 
-LONG = 24  # letters of a long sentence
-LONG_DENSE = 12  # of one in Chinese, Japanese or Korean
-APART = regex.compile(r'[\W_]+')
-DENSE = regex.compile(r'[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]')
-SENTENCE = regex.compile(r'(?<=[.!?]\s)|(?<=[。！？।॥])|\n')
+_LONG = 24  # letters of a long sentence
+_LONG_DENSE = 12  # of one in a dense script
+_NO_LETTER = regex.compile(r'[\W_]+')
+_DENSE = regex.compile(r'[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]')
+_SENTENCE_END = regex.compile(r'(?<=[.!?]\s)|(?<=[。！？।॥])|\n')
 
 
-class Index(typing.NamedTuple):
-    """What is looked for, as letters."""
+class LeakIndex(typing.NamedTuple):
+    """The texts to look for, as letters."""
 
-    whole: dict[str, str]  # text -> its id
-    parts: dict[str, list[tuple[str, str]]]  # beginning of a long sentence -> (sentence, id)
+    texts: dict[str, str]  # text -> its id
+    sentences: dict[str, list[tuple[str, str]]]  # start of a long sentence -> [(sentence, id)]
 
 
 def letters(text: str) -> str:
-    """Letters, marks and digits of a text, without case and without forms of compatibility."""
-    return APART.sub('', unicodedata.normalize('NFKC', text).casefold())
+    """Letters, marks and digits of a text, without case and in compatibility form."""
+    return _NO_LETTER.sub('', unicodedata.normalize('NFKC', text).casefold())
 
 
-def long(found: str) -> int:
-    """How many letters make such a text long."""
-    return LONG_DENSE if 2 * len(DENSE.findall(found)) > len(found) else LONG
+def count_dense(text: str) -> int:
+    """Number of characters in Chinese, Japanese and Korean scripts."""
+    return len(_DENSE.findall(text))
+
+
+def min_long(text: str) -> int:
+    """The number of letters from which a text in the script of this one is long."""
+    return _LONG_DENSE if 2 * count_dense(text) > len(text) else _LONG
 
 
 def save_texts(file: pathlib.Path, texts: abc.Iterable[tuple[str, str]]) -> None:
-    """Writes (id, text) of the texts to look for, to be read by `load` in any process."""
+    """Writes (id, text) of the texts to look for, for `load_index` in any process."""
     file.write_text(json.dumps(list(texts), ensure_ascii=False))
 
 
 @functools.cache
-def load_index(file: str) -> Index:
-    return index(map(tuple, json.loads(pathlib.Path(file).read_text())))
-
-
-def index(texts: abc.Iterable[tuple[str, str]]) -> Index:
-    """An index of (id, text). Too short to tell anything, and left out: under half of `LONG`."""
-    made = Index({}, {})
-    for name, text in texts:
+def load_index(file: str) -> LeakIndex:
+    """Indexes the texts of a file; those of less than half of a long sentence tell nothing."""
+    index = LeakIndex({}, {})
+    for name, text in json.loads(pathlib.Path(file).read_text()):
         whole = letters(text)
-        if 2 * len(whole) >= long(whole):
-            made.whole.setdefault(whole, name)
-        for sentence in SENTENCE.split(text):
-            part = letters(sentence)
-            if len(part) >= long(part):
-                known = made.parts.setdefault(part[: long(part)], [])
-                if all(part != other for other, _ in known):
-                    known.append((part, name))
-    return made
+        if 2 * len(whole) >= min_long(whole):
+            index.texts.setdefault(whole, name)
+        for sentence in map(letters, _SENTENCE_END.split(text)):
+            if len(sentence) >= min_long(sentence):
+                same_start = index.sentences.setdefault(sentence[: min_long(sentence)], [])
+                if all(sentence != other for other, _ in same_start):
+                    same_start.append((sentence, name))
+    return index
 
 
-def find_leak(made: Index, text: str) -> str:
-    """The id of the benchmark's text that is or is in `text`; '' where there is none."""
+def find_leak(index: LeakIndex, text: str) -> str:
+    """The id of a benchmark's text that equals or is part of `text`; '' if there is none."""
     whole = letters(text)
-    if whole in made.whole:
-        return made.whole[whole]
-    for width in (LONG, LONG_DENSE):
-        for at in range(len(whole) - width + 1):
-            for part, name in made.parts.get(whole[at : at + width], ()):
-                if whole.startswith(part, at):
+    if whole in index.texts:
+        return index.texts[whole]
+    for width in (_LONG, _LONG_DENSE):
+        for start in range(len(whole) - width + 1):
+            for sentence, name in index.sentences.get(whole[start : start + width], ()):
+                if whole.startswith(sentence, start):
                     return name
     return ''

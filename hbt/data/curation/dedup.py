@@ -1,18 +1,7 @@
-"""From a block of a source to arrays of tokens: the part of `prepare` that runs in many processes.
+"""Duplicates among millions of texts and groups.
 
-Hides the tokenizer and its speed: one thread of the library in every process is as fast as all of
-its threads in one, and the rest of the work runs beside it. Called by `prepare`.
-
-
-Groups that are equal, or nearly, among millions: MinHash with banding, on disk.
-
-Hides signatures and the search. A group is near another if its query and its passage both are, by
-the Jaccard similarity of their pieces of four characters. Called by `hygiene`.
-
-
-Which texts are one: equal in some language, or through others.
-
-Hides the search for equal texts in large tables. Called by `writer`.
+Duplicate clusters: texts that are equal in some language, or through others. Near duplicates:
+groups whose query and passage are similar, by MinHash with banding, on disk.
 """
 
 import pathlib
@@ -21,26 +10,28 @@ from collections import abc
 import numpy as np
 import rensa
 import scipy.sparse
-from jaxtyping import Int, UInt8, UInt64
+from jaxtyping import Bool, Int, UInt8, UInt64
 
-PIECE = 4  # characters
+_SHINGLE = 4  # characters
 HASHES = 64  # of a side
 BANDS = 16  # groups that are equal in one of these are compared
-PAIRS = 1 << 20  # compared at a time
+_PAIRS = 1 << 20  # compared at a time
 
 
 def signatures(
     texts: abc.Sequence[tuple[str, str]],
 ) -> tuple[UInt8[np.ndarray, 'n h'], UInt64[np.ndarray, 'b n']]:
-    """Of (query, passage): the low bytes of their hashes, and one key for each band.
+    """MinHash signatures of (query, passage).
 
-    One byte of a hash is enough to estimate a similarity (b-bit minwise hashing, Li and Koenig,
-    2010, arXiv 0910.3349), since two hashes that differ share it by chance in 1 of 256.
+    Returns:
+      The low bytes of all hashes, and one key for each band. One byte of a hash is enough to
+      estimate a similarity (b-bit minwise hashing, Li and Koenig, 2010, arXiv 0910.3349): two
+      hashes that differ share it by chance in 1 of 256.
     """
     if not texts:
         return np.zeros((0, 2 * HASHES), np.uint8), np.zeros((BANDS, 0), np.uint64)
     sides = [
-        rensa.RMinHash.digests_from_token_sets([pieces(text) for text in side], HASHES, 1)
+        rensa.RMinHash.digests_from_token_sets([shingles(text) for text in side], HASHES, 1)
         for side in zip(*texts, strict=True)
     ]
     hashes = np.array(sides, np.uint64).transpose(1, 0, 2)  # n, side, hash
@@ -52,78 +43,88 @@ def signatures(
     return hashes.reshape(len(texts), -1).astype(np.uint8), keys
 
 
-def pieces(text: str) -> list[str]:
+def shingles(text: str) -> list[str]:
+    """Every four characters of a text in lower case."""
     text = ' '.join(text.casefold().split())
-    return [text[i : i + PIECE] for i in range(max(1, len(text) - PIECE + 1))]
+    return [text[i : i + _SHINGLE] for i in range(max(1, len(text) - _SHINGLE + 1))]
 
 
-def exact(hashes: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
-    """The first row that each row is equal to, which may be itself."""
-    return firsts(equal_rows(hashes), len(hashes))
+def first_equal(hashes: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
+    """The first of the groups that each group is equal to, which may be itself."""
+    return _first_connected(equal_pairs(hashes), len(hashes))
 
 
-def near(folder: pathlib.Path, size: int, threshold: float) -> Int[np.ndarray, ' n']:
-    """The first row that each row is near to, directly or through others.
+def first_similar(folder: pathlib.Path, size: int, threshold: float) -> Int[np.ndarray, ' n']:
+    """The first of the groups that each group is similar to, directly or through others.
 
-    `folder` holds what `signatures` gave of all rows: `progress.near` and `progress.near.<band>`.
+    Args:
+      folder: has what `signatures` returned for all groups: `progress.near` and, for each band,
+        `progress.near.<band>`.
+      size: number of groups.
+      threshold: Jaccard similarity of the shingles, of the queries and of the passages.
     """
     if not size:
         return np.zeros(0, np.int64)
     low = np.memmap(folder / 'progress.near', np.uint8, 'r', shape=(size, 2 * HASHES))
-    found = []
+    similar = []
     for band in range(BANDS):
-        keys = np.fromfile(folder / f'progress.near.{band}', np.uint64)
-        pairs = candidates(keys)
-        for start in range(0, len(pairs), PAIRS):
-            part = pairs[start : start + PAIRS]
-            found.append(part[similar(low, part, threshold)])
-    return firsts(np.unique(np.concatenate(found), axis=0), size)
+        pairs = _candidates(np.fromfile(folder / f'progress.near.{band}', np.uint64))
+        for start in range(0, len(pairs), _PAIRS):
+            part = pairs[start : start + _PAIRS]
+            similar.append(part[_are_similar(low, part, threshold)])
+    return _first_connected(np.unique(np.concatenate(similar), axis=0), size)
 
 
-def candidates(keys: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, 'p 2']:
-    """Each row of a run of equal keys with the one before it and with the first of the run."""
+def _candidates(keys: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, 'p 2']:
+    """Each of a run of equal keys with the one before it and with the first of the run."""
     order = np.argsort(keys, kind='stable')
     same = np.append(False, keys[order][1:] == keys[order][:-1])
-    at = np.flatnonzero(same)
-    first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))[at]
-    further = first < at - 1
-    pairs = np.stack([np.append(at - 1, first[further]), np.append(at, at[further])], 1)
-    return order[pairs]
+    index = np.flatnonzero(same)
+    first = np.maximum.accumulate(np.where(same, 0, np.arange(len(order))))[index]
+    further = first < index - 1
+    pairs = [np.append(index - 1, first[further]), np.append(index, index[further])]
+    return order[np.stack(pairs, 1)]
 
 
-def similar(low, pairs: Int[np.ndarray, 'p 2'], threshold: float) -> np.ndarray:
-    """Whether both sides of both rows of a pair are as similar as that."""
+def _are_similar(low, pairs: Int[np.ndarray, 'p 2'], threshold: float) -> Bool[np.ndarray, ' p']:
+    """Whether both sides of a pair reach the similarity."""
     same = low[pairs[:, 0]] == low[pairs[:, 1]]
-    shares = same.reshape(len(pairs), 2, HASHES).mean(2)
-    return ((shares - 1 / 256) / (1 - 1 / 256) >= threshold).all(1)
+    equal = same.reshape(len(pairs), 2, HASHES).mean(2)
+    return ((equal - 1 / 256) / (1 - 1 / 256) >= threshold).all(1)
 
 
-def firsts(pairs: Int[np.ndarray, 'p 2'], size: int) -> Int[np.ndarray, ' n']:
-    """The smallest row that each is connected to."""
-    graph = scipy.sparse.coo_matrix((np.ones(len(pairs), bool), tuple(pairs.T)), (size, size))
-    labels = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+def _first_connected(pairs: Int[np.ndarray, 'p 2'], size: int) -> Int[np.ndarray, ' n']:
+    labels = _components(pairs, size)
     first = np.full(size, size, np.int64)
     np.minimum.at(first, labels, np.arange(size))
     return first[labels]
 
 
-def classes(tables: abc.Iterable[UInt64[np.ndarray, ' n']], size: int) -> Int[np.ndarray, ' n']:
-    """Labels texts that are equal in some language, as connected components.
+def _components(pairs: Int[np.ndarray, 'p 2'], size: int) -> Int[np.ndarray, ' n']:
+    """The connected component of each of `size` nodes."""
+    graph = scipy.sparse.coo_matrix((np.ones(len(pairs), bool), tuple(pairs.T)), (size, size))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+
+
+def duplicate_clusters(
+    tables: abc.Iterable[UInt64[np.ndarray, ' n']], size: int
+) -> Int[np.ndarray, ' n']:
+    """The duplicate cluster of each text: texts that are equal in some language are connected.
 
     Collections repeat texts (headings, boilerplate), and a repeated text need not have the same
-    translation everywhere. Texts of one class must not be negatives of each other in any language.
-    Each table has a hash for every text, 0 where the language lacks it.
+    translation everywhere. Texts of one cluster must not be negatives of each other in any
+    language.
+
+    Args:
+      tables: of each language, a hash for every text, 0 where the language lacks it.
+      size: number of texts.
     """
-    edges = np.concatenate([np.zeros((0, 2), np.int32), *map(equal_rows, tables)])
-    if not len(edges):
-        return np.arange(size, dtype=np.int32)
-    graph = scipy.sparse.coo_matrix((np.ones(len(edges), bool), tuple(edges.T)), (size, size))
-    labels = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
-    return labels.astype(np.int32)
+    pairs = np.concatenate([np.zeros((0, 2), np.int32), *map(equal_pairs, tables)])
+    return _components(pairs, size).astype(np.int32)
 
 
-def equal_rows(hashes: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, 'm 2']:
-    """Pairs of neighbours among the rows of equal hash: enough to connect all of them."""
+def equal_pairs(hashes: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, 'p 2']:
+    """Pairs of neighbours among equal hashes that are not 0: enough to connect all of them."""
     order = np.argsort(hashes, kind='stable').astype(np.int32)
     ordered = hashes[order]
     same = (ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)

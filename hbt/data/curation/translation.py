@@ -1,7 +1,6 @@
-"""Command line: question-answer pairs of one language -> parallel groups over many.
+"""Question-answer pairs of one language -> parallel groups over many, by machine translation.
 
-Hides sentences, shards and what of a translation is not kept. What was done before a kill is kept,
-and the output appears only when it is whole. Its output is an input of `prepare`.
+The same call resumes one that was interrupted, and the output appears only when it is whole.
 """
 
 import collections
@@ -19,15 +18,15 @@ import regex
 
 from hbt.data.curation import decontamination, translators
 from hbt.data.readers import schema
-from hbt.utils import files, languages, log
+from hbt.utils import files, languages, log, resume, text_table
 
-SENTENCE = regex.compile(r'(?<=[.!?…]["”»)]?)\s+(?=[^\p{Ll}\s])|(?<=[。！？।])\s*|\s*\n\s*')
-UNSPACED = ('Jpan', 'Hans', 'Hant', 'Thai', 'Laoo', 'Khmr', 'Mymr')
-NUMBER = regex.compile(r'\d+(?:[.,\u066b\u066c\u202f\u00a0\x27]\d+)*')
+_SENTENCE_END = regex.compile(r'(?<=[.!?…]["”»)]?)\s+(?=[^\p{Ll}\s])|(?<=[。！？।])\s*|\s*\n\s*')
+_UNSPACED = ('Jpan', 'Hans', 'Hant', 'Thai', 'Laoo', 'Khmr', 'Mymr')
+_NUMBER = regex.compile(r'\d+(?:[.,\u066b\u066c\u202f\u00a0\x27]\d+)*')
 FILTERS = ('empty', 'length', 'script', 'copied', 'number')
 
 
-class Setting(typing.NamedTuple):
+class TranslationConfig(typing.NamedTuple):
     """What the output depends on, next to the input."""
 
     source: str
@@ -38,178 +37,157 @@ class Setting(typing.NamedTuple):
     filters: tuple[str, ...]
 
 
-def translate(reader: schema.GroupSource, out: pathlib.Path, setting: Setting) -> dict[str, dict]:
-    """Writes the groups of `reader` with their translations to `out` (.jsonl.gz).
+def translate_source(
+    source: schema.GroupSource, out: pathlib.Path, config: TranslationConfig
+) -> dict[str, dict]:
+    """Writes the groups of a source with their translations to `out` (.jsonl.gz).
 
-    Returns, and writes beside it (.report.json), the counts of every language: texts translated,
-    kept, and not kept by each filter. Every shard is written whole or not at all, and the same call
-    goes on with those that are missing. A text that a group has in a language already stays.
-    Raises ValueError for bad rows, where an engine fails, and for an output of other settings.
+    A text that a group has in a language already stays. Every shard is written whole or not at
+    all; the same call resumes with the next one.
+
+    Returns:
+      The counts of every language, also written beside `out` (.report.json): texts, translations
+      kept, and translations rejected by each filter.
+
+    Raises:
+      ValueError: a bad group, an engine that fails, or an output begun with other settings.
     """
-    check(setting, out)
-    engine = translators.make(setting.engine, setting.targets)
-    parts = begin(out, setting._asdict() | {'sha256': reader.sha256})
-    groups = reader.iter_groups()
-    shards = iter(lambda: list(itertools.islice(groups, setting.shard)), [])
-    counts = {x: collections.Counter() for x in setting.targets}
-    done = []
-    with log.progress(desc=out.name, unit=' rows') as bar:
-        for number, shard in enumerate(shards):
-            part = parts / f'{number:06}.jsonl.gz'
-            report = part.with_suffix('.json')  # appears after the shard: it is whole
+    _check_config(config, out)
+    engine = translators.make_engine(config.engine, config.targets)
+    folder = resume.open_folder(out, config._asdict() | {'sha256': source.sha256})
+    groups = source.iter_groups()
+    counts = {x: collections.Counter() for x in config.targets}
+    shards = []
+    with log.progress(desc=out.name, unit=' groups') as bar:
+        while shard := list(itertools.islice(groups, config.shard)):
+            path = folder / f'{len(shards):06}.jsonl.gz'
+            report = path.with_suffix('.json')  # appears after the shard: it is whole
             if not report.exists():
-                found, counted = translated(shard, engine, setting)
-                write(part, found)
-                files.write_json(report, counted)
-            for language, counted in files.read_json(report, dict).items():
-                counts[language].update(counted)
-            done.append(part)
+                translated, shard_counts = _translate_groups(shard, engine, config)
+                _write_groups(path, translated)
+                files.write_json(report, shard_counts)
+            for language, count in files.read_json(report, dict).items():
+                counts[language].update(count)
+            shards.append(path)
             bar.update(len(shard))
-    if not done:
-        raise ValueError(f'{reader.spec}: expected at least one row, got none')
+    if not shards:
+        raise ValueError(f'{source.spec}: expected at least one group, got none')
     files.write_json(out.with_name(out.name + '.report.json'), counts)
-    join(done, out)
-    shutil.rmtree(parts)
+    with (folder / 'whole').open('wb') as whole:
+        for path in shards:  # gzip files one after another are one
+            with path.open('rb') as file:
+                shutil.copyfileobj(file, whole)
+    os.replace(folder / 'whole', out)
+    shutil.rmtree(folder)
     return counts
 
 
-def check(setting: Setting, out: pathlib.Path) -> None:
+def _check_config(config: TranslationConfig, out: pathlib.Path) -> None:
     if out.exists() or not out.name.endswith('.jsonl.gz'):
-        was = 'a file' if out.exists() else out.name
-        raise ValueError(f'--out: expected a new name that ends with .jsonl.gz, got {was}')
-    for language in (setting.source, *setting.targets):
+        description = 'a file' if out.exists() else out.name
+        raise ValueError(f'--out: expected a new name that ends with .jsonl.gz, got {description}')
+    for language in (config.source, *config.targets):
         languages.check_language(language, '--source, --languages')
-    if setting.source in setting.targets or not setting.targets:
-        raise ValueError(f'--languages: expected others than {setting.source}')
-    for name in setting.filters:
+    if config.source in config.targets or not config.targets:
+        raise ValueError(f'--languages: expected others than {config.source}')
+    for name in config.filters:
         if name not in FILTERS:
             raise ValueError(f'--filters: expected some of {", ".join(FILTERS)}, got {name!r}')
-    if setting.ratio < 1 or setting.shard < 1:
+    if config.ratio < 1 or config.shard < 1:
         raise ValueError('--ratio, --shard: expected 1 or more')
 
 
-def begin(out: pathlib.Path, about: dict) -> pathlib.Path:
-    """The folder of the shards; ValueError where it has those of other settings."""
-    parts = out.with_name(out.name + '.parts')
-    parts.mkdir(parents=True, exist_ok=True)
-    file = parts / 'about.json'
-    about = json.loads(json.dumps(about))
-    if file.exists():
-        had = files.read_json(file, dict)
-        for name in about:
-            if had.get(name) != about[name]:
-                raise ValueError(
-                    f'{parts}: {name}: expected {had.get(name)!r}, with which this output began, '
-                    f'got {about[name]!r}; delete it to begin again'
-                )
-        log.info(f'{out}: continuing')
-    files.write_json(file, about)
-    return parts
-
-
-def write(path: pathlib.Path, groups: list[schema.Group]) -> None:
-    partial = path.with_suffix('.partial')
-    with gzip.GzipFile(partial, 'wb', mtime=0) as file:
+def _write_groups(path: pathlib.Path, groups: list[schema.Group]) -> None:
+    with files.atomic(path, 'wb') as raw, gzip.GzipFile('', 'wb', fileobj=raw, mtime=0) as file:
         for group in groups:
             fields = {name: value for name, value in group._asdict().items() if value}
             file.write(json.dumps(fields, ensure_ascii=False).encode() + b'\n')
-    os.replace(partial, path)
 
 
-def join(parts: list[pathlib.Path], out: pathlib.Path) -> None:
-    """One file of many: gzip files one after another are one."""
-    partial = out.with_name(out.name + '.partial')
-    with partial.open('wb') as whole:
-        for part in parts:
-            with part.open('rb') as file:
-                shutil.copyfileobj(file, whole)
-    os.replace(partial, out)
-
-
-def translated(
-    groups: list[schema.Group], engine: translators.Engine, setting: Setting
+def _translate_groups(
+    groups: list[schema.Group], engine: translators.Engine, config: TranslationConfig
 ) -> tuple[list[schema.Group], dict[str, collections.Counter]]:
     """The groups with all their translations, and the counts of each language."""
-    made = [
-        group._replace(query=dict(group.query), passage=dict(group.passage)) for group in groups
-    ]
+    groups = [x._replace(query=dict(x.query), passage=dict(x.passage)) for x in groups]
     counts = {}
-    for target in setting.targets:
-        wanted = [
-            (sides, sides[setting.source])
-            for group in made
-            for sides in (group.query, group.passage)
-            if setting.source in sides and target not in sides
+    for target in config.targets:
+        missing = [
+            side
+            for group in groups
+            for side in (group.query, group.passage)
+            if config.source in side and target not in side
         ]
-        count = counts[target] = collections.Counter(texts=len(wanted))
-        texts = list(dict.fromkeys(text for _, text in wanted))
-        found = dict(zip(texts, by_sentence(texts, engine, setting.source, target), strict=True))
-        for sides, text in wanted:
-            why = wrong(text, found[text], target, setting)
-            if not why:
-                sides[target] = found[text]
-            count[why or 'kept'] += 1
-    return made, counts
+        count = counts[target] = collections.Counter(texts=len(missing))
+        texts = list(dict.fromkeys(side[config.source] for side in missing))
+        translations = _translate_sentences(texts, engine, config.source, target)
+        by_text = dict(zip(texts, translations, strict=True))
+        for side in missing:
+            text = side[config.source]
+            reason = failed_filter(text, by_text[text], target, config)
+            if not reason:
+                side[target] = by_text[text]
+            count[reason or 'kept'] += 1
+    return groups, counts
 
 
-def by_sentence(
+def _translate_sentences(
     texts: list[str], engine: translators.Engine, source: str, target: str
 ) -> abc.Iterator[str]:
-    """Translations of texts whose sentences are translated each by itself, and once."""
-    split = [[x.strip() for x in SENTENCE.split(text) if x and x.strip()] for text in texts]
-    every = sorted({x for sentences in split for x in sentences}, key=len)
-    known = dict(zip(every, engine(every, source, target), strict=True)) if every else {}
-    between = '' if languages.script(target) in UNSPACED else ' '
-    return (between.join(known[x] for x in sentences if known[x]) for sentences in split)
+    """Translates every sentence of the texts by itself, and once."""
+    split = [[x.strip() for x in _SENTENCE_END.split(text) if x and x.strip()] for text in texts]
+    sentences = sorted({x for text in split for x in text}, key=len)
+    translations = engine(sentences, source, target) if sentences else []
+    by_sentence = dict(zip(sentences, translations, strict=True))
+    space = '' if languages.script(target) in _UNSPACED else ' '
+    return (space.join(by_sentence[x] for x in text if by_sentence[x]) for text in split)
 
 
-def wrong(source: str, text: str, target: str, setting: Setting) -> str:
-    """The first filter that a translation does not pass; '' if it passes all."""
-    checks = {
+def failed_filter(source: str, text: str, target: str, config: TranslationConfig) -> str:
+    """The first filter that the translation `text` of `source` fails; '' if it passes all."""
+    fails = {
         'empty': lambda: not text.strip(),
-        'length': lambda: max(ratio(source, text), 1 / ratio(source, text)) > setting.ratio,
-        'script': lambda: not written(text, target),
-        'copied': lambda: copied(source, text),
-        'number': lambda: numbers(source) != numbers(text),
+        'length': lambda: max(_ratio(source, text), _ratio(text, source)) > config.ratio,
+        'script': lambda: not _is_written_in(text, target),
+        'copied': lambda: _is_copied(source, text),
+        'number': lambda: _numbers(source) != _numbers(text),
     }
-    return next((name for name in FILTERS if name in setting.filters and checks[name]()), '')
+    return next((name for name in FILTERS if name in config.filters and fails[name]()), '')
 
 
-def ratio(a: str, b: str) -> float:
+def _ratio(a: str, b: str) -> float:
     """How many times longer `a` is, counted in letters of an alphabet."""
-    return weight(a) / weight(b)
+    return _weight(a) / _weight(b)
 
 
-def weight(text: str) -> float:
-    dense = len(decontamination.DENSE.findall(text))
-    return max(1.0, len(decontamination.letters(text)) + 1.5 * dense)
+def _weight(text: str) -> float:
+    letters = len(decontamination.letters(text))
+    return max(1.0, letters + 1.5 * decontamination.count_dense(text))
 
 
-def written(text: str, target: str) -> bool:
+def _is_written_in(text: str, target: str) -> bool:
     """Whether at least half of the letters are of the scripts of the language."""
-    kinds = ''.join(rf'\p{{Script={x}}}' for x in languages.written(target))
-    found = regex.findall(r'\p{L}', text)
-    return 2 * len(regex.findall(rf'(?=[{kinds}])\p{{L}}', text)) >= len(found)
+    scripts = ''.join(rf'\p{{Script={x}}}' for x in languages.written(target))
+    matches = regex.findall(rf'(?=[{scripts}])\p{{L}}', text)
+    return 2 * len(matches) >= len(regex.findall(r'\p{L}', text))
 
 
-def copied(source: str, text: str) -> bool:
-    """Whether a text came back as it was. Names and terms may be the same in two languages."""
-    found = decontamination.letters(text)
-    return found == decontamination.letters(source) and len(found) >= decontamination.long(found)
+def _is_copied(source: str, text: str) -> bool:
+    """Whether a long text came back as it was; names and terms may be the same."""
+    letters = decontamination.letters(text)
+    long = len(letters) >= decontamination.min_long(letters)
+    return long and letters == decontamination.letters(source)
 
 
-def numbers(text: str) -> list[str]:
+def _numbers(text: str) -> list[str]:
     """The numbers in a text, without separators, in ASCII digits, sorted."""
     return sorted(
         ''.join(str(unicodedata.digit(x)) for x in number if x.isdigit())
-        for number in NUMBER.findall(unicodedata.normalize('NFKC', text))
+        for number in _NUMBER.findall(unicodedata.normalize('NFKC', text))
     )
 
 
-def table(counts: dict[str, dict]) -> str:
+def format_counts(counts: dict[str, dict]) -> str:
+    """Counts of texts, translations kept, and translations rejected by each filter, as a table."""
     names = ('texts', 'kept', *FILTERS)
-    lines = [f'{"language":<10}' + ''.join(f'{name:>9}' for name in names)]
-    for language, count in counts.items():
-        cells = ''.join(f'{count.get(name, 0):>9}' for name in names)
-        lines.append(f'{language:<10}{cells}')
-    return '\n'.join(lines)
+    rows = ([language, *(x.get(name, 0) for name in names)] for language, x in counts.items())
+    return text_table.format_table(('language', *names), rows)

@@ -13,6 +13,7 @@ import pytest
 from hbt import config
 from hbt.data import build
 from hbt.data.curation import checks, cleaning, decontamination, dedup
+from hbt.data.readers import schema
 from hbt.evaluation import benchmarks
 
 DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=64)
@@ -91,7 +92,7 @@ def test_what_is_only_counted_stays(tmp_path):
     assert kept(opened) == ['row0', 'again']
     found = opened.manifest['datasets'][0]['cleaning']
     assert found == {'groups': 2, 'exact': 1, 'near': 0, 'dropped': 0}
-    assert '     exact' in cleaning.table({'a': found})
+    assert '  exact  ' in cleaning.format_counts({'a': found})
 
 
 def test_near_groups_have_a_near_query_and_a_near_passage(tmp_path):
@@ -114,7 +115,7 @@ def test_similarities_are_those_of_the_sets_of_pieces():
     low, _ = dedup.signatures(pairs)
     same = low[0::2, : dedup.HASHES] == low[1::2, : dedup.HASHES]
     estimate = (same.mean(1) - 1 / 256) / (1 - 1 / 256)
-    sets = [set(dedup.pieces(q)) for q, _ in pairs]
+    sets = [set(dedup.shingles(q)) for q, _ in pairs]
     exact = [len(a & b) / len(a | b) for a, b in zip(sets[::2], sets[1::2], strict=True)]
     spread = np.sqrt(np.multiply(exact, np.subtract(1, exact)) / dedup.HASHES) + 1e-9
     assert (np.abs(estimate - exact) < 5 * spread).all() and min(exact) < 0.6 and max(exact) == 1
@@ -271,7 +272,7 @@ def test_choices_that_cannot_be_are_named(tmp_path):
     for choices, message in (
         ({'exact': 'yes'}, '--exact: expected off, count, drop, got .yes'),
         ({'similarity': 0.2}, '--similarity: expected 0.5 to 1, got 0.2'),
-        ({'query_chars': '5'}, '--query_chars: expected LEAST:MOST'),
+        ({'query_chars': '5'}, '--query_chars: expected MIN:MAX'),
         ({'leakage': ('xquad_r',)}, '--leakage: expected BENCHMARK:FOLDER'),
         ({'leakage': (f'xquad_r:{tmp_path}/none',)}, 'none: expected <lang>.json'),
     ):
@@ -281,7 +282,7 @@ def test_choices_that_cannot_be_are_named(tmp_path):
 
 def test_a_pass_that_was_killed_is_made_again_and_a_whole_one_is_not(tmp_path, monkeypatch):
     path = write(tmp_path / 'a.jsonl', row(0), row(0) | {'id': 'again'}, row(1))
-    real, calls = cleaning.decide, []
+    real, calls = cleaning._decide_groups, []
 
     def dies(*args):
         calls.append(real(*args))
@@ -289,14 +290,14 @@ def test_a_pass_that_was_killed_is_made_again_and_a_whole_one_is_not(tmp_path, m
             raise KeyboardInterrupt
         return calls[-1]
 
-    monkeypatch.setattr(cleaning, 'decide', dies)
+    monkeypatch.setattr(cleaning, '_decide_groups', dies)
     with pytest.raises(KeyboardInterrupt):
         made(tmp_path, [path], exact='drop')
-    monkeypatch.setattr(build.store_writer, 'rows', lambda *_: 1 / 0)
+    monkeypatch.setitem(build._WRITERS, schema.GroupSource, lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         made(tmp_path, [path], exact='drop')
     monkeypatch.undo()
-    monkeypatch.setattr(cleaning, 'decide', None)
+    monkeypatch.setattr(cleaning, '_decide_groups', None)
     assert kept(made(tmp_path, [path], exact='drop')) == ['row0', 'row1']
 
 

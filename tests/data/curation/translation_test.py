@@ -54,7 +54,9 @@ def made(folder, rows, engines, name='out.jsonl.gz', **changes):
     (reader,) = registry.open_sources([str(folder / 'in.jsonl')])
     fields = {'source': 'en', 'targets': ('de',), 'engine': engines, 'shard': 3, 'ratio': 3.0}
     fields |= {'filters': translation.FILTERS} | changes
-    counts = translation.translate(reader, folder / name, translation.Setting(**fields))
+    counts = translation.translate_source(
+        reader, folder / name, translation.TranslationConfig(**fields)
+    )
     with gzip.open(folder / name, 'rt', encoding='utf-8') as file:
         return [json.loads(line) for line in file], counts
 
@@ -95,7 +97,7 @@ def test_what_was_done_before_a_failure_is_not_done_again(tmp_path, program):
     assert len(found) == 7 and counts['de']['texts'] == 14
     calls = (tmp_path / 'calls').read_text()
     assert 'number 2 ' not in calls and 'number 3 ' in calls
-    assert not (tmp_path / 'out.jsonl.gz.parts').exists()
+    assert not (tmp_path / 'out.jsonl.gz.partial').exists()
 
 
 def test_a_kill_at_any_write_leaves_nothing_half_written(tmp_path, program, monkeypatch):
@@ -125,7 +127,7 @@ def test_a_kill_at_any_write_leaves_nothing_half_written(tmp_path, program, monk
 def test_other_settings_do_not_continue_an_output(tmp_path, program):
     with pytest.raises(ValueError, match='no such word'):
         made(tmp_path, [*ROWS[:4], ROWS[4] | {'query': {'en': 'explode'}}], program)
-    with pytest.raises(ValueError, match='parts: ratio: expected 3.0, .* got 2.0; delete it'):
+    with pytest.raises(ValueError, match='partial: ratio: expected 3.0, .* got 2.0; delete it'):
         made(tmp_path, [*ROWS[:4], ROWS[4] | {'query': {'en': 'explode'}}], program, ratio=2.0)
     with pytest.raises(ValueError, match='sha256: expected'):
         made(tmp_path, ROWS, program)
@@ -160,8 +162,8 @@ def test_a_text_that_is_there_stays_and_one_that_is_not_is_not_translated(tmp_pa
     ],
 )  # fmt: skip
 def test_translations_are_filtered(source, text, target, why):
-    setting = translation.Setting('en', (target,), (), 1, 3.0, translation.FILTERS)
-    assert translation.wrong(source, text, target, setting) == why
+    setting = translation.TranslationConfig('en', (target,), (), 1, 3.0, translation.FILTERS)
+    assert translation.failed_filter(source, text, target, setting) == why
 
 
 def test_a_filter_that_is_not_asked_for_keeps(tmp_path, program):
@@ -169,7 +171,7 @@ def test_a_filter_that_is_not_asked_for_keeps(tmp_path, program):
     same = rows[0] | {'query': {'en': 'It did not know any words of that language'}}
     _, counts = made(tmp_path, [same], program)
     assert counts['de'] == {'texts': 2, 'kept': 1, 'copied': 1}
-    assert 'copied' in translation.table(counts)
+    assert 'copied' in translation.format_counts(counts)
     _, counts = made(tmp_path, [same], program, 'b.jsonl.gz', filters=('empty',))
     assert counts['de'] == {'texts': 2, 'kept': 2}
 

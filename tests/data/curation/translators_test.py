@@ -1,6 +1,5 @@
 """Programs and models that translate, each as it is installed or converted."""
 
-import functools
 import json
 import shutil
 
@@ -94,7 +93,7 @@ def libraries():
 
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    translators.load.cache_clear()
+    translators.load_ctranslate2.cache_clear()
 
 
 @pytest.mark.slow
@@ -117,7 +116,7 @@ def test_a_converted_opus_mt_model_gives_the_translations_it_learnt(libraries, t
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     spec = converted(tmp_path, ['source.spm', 'target.spm'])
-    translate = translators.make([spec], ['de'])
+    translate = translators.make_engine([spec], ['de'])
     assert translate([*ENGLISH, ENGLISH[1]], 'en', 'de') == [*TRAINED['de'], TRAINED['de'][1]]
     assert translate([], 'en', 'de') == []
 
@@ -152,21 +151,23 @@ def test_a_converted_m2m_100_model_is_told_the_languages(libraries, tmp_path, mo
     names = [*vocabulary, *tokenizer.lang_token_to_id, *(f'madeupword{i}' for i in range(8))]
     loader = ctranslate2.converters.transformers.M2M100Loader
     monkeypatch.setattr(loader, 'get_vocabulary', lambda *_: names)
-    translate = translators.make([converted(tmp_path, ['sentencepiece.bpe.model'])], ['de', 'fr'])
+    translate = translators.make_engine(
+        [converted(tmp_path, ['sentencepiece.bpe.model'])], ['de', 'fr']
+    )
     for code, expected in TRAINED.items():
         assert translate(list(ENGLISH), 'en', code) == list(expected)
     with pytest.raises(ValueError, match="expected a language of the model, got 'nds'"):
-        translators.make([f'ctranslate2:{tmp_path}/converted'], ['nds'])(['a'], 'en', 'nds')
+        translators.make_engine([f'ctranslate2:{tmp_path}/converted'], ['nds'])(['a'], 'en', 'nds')
 
 
 def test_what_lacks_in_the_directory_of_a_model_is_named(tmp_path):
-    engine = functools.partial(translators.ctranslate2, texts=['a'], source='en', target='de')
+    engine = translators.make_engine([f'ctranslate2:{tmp_path}/none'], ['de'])
     with pytest.raises(ValueError, match='expected a model of CTranslate2, got no such directory'):
-        engine(str(tmp_path / 'none'))
+        engine(['a'], 'en', 'de')
 
 
 @pytest.mark.skipif(not shutil.which('apertium'), reason='no apertium')
 def test_apertium_translates_line_by_line():
-    translate = translators.make(['command:apertium -u eng-spa'], ['es'])
+    translate = translators.make_engine(['command:apertium -u eng-spa'], ['es'])
     found = translate(['The house is big', 'Where is the door?', 'It has 12 rooms.'], 'en', 'es')
     assert len(found) == 3 and 'casa' in found[0] and 'puerta' in found[1] and '12' in found[2]
