@@ -37,7 +37,8 @@ case "$1 $2" in
 esac
 case "$*" in
   *=demo* | *=configs/demo*)
-    set -- "$@" --config.data.sources=cldr:60 --config.data.tokenizer=train:800 ;;
+    set -- "$@" --config.data.sources=cldr:60 --config.data.tokenizer=train:800 \\
+      --config.eval.at_start=false ;;
 esac
 exec {sys.executable} "$@"
 """

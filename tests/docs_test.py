@@ -84,6 +84,11 @@ def test_the_commands_of_a_page_are_what_the_programs_take(page, monkeypatch):
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
+def test_every_setting_that_a_page_gives_exists(page):
+    config.check_flags(re.findall(r'--config\.[\w.]+', page.read_text()))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
 def test_every_link_of_a_page_leads_to_a_file(page):
     for target in re.findall(r'\]\((?!https?:)([^)#]+)', page.read_text()):
         assert (page.parent / target).exists(), target
