@@ -1,8 +1,6 @@
-"""Unlimited parallel query-passage groups in real words, for the demo and the tests: no download.
+"""Unlimited parallel groups in real words, for the demo and the tests: nothing is downloaded.
 
-Every word comes from the Unicode CLDR (babel) or from num2words; this module holds only codes. It
-hides the gaps of both libraries, the atoms formatted once per language, and the split by
-combination. `configs/demo.py` and `prepare` call `groups`; nothing of hbt is imported.
+Every word comes from the Unicode CLDR (babel) or from num2words; this module holds only codes.
 """
 
 import collections.abc
@@ -21,54 +19,26 @@ import num2words
 LANGUAGES = ('ar', 'de', 'el', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'vi', 'zh')  # XQuAD-R's
 DIGITS_ONLY = ('el', 'hi', 'zh')  # num2words has no number words for these
 
-# A territory and the time zone whose exemplar city stands for it in a query.
-PLACES = {
-    'AT': 'Europe/Vienna',
-    'BG': 'Europe/Sofia',
-    'CH': 'Europe/Zurich',
-    'CN': 'Asia/Shanghai',
-    'CU': 'America/Havana',
-    'CZ': 'Europe/Prague',
-    'DE': 'Europe/Berlin',
-    'DK': 'Europe/Copenhagen',
-    'EG': 'Africa/Cairo',
-    'ES': 'Europe/Madrid',
-    'FI': 'Europe/Helsinki',
-    'FR': 'Europe/Paris',
-    'GB': 'Europe/London',
-    'GR': 'Europe/Athens',
-    'HU': 'Europe/Budapest',
-    'IE': 'Europe/Dublin',
-    'IT': 'Europe/Rome',
-    'JP': 'Asia/Tokyo',
-    'KE': 'Africa/Nairobi',
-    'KR': 'Asia/Seoul',
-    'MA': 'Africa/Casablanca',
-    'NG': 'Africa/Lagos',
-    'NL': 'Europe/Amsterdam',
-    'NO': 'Europe/Oslo',
-    'PE': 'America/Lima',
-    'PL': 'Europe/Warsaw',
-    'PT': 'Europe/Lisbon',
-    'RO': 'Europe/Bucharest',
-    'SE': 'Europe/Stockholm',
-    'TH': 'Asia/Bangkok',
-    'TR': 'Europe/Istanbul',
-    'ZA': 'Africa/Johannesburg',
-}
+# A territory, and the time zone whose exemplar city stands for it in a query.
+PLACES = dict(
+    place.split('=')
+    for place in (
+        'AT=Europe/Vienna BG=Europe/Sofia CH=Europe/Zurich CN=Asia/Shanghai CU=America/Havana '
+        'CZ=Europe/Prague DE=Europe/Berlin DK=Europe/Copenhagen EG=Africa/Cairo '
+        'ES=Europe/Madrid FI=Europe/Helsinki FR=Europe/Paris GB=Europe/London GR=Europe/Athens '
+        'HU=Europe/Budapest IE=Europe/Dublin IT=Europe/Rome JP=Asia/Tokyo KE=Africa/Nairobi '
+        'KR=Asia/Seoul MA=Africa/Casablanca NG=Africa/Lagos NL=Europe/Amsterdam NO=Europe/Oslo '
+        'PE=America/Lima PL=Europe/Warsaw PT=Europe/Lisbon RO=Europe/Bucharest '
+        'SE=Europe/Stockholm TH=Asia/Bangkok TR=Europe/Istanbul ZA=Africa/Johannesburg'
+    ).split()
+)
 CURRENCIES = tuple('BRL CHF EGP EUR GBP INR JPY KRW MXN PLN RUB SEK THB TRY USD ZAR'.split())
 TONGUES = tuple('ar de en es fr hi it ja ko nl pt ru sv th tr zh'.split())
-UNITS = (
-    'area-hectare',
-    'energy-calorie',
-    'length-centimeter',
-    'length-kilometer',
-    'length-meter',
-    'mass-gram',
-    'mass-kilogram',
-    'mass-tonne',
-    'power-watt',
-    'volume-liter',
+UNITS = tuple(
+    (
+        'area-hectare energy-calorie length-centimeter length-kilometer length-meter mass-gram '
+        'mass-kilogram mass-tonne power-watt volume-liter'
+    ).split()
 )
 NUMBERS = (12, 15, 18, 20, 25, 30, 36, 40, 45, 50, 60, 75, 80, 90, 100, 200)
 HOURS = tuple(range(6, 22))
@@ -82,13 +52,21 @@ TEST_SHARE = 8  # one combination of the key in 8 is for testing
 def groups(
     split: str, count: int, languages=LANGUAGES, seed: int = 0
 ) -> collections.abc.Iterator[dict]:
-    """`count` groups {'id', 'query': {lang: text}, 'passage': {lang: text}} of 'train' or 'test'.
+    """Yields groups, each a record of seven facts in every language.
 
-    A group is a record of seven facts. Its passage states all of them in long forms; its query
-    names the four of its key (place, weekday, month, currency) in other forms, and one more. Atoms
-    are common to the splits, combinations are not: no key of one split, under whatever seed, occurs
-    in the other, and none repeats within 'test'. The same arguments give the same rows anywhere.
-    Raises ValueError for an unknown split or language, a count < 1, or more test groups than keys.
+    A passage states all facts in long forms; its query names the four of KEY in other forms, and
+    one more. The atoms are common to the splits, the combinations are not: no key of one split,
+    under whatever seed, occurs in the other, and none repeats within 'test'. The same arguments
+    give the same groups on any machine.
+
+    Args:
+      split: 'train' or 'test'.
+
+    Returns:
+      `count` times {'id': ..., 'query': {language: text}, 'passage': {language: text}}.
+
+    Raises:
+      ValueError: for an unknown split or language, a count < 1, or more test groups than keys.
     """
     if split not in ('train', 'test'):
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
@@ -107,8 +85,8 @@ def groups(
 def _keys(split: str, seed: int) -> list[tuple]:
     """The key combinations of a split, in an order drawn by the seed."""
     cells = itertools.product(*(range(size) for size in KEY.values()))
-    mine = [c for c in cells if (_draw('split', *c) % TEST_SHARE == 0) == (split == 'test')]
-    return sorted(mine, key=lambda cell: _draw('order', seed, *cell))
+    keys = [c for c in cells if (_draw('split', *c) % TEST_SHARE == 0) == (split == 'test')]
+    return sorted(keys, key=lambda cell: _draw('order', seed, *cell))
 
 
 def _draw(*parts) -> int:
@@ -118,7 +96,7 @@ def _draw(*parts) -> int:
 
 
 def _shuffled(items, draw: int) -> tuple[list, int]:
-    """The items in an order drawn from the integer, and what is left of the integer."""
+    """The items in an order drawn from the integer, and the rest of the integer."""
     items = list(items)
     for last in range(len(items) - 1, 0, -1):
         draw, other = divmod(draw, last + 1)
@@ -127,7 +105,7 @@ def _shuffled(items, draw: int) -> tuple[list, int]:
 
 
 def _group(split: str, seed: int, index: int, key: tuple, languages: tuple) -> dict:
-    """The row: one order and one choice of facts and forms, said in every language."""
+    """One order and one choice of facts and forms, said in every language."""
     draw = _draw(split, seed, index)
     facts = dict(zip(KEY, key, strict=True))
     for field, size in EXTRA.items():
@@ -138,17 +116,17 @@ def _group(split: str, seed: int, index: int, key: tuple, languages: tuple) -> d
 
     passage, draw = _shuffled(['place', 'weekday', 'month', 'money', *EXTRA], draw)
     draw, extra = divmod(draw, len(EXTRA))
-    draw, named = divmod(draw, 2)
-    money = 'currency' if named else 'code'
+    draw, is_named = divmod(draw, 2)
+    money = 'currency' if is_named else 'code'
     query, _ = _shuffled(['place', 'weekday', 'month', money, list(EXTRA)[extra]], draw)
 
-    row = {'id': f'{split}-{seed}-{index:06d}', 'query': {}, 'passage': {}}
+    group = {'id': f'{split}-{seed}-{index:06d}', 'query': {}, 'passage': {}}
     for language in languages:
         short, long = _atoms(language)
-        row['query'][language] = ' '.join(short[field][facts[field]] for field in query)
+        group['query'][language] = ' '.join(short[field][facts[field]] for field in query)
         clauses = [long[field][facts[field]] for field in passage]
-        row['passage'][language] = babel.lists.format_list(clauses, locale=_locale(language))
-    return row
+        group['passage'][language] = babel.lists.format_list(clauses, locale=_locale(language))
+    return group
 
 
 @functools.cache
@@ -186,12 +164,12 @@ def _atoms(language: str) -> tuple[dict, dict]:
 
 
 def _one_space(atoms: dict) -> dict:
-    """CLDR has narrow and no-break spaces; no reader of the demo wants two kinds."""
+    """The atoms with plain spaces for the narrow and no-break ones of CLDR."""
     return {field: [' '.join(text.split()) for text in texts] for field, texts in atoms.items()}
 
 
 def _city(zone: str, locale: babel.Locale) -> str:
-    """CLDR leaves out the city where it is spelled as in the zone's name."""
+    """The exemplar city, which CLDR leaves out where it is spelled as in the zone's name."""
     return locale.time_zones.get(zone, {}).get('city') or zone.split('/')[-1]
 
 
@@ -203,7 +181,7 @@ def _money(code: str, number: int, language: str) -> str:
 
 
 def _quantity(unit: str, number: int, language: str) -> tuple[str, str]:
-    """babel answers with the unit's code where CLDR inherits the long form from the short one."""
+    """Short and long; where CLDR inherits the long form, babel answers with the unit's code."""
     short, long = (
         babel.units.format_unit(number, unit, length, locale=_locale(language))
         for length in ('short', 'long')
