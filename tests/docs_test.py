@@ -14,9 +14,13 @@ import typing
 import pytest
 
 from hbt import config
+from hbt.data.curation import checks
+from hbt.utils import settings
 from tests import ROOT
 
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
+# Settings of a store, from whose fields hbt.prepare makes its flags.
+FIELDS = {*settings.entries(config.Data()), *settings.entries(checks.CleaningConfig())}
 SIZES = {'hybrid_xlmr': (), 'strategies': ('--small', '--data=tests')}
 
 
@@ -36,7 +40,8 @@ def check(line: str) -> str:
     for word in rest:
         flag = word.partition('=')[0].removeprefix('--').partition('.')[0]
         if word.startswith('--') and flag and not (flag == 'config' and 'launch' in name):
-            assert re.search(rf"(DEFINE_\w+|add\w*)\(\s*'(--)?{flag}'", source), line
+            defined = rf"(DEFINE_\w+|add\w*)\(\s*'(--)?{flag}'"
+            assert re.search(defined, source) or name == 'hbt.prepare' and flag in FIELDS, line
         file = re.fullmatch(r'(?:--config=)?(configs/.*\.py)(:.*)?', word)
         if file:
             runpy.run_path(str(ROOT / file[1]))['get_config']((file[2] or ':')[1:])
