@@ -15,18 +15,18 @@ from hbt.utils import cli
 
 def main(_) -> None:
     options = flags.FLAGS
-    if bool(options.workdir) == bool(options.model):
-        raise ValueError('--workdir, --model: expected one of them, got both or none')
-    trimming = {'languages': options.languages or (), 'corpus': options.corpus or ()}
-    out = pathlib.Path(options.out)
-    if options.workdir:
-        workdir = pathlib.Path(options.workdir)
-        model_export.export_run(workdir, options.step, out, options.license, **trimming)
-        return
     for name in ('step', 'license'):
-        if options[name].present:
+        if options.model and options[name].present:
             raise ValueError(f'--{name}: expected with --workdir only, got --model')
-    model_export.export_model(options.model, out, **trimming)
+    model_export.export_model(
+        options.workdir,
+        options.model,
+        options.step,
+        pathlib.Path(options.out),
+        options.license,
+        options.languages or (),
+        options.corpus or (),
+    )
 
 
 if __name__ == '__main__':

@@ -5,46 +5,39 @@ from collections import abc
 
 import jax
 
-from hbt import config
-from hbt.data import tokenizer_files
 from hbt.models import card, model_dir, vocab_trim
-from hbt.training import checkpoint
-from hbt.utils import log, sharding
+from hbt.training import run_dir
+from hbt.utils import log
 
 
-def export_run(
-    workdir: pathlib.Path,
-    which: str,
+def export_model(
+    workdir: str | None,
+    model: str | None,
+    step: str,
     out: pathlib.Path,
     license: str = '',
     languages: abc.Sequence[str] = (),
     corpus: abc.Sequence[str] = (),
 ) -> None:
-    """Writes the parameters of one step of a training run as the model directory `out`.
+    """Writes the model directory `out` for sentence-transformers, transformers and hbt.
 
     Args:
-      which: the step: latest, best or a number.
-      license: of the model, as the hub names it.
-      languages, corpus: what to trim the vocabulary for, see `vocab_trim.trim_model`; none: all.
+      workdir, model, step: what to export, see `run_dir.load_model`.
+      license: of the model of a run, as the hub names it.
+      languages, corpus: what to trim the vocabulary for, see `vocab_trim.trim_model`; with neither,
+        the vocabulary of a run stays whole.
 
     Raises:
-      ValueError: no training run, no such step, or something exists at `out`.
+      ValueError: no such run, step or model, or something exists at `out`.
     """
-    c = config.load(workdir / 'config.json')
-    placement = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
-    step, params = checkpoint.load_params(workdir, which, placement)
-    tokenizer = tokenizer_files.load_tokenizer(workdir / 'tokenizer.json')
-    model, note = model_dir.Model(c, jax.device_get(params), tokenizer), ''
-    if languages or corpus:
-        model, note = vocab_trim.trim_model(model, languages, corpus)
-    model_dir.write_model(out, model, card.run_card(c, workdir, step, out, license, note))
-    log.info(f'{out}: step {step} of {workdir}')
-
-
-def export_model(
-    name: str, out: pathlib.Path, languages: abc.Sequence[str], corpus: abc.Sequence[str]
-) -> None:
-    """Writes the model directory or hub model `name`, trimmed; arguments as of `export_run`."""
-    model, note = vocab_trim.trim_model(model_dir.load_model(name), languages, corpus)
-    model_dir.write_model(out, model, f'# {out.name}\n\n{name} {note}\n')
-    log.info(f'{out}: {name}, trimmed')
+    loaded, number = run_dir.load_model(workdir, model, step)
+    loaded = loaded._replace(params=jax.device_get(loaded.params))
+    c, note = loaded.config, ''
+    if model or languages or corpus:
+        loaded, note = vocab_trim.trim_model(loaded, languages, corpus)
+    if model:
+        text = f'# {out.name}\n\n{model} {note}\n'
+    else:
+        text = card.run_card(c, pathlib.Path(workdir), number, out, license, note)
+    model_dir.write_model(out, loaded, text)
+    log.info(f'{out}: {model or f"step {number} of {workdir}"}')

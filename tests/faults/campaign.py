@@ -70,7 +70,7 @@ def run_main(folder):
 
 def run_export(folder):
     if not (folder / 'model').exists():
-        model_export.export_run(folder / 'run', 'latest', folder / 'model')
+        model_export.export_model(str(folder / 'run'), None, 'latest', folder / 'model')
 
 
 def run_embed(folder):
@@ -139,7 +139,7 @@ def of_store(folder, name='store'):
 def of_parameters(folder):
     """By way of an export."""
     shutil.rmtree(folder / 'last', ignore_errors=True)
-    model_export.export_run(folder / 'run', 'latest', folder / 'last')
+    model_export.export_model(str(folder / 'run'), None, 'latest', folder / 'last')
     return digest(folder / 'last/model.safetensors')
 
 

@@ -54,7 +54,7 @@ def test_one_of_the_two_ways_must_be_chosen(tmp_path):
 @pytest.mark.parametrize(
     ('argument', 'message'),
     [
-        ('--workdir=x', '--workdir, --model: expected one of them, got both or none'),
+        ('--workdir=x', 'expected --workdir=DIR of a run, or --model=NAME, got both'),
         ('--license=mit', '--license: expected with --workdir only, got --model'),
         ('--step=latest', '--step: expected with --workdir only, got --model'),
     ],

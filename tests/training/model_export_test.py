@@ -38,7 +38,7 @@ def make(folder, **encoder):
     build.build_store(c.data, folder / 'other', c.data.sources)
     c.data.root = str(folder / 'other')
     loop.train_config(config.check(c), folder / 'run')
-    model_export.export_run(folder / 'run', 'latest', folder / 'model', 'apache-2.0')
+    model_export.export_model(str(folder / 'run'), None, 'latest', folder / 'model', 'apache-2.0')
     return folder
 
 
@@ -127,7 +127,9 @@ def test_a_run_is_exported_with_a_trimmed_vocabulary(run, tmp_path):
     """Its card is that of the run, plus what was removed; covered texts embed as before."""
     (tmp_path / 'texts').write_text('\n'.join(TEXTS))
     corpus = [str(tmp_path / 'texts')]
-    model_export.export_run(run / 'run', 'latest', tmp_path / 'small', 'apache-2.0', (), corpus)
+    model_export.export_model(
+        str(run / 'run'), None, 'latest', tmp_path / 'small', 'apache-2.0', (), corpus
+    )
     small, whole = (embedder.load_embedder(str(x)) for x in (tmp_path / 'small', run / 'model'))
     for kind in ('query', 'passage', ''):
         np.testing.assert_allclose(small(TEXTS, kind), whole(TEXTS, kind), atol=1e-6)
@@ -144,11 +146,11 @@ def test_a_run_is_exported_with_a_trimmed_vocabulary(run, tmp_path):
 
 def test_what_is_no_run_or_step_or_is_there_already_is_named(run, tmp_path):
     with pytest.raises(ValueError, match='config.json: expected the config of a training run'):
-        model_export.export_run(tmp_path, 'latest', tmp_path / 'x')
+        model_export.export_model(str(tmp_path), None, 'latest', tmp_path / 'x')
     with pytest.raises(ValueError, match=r'ckpt: expected one of the steps \[3, 6\], got .5.'):
-        model_export.export_run(run / 'run', '5', tmp_path / 'x')
+        model_export.export_model(str(run / 'run'), None, '5', tmp_path / 'x')
     with pytest.raises(ValueError, match='model: expected nothing there yet, got 1_Pooling'):
-        model_export.export_run(run / 'run', 'best', run / 'model')
+        model_export.export_model(str(run / 'run'), None, 'best', run / 'model')
     assert not (tmp_path / 'x').exists()
 
 
