@@ -29,37 +29,24 @@ def compute_query_metrics(
     per_language_ranks: metrics.Ranks,
     pooled_ranks: metrics.Ranks,
 ) -> QueryMetrics:
-    """Every metric of every query, in float64.
-
-    Args:
-      benchmark: languages and grades.
-      per_language_ranks: of the relevant documents, among the documents of their language.
-      pooled_ranks: among all documents.
-    """
+    """Every metric of every query, in float64, from the ranks of a `search.SearchResult`."""
     q, r = pooled_ranks.shape
     size = min(q, max(1, BLOCK_RANKS // max(r, 1)))
-    grades = benchmark.grades
-    grades = (per_language_ranks > 0).astype(np.int32) if grades is None else grades
-    inputs = (
-        per_language_ranks,
-        pooled_ranks,
-        benchmark.relevant_languages,
-        grades,
-        benchmark.query_languages,
-    )
+    grades = (pooled_ranks > 0).astype(np.int32) if benchmark.grades is None else benchmark.grades
+    codes = benchmark.relevant_languages, benchmark.query_languages
+    inputs = per_language_ranks, pooled_ranks, grades, *codes
     blocks = []
     with jax.enable_x64(True):
         for start in range(0, q, size):
             rows = np.resize(np.arange(start, min(start + size, q)), size)  # one shape
-            block = _score_block(
-                *(np.asarray(x)[rows] for x in inputs), num_languages=len(benchmark.languages)
-            )
-            blocks.append(jax.tree.map(np.asarray, block))
+            block = (np.asarray(x)[rows] for x in inputs)
+            values = _score_block(*block, num_languages=len(benchmark.languages))
+            blocks.append(jax.tree.map(np.asarray, values))
     return jax.tree.map(lambda *x: np.concatenate(x)[:q], *blocks)
 
 
 def _score(
-    per_language_ranks, pooled_ranks, relevant_languages, grades, query_languages, num_languages
+    per_language_ranks, pooled_ranks, grades, relevant_languages, query_languages, num_languages
 ) -> QueryMetrics:
     def score_corpus(language):
         """In the corpus of one language; of `num_languages`: in the union. Compiled once."""
@@ -93,14 +80,7 @@ def compute_top_k_metrics(
     documents: Float[np.ndarray, 'n d'],
     top_k: Int[np.ndarray, 'q k'],
 ) -> dict[str, Float[np.ndarray, ' q']]:
-    """The metrics that need the first documents, relevant or not, of the pooled ranking.
-
-    Args:
-      benchmark: its languages and translations.
-      queries: embeddings.
-      documents: embeddings; may be memory-mapped.
-      top_k: indices of the best documents, then -1.
-    """
+    """The metrics that need the best documents, relevant or not, of the pooled ranking."""
     query_languages, document_languages = benchmark.query_languages, benchmark.document_languages
     if len(np.unique(document_languages)) < 2:
         return {}

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import erfc, gammaln, xlogy
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from hbt.evaluation import metrics
 
-RelevantLanguages = Int[Array | np.ndarray, 'q r']
+AnyArray = Array | np.ndarray
+Languages = Int[AnyArray, 'q r']  # of the relevant documents
 SHARE_CUTOFFS = (1, 5, 10, 20, 50, 100)  # of the share of the query's own language
 CUTOFF = 20  # of PEER and of rank correlation, as in MIMO (arXiv 2605.31171)
 BLOCK_ELEMENTS = 2**24  # of document embeddings that are compared at a time: 64 MiB
@@ -33,9 +34,7 @@ def rank_distance(ranks: metrics.Ranks) -> Float[Array, ' q']:
 
 
 def language_preference(
-    ranks: metrics.Ranks,
-    relevant_languages: RelevantLanguages,
-    query_languages: Int[Array | np.ndarray, ' q'],
+    ranks: metrics.Ranks, relevant_languages: Languages, query_languages: Int[AnyArray, ' q']
 ) -> Float[Array, ' q']:
     """1 where the first relevant document is in the query's language, else 0.
 
@@ -53,10 +52,10 @@ def language_preference(
 
 def peer(
     ranks: metrics.Ranks,
-    relevant_languages: RelevantLanguages,
+    relevant_languages: Languages,
     num_languages: int,
     k: int = CUTOFF,
-    grades: Int[Array | np.ndarray, 'q r'] | None = None,
+    grades: Int[AnyArray, 'q r'] | None = None,
     weights: Mapping[int, float] = types.MappingProxyType({1: 1.0}),
 ) -> Float[Array, ' q']:
     """PEER at k (Yang et al., SIGIR 2024, arXiv 2405.00978): 1 is fair, near 0 is biased.
@@ -64,15 +63,7 @@ def peer(
     For each grade, the p-value of the Kruskal-Wallis test that the ranks of its documents come
     from one distribution in all languages; then their weighted sum. Documents beyond the first k
     share one rank. 1 where no document is among the first k, where only one language is relevant,
-    and where all ranks are equal.
-
-    Args:
-      ranks: ranks of the relevant documents.
-      relevant_languages: their languages, below `num_languages`.
-      num_languages: number of languages.
-      k: cut-off.
-      grades: of the same documents; None: all are 1.
-      weights: grade -> its weight.
+    and where all ranks are equal. Without `grades`, all are 1; `weights` are by grade.
     """
     grades = jnp.asarray(jnp.asarray(ranks) > 0, jnp.int32) if grades is None else grades
     total = sum(
@@ -83,13 +74,7 @@ def peer(
     return jnp.where(metrics.count_relevant(ranks) > 0, total, jnp.nan)
 
 
-def _kruskal_wallis(
-    ranks: metrics.Ranks,
-    member: Bool[Array | np.ndarray, 'q r'],
-    relevant_languages: RelevantLanguages,
-    num_languages: int,
-    k: int,
-) -> Float[Array, ' q']:
+def _kruskal_wallis(ranks, member, relevant_languages, num_languages: int, k: int) -> Array:
     """P-value of the Kruskal-Wallis test of the members' ranks by language, as `peer_measure`."""
 
     def total(x, mask):
@@ -119,15 +104,13 @@ def _kruskal_wallis(
     return jnp.where(fair, 1.0, p)[:, 0]
 
 
-def _chi_squared_tail(
-    x: Float[Array, 'q 1'], freedom: Float[Array, 'q 1'], max_freedom: int
-) -> Float[Array, 'q 1']:
-    """Probability of more than x, for whole degrees of freedom up to `max_freedom`.
+def _chi_squared_tail(x: Float[Array, 'q 1'], freedom: Float[Array, 'q 1'], limit: int) -> Array:
+    """Probability of more than x, for whole degrees of freedom up to `limit`.
 
     The finite sum compiles in a fraction of the second and a half that `gammaincc` takes.
     """
     odd = freedom % 2
-    order = odd / 2 + jnp.asarray(jnp.arange(max_freedom // 2 + 1), x.dtype)[None]  # q k
+    order = odd / 2 + jnp.asarray(jnp.arange(limit // 2 + 1), x.dtype)[None]  # q k
     terms = jnp.exp(xlogy(order, x / 2) - x / 2 - gammaln(order + 1))
     inside = order < (freedom - 0.5) / 2
     first = jnp.where(odd > 0, erfc(jnp.sqrt(x / 2)), 0.0)
@@ -150,11 +133,8 @@ def rank_correlation(
       queries: embeddings.
       documents: embeddings; may be memory-mapped.
       top_k: indices of the best documents, then -1.
-      parallel: equal for translations; -1: has none.
+      parallel: equal for translations; -1, or a value of its own, for a query that scores NaN.
       query_languages: language codes.
-
-    Returns:
-      The mean of each query over its translations; NaN where it has none.
     """
     correlations = np.full(len(queries), np.nan)
     members = _translation_groups(parallel)

@@ -47,10 +47,7 @@ def open_removal(
       model: embeds the texts.
       languages: languages of the benchmarks.
       root: the store.
-      folder: where debias.npz is saved; one that fits is taken from there.
-
-    Raises:
-      ValueError: the file is for another model, or the store is not made for this one.
+      folder: where debias.npz is saved, and taken from if it fits.
     """
     fingerprint = embedder.fingerprint(model)
     if kind.endswith('.npz'):
@@ -72,7 +69,7 @@ def open_removal(
         return embed_table(model.params, table, 'training texts')
 
     removal = fit_removal(kind, texts, model.config.data, languages, embed)
-    removal = removal._replace(manifest=removal.manifest | source)
+    removal.manifest.update(source)
     save_removal(removal, path)
     return removal
 
@@ -114,9 +111,7 @@ def _num_components(kind: str) -> int:
     return int(match[1])
 
 
-def _fit_language(
-    kind: str, count: int, language: str, s: store.Store, data: config.Data, embed: Callable
-) -> tuple[np.ndarray, np.ndarray, int]:
+def _fit_language(kind: str, count: int, language: str, s: store.Store, data, embed) -> tuple:
     """(mean [d], directions [r d], number of texts) of one language."""
     n, total, squares = 0, 0.0, 0.0
     for table in _sample_texts(s, data, language):
@@ -144,11 +139,9 @@ def _check_store(s: store.Store, data: config.Data, tokenizer: tokenizers.Tokeni
     """ValueError unless the tokens of a store are those that a model takes."""
     tokenizer_files.check_same_tokenizer(s.path, tokenizer, 'the model')
     for name in ('query_prefix', 'passage_prefix'):
-        expected, prefix = getattr(data, name), s.manifest['settings'][name]
-        if prefix != expected:
-            raise ValueError(
-                f'{s.path}: {name}: expected {expected!r} of the model, got {prefix!r}'
-            )
+        model, prefix = getattr(data, name), s.manifest['settings'][name]
+        if prefix != model:
+            raise ValueError(f'{s.path}: {name}: expected {model!r} of the model, got {prefix!r}')
 
 
 def _sample_texts(s: store.Store, data: config.Data, language: str) -> Iterator[ragged.TokenTable]:

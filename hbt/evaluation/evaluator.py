@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 import shutil
-import typing
 from collections import abc
 
 import jax
@@ -29,13 +28,6 @@ COLUMNS = {  # of the console's table -> setting and metric
 }
 
 
-class EmbeddingCache(typing.NamedTuple):
-    """Where embeddings are saved, so that an evaluation that is killed can be resumed."""
-
-    folder: pathlib.Path
-    model: str  # its fingerprint
-
-
 def load_benchmarks(c: config.Eval) -> list[benchmarks.Benchmark]:
     """The benchmarks of the config; ValueError where one cannot be read."""
     return [benchmarks.load_benchmark(name, c.root) for name in c.benchmarks]
@@ -54,28 +46,26 @@ def evaluate_model(
     """Saves and prints the results of a model; a call that was killed is resumed.
 
     Args:
-      model: the model.
+      model: its parameters are on all devices.
       suite: the benchmarks.
       folder: where the results are saved, and the embeddings until they are.
       step: the training step of the model.
-      name: of the model, for the results.
+      name: the model's, for the results.
       removal: is applied to the embeddings.
-      run_file: TREC run that is written.
-      depth: documents of a query in it.
+      run_file: the TREC run to write; None: none.
+      depth: how many of the best documents of a query it lists.
     """
-    cache = EmbeddingCache(folder / 'embeddings', embedder.fingerprint(model))
-    mesh = sharding.make_mesh()
-    evaluate = make_evaluation(model.config, model.tokenizer, mesh, suite, depth, removal, cache)
-    evaluated = evaluate(model.params)
-    for benchmark in suite:
-        result = evaluated[benchmark.name]
+    c, params, tokenizer = model
+    cache, mesh = folder / 'embeddings', sharding.make_mesh()
+    evaluate = make_evaluation(c, tokenizer, mesh, suite, depth, removal, cache)
+    for benchmark, result in zip(suite, evaluate(params).values(), strict=True):
         result.numbers['model'] = name
         if run_file:
             scores = write_run(benchmark, result.ranking, pathlib.Path(run_file))
             result.numbers['run'] = {'file': run_file} | scores
         results.save_result(result, folder, step)
         print(format_result(result.numbers, step))
-    shutil.rmtree(cache.folder)
+    shutil.rmtree(cache)
 
 
 def make_evaluation(
@@ -85,7 +75,7 @@ def make_evaluation(
     suite: abc.Sequence[benchmarks.Benchmark],
     depth: int = DEPTH,
     removal: debias.Removal | None = None,
-    cache: EmbeddingCache | None = None,
+    cache: pathlib.Path | None = None,
 ) -> abc.Callable:
     """Returns `evaluate(params) -> {benchmark's name: Result}`.
 
@@ -93,7 +83,7 @@ def make_evaluation(
       c: `encoder`, prompts and lengths of `data`, and `eval.batch_size`.
       depth: how many of the best documents a result lists.
       removal: is applied to the embeddings.
-      cache: where the embeddings are saved; None: in memory.
+      cache: folder of the embeddings, from which a call that was killed resumes; None: memory.
     """
     embed_table = embedder.make_table_embedder(c, mesh)
     manifests = [results.make_manifest(x, _describe_encoding(c, removal)) for x in suite]
@@ -102,7 +92,7 @@ def make_evaluation(
         ('documents', c.data.passage_prefix, c.data.passage_length),
     )
 
-    def embed_side(params, benchmark, manifest, side, prefix, limit) -> embedding_file.Block:
+    def embed_side(params, benchmark, settings, side, prefix, limit) -> embedding_file.Block:
         columns, label = getattr(benchmark, side), f'{benchmark.name} {side}'
 
         def embed_block(rows: slice) -> embedding_file.Block:
@@ -117,17 +107,17 @@ def make_evaluation(
             count, size = len(columns.ids), embedding_file.CHUNK
             return (embed_block(slice(i, i + size)) for i in range(start, count, size))
 
-        path, settings = None, {name: manifest[name] for name in ('content', 'debias')}
-        if cache:
-            path = cache.folder / f'{results.file_stem(benchmark.name)}.{side}.npy'
-            settings['model'] = cache.model
+        path = cache and cache / f'{results.file_stem(benchmark.name)}.{side}.npy'
         count = len(columns.ids)
         return embedding_file.fill_embeddings(embed_blocks, count, path, settings, label)
 
     def evaluate(params) -> dict[str, results.Result]:
-        evaluated = {}
+        evaluated, settings = {}, {}
+        if cache:
+            settings['model'] = embedder.fingerprint(model_dir.Model(c, params, tokenizer))
         for benchmark, manifest in zip(suite, manifests, strict=True):
-            blocks = [embed_side(params, benchmark, manifest, *side) for side in sides]
+            settings |= {name: manifest[name] for name in ('content', 'debias')}
+            blocks = [embed_side(params, benchmark, settings, *side) for side in sides]
             result = score_embeddings(benchmark, *(x.vectors for x in blocks), mesh, depth)
             counts = {name: [x.counts[name] for x in blocks] for name in blocks[0].counts}
             counts['parameters'] = sum(x.size for x in jax.tree.leaves(params))

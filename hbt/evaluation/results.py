@@ -4,6 +4,7 @@ NAME.json has the averages and a manifest of what they depend on, NAME.npz every
 query.
 """
 
+import collections
 import hashlib
 import math
 import pathlib
@@ -57,11 +58,7 @@ def save_result(result: Result, folder: pathlib.Path, step: int) -> None:
 
 
 def load_result(path: pathlib.Path) -> Result:
-    """Reads NAME.json and the NAME.npz beside it.
-
-    Raises:
-      ValueError: a file is missing, broken, or of another format.
-    """
+    """Reads NAME.json and NAME.npz; ValueError for a missing or broken file or another format."""
     arrays_path = path.with_suffix('.npz')
     for file in (path, arrays_path):
         if not file.is_file():
@@ -146,18 +143,13 @@ def check_comparable(first: Result, second: Result) -> None:
 
 
 def make_manifest(benchmark: benchmarks.Benchmark, encoding: dict) -> dict:
-    """What the numbers depend on: the data, how texts become scores, and the versions.
-
-    Args:
-      benchmark: the data.
-      encoding: how texts become embeddings: model, lengths, prompts.
-    """
+    """What the numbers depend on: the data, the versions, and how texts become embeddings."""
     return {
         'benchmark': benchmark.name,
         'content': hash_content(benchmark),
         'files': {file.name: files.sha256(file) for file in benchmark.files},
-        'queries': _count_languages(benchmark.queries.languages),
-        'documents': _count_languages(benchmark.documents.languages),
+        'queries': dict(sorted(collections.Counter(benchmark.queries.languages).items())),
+        'documents': dict(sorted(collections.Counter(benchmark.documents.languages).items())),
         'unanswerable': int((benchmark.relevant < 0).all(axis=1).sum()),
         **encoding,
         'score': 'dot product in float32',
@@ -180,11 +172,6 @@ def hash_content(benchmark: benchmarks.Benchmark) -> str:
     for array in (benchmark.relevant, benchmark.grades, benchmark.excluded):
         digest.update(b'\0' if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
-
-
-def _count_languages(languages: list[str]) -> dict[str, int]:
-    names, counts = np.unique(languages, return_counts=True)
-    return dict(zip(names.tolist(), counts.tolist(), strict=True))
 
 
 def _version(name: str) -> str:

@@ -25,12 +25,7 @@ def write_qrels(
 ) -> None:
     """Writes the relevant documents in four columns, the whole file or none.
 
-    Args:
-      path: the file.
-      query_ids: ids of the queries.
-      document_ids: ids of the documents.
-      relevant: indices of the relevant documents of each query; -1 is padding.
-      grades: of the same documents; None: all are 1.
+    `relevant` are indices of documents, -1 is padding; without `grades`, all are 1.
     """
     grades = np.ones_like(relevant) if grades is None else grades
     with files.atomic(pathlib.Path(path)) as file:
@@ -49,14 +44,8 @@ def write_run(
 ) -> None:
     """Writes a ranking in six columns, the whole file or none.
 
-    The score is k - position, strictly decreasing, so that every evaluator keeps the order.
-
-    Args:
-      path: the file.
-      query_ids: ids of the queries.
-      document_ids: ids of the documents.
-      top_k: indices of the documents of each query, the best first; -1 is padding.
-      tag: name of the system.
+    `top_k` are indices of documents, the best first; -1 is padding. The score is k - position,
+    strictly decreasing, so that every evaluator keeps the order.
 
     Raises:
       ValueError: the tag has whitespace, or an index is no document's.
@@ -93,12 +82,7 @@ def rank_relevant(
 ) -> tuple[Int[np.ndarray, 'q r'], Int[np.ndarray, 'q r']]:
     """Ranks of the relevant documents (grade above 0) for `metrics`, and their grades.
 
-    Args:
-      run: query -> document -> score.
-      qrels: query -> document -> grade; sets the order of the queries.
-
-    Returns:
-      The ranks, UNRANKED for a document that the run lacks and 0 as padding, and the grades.
+    Queries are in the order of `qrels`. A relevant document that the run lacks is UNRANKED.
 
     Raises:
       ValueError: the run has a query that is not in `qrels`.

@@ -19,8 +19,8 @@ from tests import tiny
 
 
 @pytest.fixture(scope='module')
-def case(tmp_path_factory):
-    """`evaluate(cache)`: an untrained model on 40 questions in each of 11 languages."""
+def evaluate(tmp_path_factory):
+    """`evaluate(cache, change)`: an untrained model, its parameters changed, on 440 questions."""
     c = tiny.get_config()
     root = tmp_path_factory.mktemp('data') / 'store'
     build.build_store(c.data, root, c.data.sources)
@@ -32,10 +32,11 @@ def case(tmp_path_factory):
     params = jax.device_put(params, sharding.replicated(mesh))
     suite = [small()]
 
-    def run(cache=None):
-        return evaluator.make_evaluation(c, tokenizer, mesh, suite, cache=cache)(params)['small']
+    def evaluate(cache=None, change=lambda x: x):
+        run = evaluator.make_evaluation(c, tokenizer, mesh, suite, cache=cache)
+        return run(jax.tree.map(change, params))['small']
 
-    return run
+    return evaluate
 
 
 def small():
@@ -50,42 +51,44 @@ def small():
     return benchmarks.assemble('small', benchmarks.Collection(queries, documents, qrels, parallel))
 
 
-def test_an_evaluation_that_is_killed_is_resumed(case, tmp_path, monkeypatch):
+def test_an_evaluation_that_is_killed_is_resumed(evaluate, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_file, 'CHUNK', 128)
-    whole = case()
-    cache = evaluator.EmbeddingCache(tmp_path / 'embeddings', 'a')
+    expected = evaluate()
+    cache = tmp_path / 'embeddings'
     calls, encode_texts = itertools.count(), tokenization.encode_texts
 
-    def dies(*given):
+    def interrupted(*args):
         if next(calls) == 6:  # 4 blocks of queries, and 2 of documents, are done
             raise KeyboardInterrupt
-        return encode_texts(*given)
+        return encode_texts(*args)
 
-    monkeypatch.setattr(tokenization, 'encode_texts', dies)
+    monkeypatch.setattr(tokenization, 'encode_texts', interrupted)
     with pytest.raises(KeyboardInterrupt):
-        case(cache)
-    done = np.load(tmp_path / 'embeddings/small.documents.partial.npy', mmap_mode='r')
-    assert len(done) == 440 and done[:256].any(axis=1).all() and not done[256:].any()
-    with pytest.raises(ValueError, match="model: expected 'a', with which .* began, got 'b'"):
-        case(cache._replace(model='b'))
+        evaluate(cache)
+    partial = np.load(tmp_path / 'embeddings/small.documents.partial.npy', mmap_mode='r')
+    assert len(partial) == 440 and partial[:256].any(axis=1).all() and not partial[256:].any()
+    with pytest.raises(
+        ValueError, match=r"model: expected '\w{64}', with which .* began, got '\w{64}'"
+    ):
+        evaluate(cache, lambda x: x + 1)
     before = next(calls)
-    found = case(cache)
+    result = evaluate(cache)
     assert next(calls) - before == 3  # the other 2 blocks of documents alone
-    assert found.numbers == whole.numbers
+    assert result.numbers == expected.numbers
     shapes = encoder.param_shapes(dataclasses.replace(tiny.get_config().encoder, vocab_size=800))
     count = sum(math.prod(shape) for shape in shapes.values())
-    assert found.numbers['manifest']['parameters'] == count
-    for name, values in whole.query_metrics.pooled.items():
-        np.testing.assert_array_equal(found.query_metrics.pooled[name], values)
+    assert result.numbers['manifest']['parameters'] == count
+    for name, values in expected.query_metrics.pooled.items():
+        np.testing.assert_array_equal(result.query_metrics.pooled[name], values)
     before = next(calls)
-    assert case(cache).numbers == whole.numbers  # killed after the encoding
+    assert evaluate(cache).numbers == expected.numbers  # killed after the encoding
     assert next(calls) - before == 1
 
 
-def test_other_documents_are_not_taken_for_those_that_were_embedded(case, tmp_path, monkeypatch):
-    cache = evaluator.EmbeddingCache(tmp_path / 'embeddings', 'a')
-    case(cache)
-    changed = embedding_file.record_path(cache.folder / 'small.documents.npy')
-    changed.write_text(changed.read_text().replace('"content": "', '"content": "0'))
+def test_embeddings_of_other_documents_are_refused(evaluate, tmp_path, monkeypatch):
+    cache = tmp_path / 'embeddings'
+    evaluate(cache)
+    record = embedding_file.record_path(cache / 'small.documents.npy')
+    record.write_text(record.read_text().replace('"content": "', '"content": "0'))
     with pytest.raises(ValueError, match='small.documents.progress.json: content: expected'):
-        case(cache)
+        evaluate(cache)

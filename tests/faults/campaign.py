@@ -89,7 +89,7 @@ def run_evaluate(folder):
     mesh = sharding.make_mesh()
     params = jax.device_put(model.params, sharding.replicated(mesh))
     loaded = evaluator.load_benchmarks(c.eval)
-    cache = evaluator.EmbeddingCache(folder / 'embeddings', embedder.fingerprint(model))
+    cache = folder / 'embeddings'
     for result in evaluator.make_evaluation(c, model.tokenizer, mesh, loaded, cache=cache)(
         params
     ).values():
