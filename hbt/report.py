@@ -1,6 +1,6 @@
 """Command line: evaluated runs -> tables and figures, as a page, Markdown, LaTeX and CSV.
 
-python -m hbt.report RUN [RUN ...] --out=DIR
+python -m hbt.report RUN_DIR [RUN_DIR ...] --out=DIR
 """
 
 import pathlib
@@ -8,21 +8,22 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from hbt.reporting import comparison, compose, experiments
+from hbt.reporting import comparison, compose, experiments, render
 from hbt.utils import cli
 
 
 def main(argv: Sequence[str]) -> None:
-    given = flags.FLAGS
+    values = flags.FLAGS
     if len(argv) < 2:
-        raise ValueError('expected RUN [RUN ...] --out=DIR, got no run')
-    if not given.out:
+        raise ValueError('expected RUN_DIR [RUN_DIR ...] --out=DIR, got no run directory')
+    if not values.out:
         raise ValueError('--out: expected the folder that the report goes to, got none')
-    measures = [comparison.measure(x) for x in given.measure] or comparison.MAIN
-    found = experiments.load_runs(argv[1:])
-    folder = pathlib.Path(given.out)
-    compose.write(folder, given.title, compose.make(found, given.in_domain, measures))
-    print(folder / compose.PAGE)
+    measures = list(dict.fromkeys(map(comparison.parse_measure, values.measure)))
+    loaded = experiments.load_experiments(argv[1:])
+    sections = compose.compose_report(loaded, values.in_domain, measures or comparison.MAIN)
+    folder = pathlib.Path(values.out)
+    render.write_report(folder, values.title, sections)
+    print(folder / render.PAGE)
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import pytest
 
 from hbt import config
 from hbt.data import build
-from hbt.reporting import comparison, compose, experiments
+from hbt.reporting import comparison, compose, experiments, render
 from hbt.training import loop
 from hbt.utils import settings
 from tests import ROOT, tiny
@@ -32,7 +32,9 @@ def command(name) -> tuple[list[str], list[comparison.Measure]]:
     given = [x.partition('=') for x in shlex.split(line) if x.startswith('--')]
     assert {key for key, _, _ in given} <= {'--out', '--measure', '--in_domain'}
     inside = [value for key, _, value in given if key == '--in_domain']
-    return inside, [comparison.measure(value) for key, _, value in given if key == '--measure']
+    return inside, [
+        comparison.parse_measure(value) for key, _, value in given if key == '--measure'
+    ]
 
 
 @pytest.mark.parametrize('name', QUESTIONS)
@@ -179,30 +181,29 @@ def test_a_question_is_answered_from_its_config_to_the_sections_of_its_report(
         folders.append(tmp_path / f'run{len(folders)}')
         loop.train_config(c, folders[-1])
     inside, measures = command(name)
-    found = experiments.load_runs(folders)
-    sections = compose.make(found, inside, measures or comparison.MAIN)
-    compose.write(tmp_path / 'report', name, sections)
+    found = experiments.load_experiments(folders)
+    sections = compose.compose_report(found, inside, measures or comparison.MAIN)
+    render.write_report(tmp_path / 'report', name, sections)
     parts = {part.name: part for section in sections for part in section.parts}
     assert {*EXPECTED[name]} <= parts.keys()
     for measure in measures:
         assert any(
-            measure.name in [column.name for column in part.columns]
-            for key, part in parts.items()
-            if key.endswith('-overall')
+            measure.name in part.formats for key, part in parts.items() if key.endswith('-overall')
         ), f'{measure.name} is nowhere'
     if name == 'mtop':
-        assert [system.label for system in experiments.systems(found)] == [
+        assert [system.label for system in experiments.group_by_seed(found)] == [
             'X-X ×2',
             'X-Y ×2',
             'hybrid ×2',
         ]
         assert '±' in (tmp_path / 'report' / 'report.md').read_text()
     if name == 'backbones':
-        assert len(experiments.systems(found)) == 4 and len(parts['xquad_r-tests'].rows) == 6 * 5
+        assert len(experiments.group_by_seed(found)) == 4
+        assert len(parts['xquad_r-tests'].frame) == 6 * 5
     if name == 'scaling':
-        assert {row[3] for row in parts['fit-data'].rows} == {3}
-        rows = parts['miracl-script-similarity'].rows
-        assert any(row[1] == 'mono MRR' for row in rows)
-        assert {x.group for x in parts['miracl-script-similarity'].columns} >= {
+        assert {*parts['fit-data'].frame['points']} == {3}
+        frame = parts['miracl-script-similarity'].frame
+        assert 'mono MRR' in [*frame['', 'number']]
+        assert {heading for heading, _ in frame.columns} >= {
             *('language', 'script', 'family of scripts')
         }

@@ -1,30 +1,29 @@
-"""Numbers of groups of languages: by language, script, resources, and by what was trained on.
+"""Numbers of groups of languages: by language, script, resources, and by what was trained on."""
 
-Hides which languages form a group, and which means are taken over it. Called by `report` and
-`figures`.
-"""
-
-import statistics as plain
+import statistics
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
-from hbt.reporting import comparison, document, experiments, tables
+import pandas as pd
+
+from hbt.reporting import comparison, experiments, render, tables
 from hbt.utils import languages
 
-GROUPS = {  # part of the tree -> words for it
+GROUPS = {  # breakdown of `aggregate.aggregate_metrics` -> words for it
     'languages': 'query language',
     'scripts': 'script of the query language',
     'resources': 'resource level of the query language',
 }
+GROUP_OF = {'languages': str, 'scripts': languages.script, 'resources': languages.resources}
 SOURCES = {
     'scripts': 'Most likely script of a language, by the Unicode CLDR (ISO 15924 codes).',
     'resources': 'Classes of Joshi et al. (ACL 2020): 5 has the most resources, 0 none.',
 }
 HIGH = ('4', '5')  # classes of resources; the others are low
-NEAR = ('language', 'script', 'family of scripts', 'nothing')  # what it shares with the training
+SHARED = ('language', 'script', 'family of scripts', 'nothing')  # with the training languages
 
 
-class Kind(typing.NamedTuple):
+class Division(typing.NamedTuple):
     """A way to put query languages into two groups or more, in this order."""
 
     name: str
@@ -33,17 +32,17 @@ class Kind(typing.NamedTuple):
     note: str
 
 
-KINDS = (
-    Kind(
+DIVISIONS = (
+    Division(
         'resource-levels',
         'high and low resources',
         ('high', 'low'),
         f'High: classes {" and ".join(HIGH)} of Joshi et al. (ACL 2020). Low: all others.',
     ),
-    Kind(
+    Division(
         'script-similarity',
         'what the query language shares with the languages of training',
-        NEAR,
+        SHARED,
         'Language: it was trained on. Script: another language of its script was. Family of '
         'scripts: another language of its family (The Unicode Standard) was. Only of runs whose '
         'training languages are known.',
@@ -51,141 +50,123 @@ KINDS = (
 )
 
 
-def groups(
+def by_group(
     systems: Sequence[experiments.System],
     benchmark: str,
-    kind: str,
+    breakdown: str,
     measures: Sequence[comparison.Measure],
-) -> document.Table:
-    """The measures of every query language, script, or class of resources."""
-    chosen = tables.of(systems, benchmark)
-    trees = [system.numbers(benchmark) for system in chosen]
-    measures = tables.known(systems, benchmark, measures)
-    names = trees[0]['languages']
-    kinds = {'languages': str, 'scripts': languages.script, 'resources': languages.resources}
+) -> render.Table:
+    """The measures of every query language, script, or class of resources.
+
+    Args:
+        breakdown: a key of GROUPS.
+    """
+    systems = comparison.evaluated_on(systems, benchmark)
+    trees = [system.numbers[benchmark] for system in systems]
+    formats = {('', breakdown.removesuffix('s')): 'text'}
+    if breakdown != 'languages':
+        formats['', 'languages'] = 'text'
+    formats |= {(x.name, system.label): x.format for x in measures for system in systems}
     rows = []
-    for group in trees[0][kind]:
-        members = [x for x in names if kinds[kind](x) == group]
-        head = [group] if kind == 'languages' else [group, ' '.join(members)]
-        cells = [
-            tree[kind][group].get(x.setting, {}).get(x.metric) for x in measures for tree in trees
-        ]
-        rows.append(head + cells)
-    columns = [document.Column(kind.removesuffix('s'))] + [document.Column('languages')] * (
-        kind != 'languages'
-    )
-    first = len(columns)
-    columns += [document.Column(s.label, x.form, x.name) for x in measures for s in chosen]
-    title = f'{benchmark}: by {GROUPS[kind]}'
-    name, note = tables.name(benchmark, kind), SOURCES.get(kind, '')
-    return document.best(
-        document.Table(name, title, columns, rows, note),
-        [
-            ([(i, first + j * len(chosen) + k) for k in range(len(chosen))], x.highest)
-            for i in range(len(rows))
-            for j, x in enumerate(measures)
-        ],
-    )
+    for group in trees[0][breakdown]:
+        members = [x for x in trees[0]['languages'] if GROUP_OF[breakdown](x) == group]
+        head = [group] if breakdown == 'languages' else [group, ' '.join(members)]
+        rows.append(head + [x.get(tree[breakdown][group]) for x in measures for tree in trees])
+    name, title = tables.file_name(benchmark, breakdown), f'{benchmark}: by {GROUPS[breakdown]}'
+    table = render.make_table(name, title, formats, rows, SOURCES.get(breakdown, ''))
+    bold = [
+        render.best_cells(table.frame[[x.name]].astype(float) * x.sign, axis=1)
+        for x in measures
+        if x.sign
+    ]
+    return table._replace(bold=pd.concat(bold, axis=1) if bold else None)
 
 
-def gaps(
+def group_gaps(
     systems: Sequence[experiments.System],
     benchmark: str,
-    kind: Kind,
+    division: Division,
     measures: Sequence[comparison.Measure],
-) -> document.Table | None:
+) -> render.Table | None:
     """Each group's mean, and how far the last is below the first; None for a single group."""
-    found = {}
-    for system in tables.of(systems, benchmark):
-        member = _members(system, kind)
-        tree = system.numbers(benchmark)
-        of = {x: member(x) for x in tree['languages']} if member else {}
-        for measure in tables.known([system], benchmark, measures):
-            found[system.label, measure] = {
-                group: (chosen, mean(tree, chosen, measure))
-                for group in kind.groups
-                if (chosen := [x for x in of if of[x] == group])
+    means = {}  # (system, measure) -> group -> (number of languages, mean)
+    for system in comparison.evaluated_on(systems, benchmark):
+        group_of, tree = _group_function(system, division), system.numbers[benchmark]
+        if group_of is None:
+            continue
+        for measure in comparison.available_measures([system], benchmark, measures):
+            means[system.label, measure.name] = {
+                group: (len(members), language_mean(tree, members, measure))
+                for group in division.groups
+                if (members := [x for x in tree['languages'] if group_of(x) == group])
             }
-    present = [x for x in kind.groups if any(x in by for by in found.values())]
-    if len(present) < 2:
+    groups = [x for x in division.groups if any(x in by_group for by_group in means.values())]
+    if len(groups) < 2:
         return None
     rows = []
-    for (label, measure), by in found.items():
-        if not by:
-            continue
-        cells = [x for group in present for x in _cells(by, group)]
-        ends = [value for _, value in by.values() if value is not None]
-        rows.append([label, measure.name, *cells, ends[-1] - ends[0] if len(ends) > 1 else None])
-    columns = [document.Column('system'), document.Column('number')]
-    for group in present:
-        columns += [
-            document.Column('languages', 'count', group),
-            document.Column('mean', 'number', group),
-        ]
-    columns.append(document.Column('last less first', 'signed number'))
-    title = f'{benchmark}: {kind.title}'
-    return document.Table(tables.name(benchmark, kind.name), title, columns, rows, kind.note)
+    for names, by_group in means.items():
+        cells = [x for group in groups for x in by_group.get(group, (0, None))]
+        ends = [mean for _, mean in by_group.values() if mean is not None]
+        rows.append([*names, *cells, ends[-1] - ends[0] if len(ends) > 1 else None])
+    formats = {('', 'system'): 'text', ('', 'number'): 'text'}
+    for group in groups:
+        formats |= {(group, 'languages'): 'count', (group, 'mean'): 'number'}
+    formats['', 'last less first'] = 'signed number'
+    name, title = tables.file_name(benchmark, division.name), f'{benchmark}: {division.title}'
+    return render.make_table(name, title, formats, rows, division.note)
 
 
-def _cells(by: Mapping[str, tuple], group: str) -> tuple:
-    chosen, value = by.get(group, ((), None))
-    return len(chosen), value
-
-
-def _members(system: experiments.System, kind: Kind) -> Callable[[str], str] | None:
+def _group_function(system: experiments.System, division: Division) -> Callable[[str], str] | None:
     """language -> its group; None where that is not known."""
-    if kind.name == 'resource-levels':
+    if division.name == 'resource-levels':
         return lambda x: 'high' if languages.resources(x) in HIGH else 'low'
-    trained = experiments.languages(system.runs[0])
+    trained = experiments.training_languages(system.experiments[0])
     if not trained:
         return None
-    levels = (str, languages.script, languages.family)
-    seen = [{level(x) for x in trained} for level in levels]
+    levels = (str, languages.script, languages.family, lambda x: '')
+    values = [{level(x) for x in trained} for level in levels]
     return lambda x: next(
-        (name for name, level, of in zip(NEAR, levels, seen, strict=False) if level(x) in of),
-        NEAR[-1],
+        name for name, level, of in zip(SHARED, levels, values, strict=True) if level(x) in of
     )
 
 
-def mean(tree: dict[str, dict], chosen: Sequence[str], measure: comparison.Measure) -> float | None:
-    """Macro-average over these query languages: of their pairs, or of their pooled rankings."""
+def language_mean(
+    tree: dict[str, dict], query_languages: Sequence[str], measure: comparison.Measure
+) -> float | None:
+    """Macro-average over query languages: of their pairs, or of their pooled rankings."""
     if measure.setting == 'multi':
-        rows = [tree['languages'][x].get('multi', {}) for x in chosen]
+        rows = [tree['languages'][x].get('multi', {}) for x in query_languages]
     else:
-        mono = measure.setting == 'mono'
-        every = [(x, c) for x in chosen for c in tree['languages']]
-        rows = [tree['pairs'].get(f'{x}-{c}', {}) for x, c in every if (x == c) == mono]
-    found = [row[measure.metric] for row in rows if measure.metric in row]
-    return plain.fmean(found) if found else None
+        is_mono = measure.setting == 'mono'
+        pairs = [(x, y) for x in query_languages for y in tree['languages']]
+        rows = [tree['pairs'].get(f'{x}-{y}', {}) for x, y in pairs if (x == y) == is_mono]
+    numbers = [row[measure.metric] for row in rows if measure.metric in row]
+    return statistics.fmean(numbers) if numbers else None
 
 
-def scripts(
+def script_pairs(
     systems: Sequence[experiments.System], benchmark: str, metric: str
-) -> document.Table | None:
+) -> render.Table | None:
     """Cross-lingual numbers of pairs within one script, and of pairs across two; None: no pairs."""
     rows = []
-    for system in tables.of(systems, benchmark):
-        tree = system.numbers(benchmark)['pairs']
-        found = comparison.pairs(comparison.Case(system, benchmark))
-        cross = [(x, c) for x, c in found if x != c]
-        same = {True: [], False: []}
-        for x, c in cross:
-            same[languages.script(x) == languages.script(c)].append(tree[f'{x}-{c}'][metric])
-        within, across = (plain.fmean(side) if side else None for side in same.values())
-        both = within is not None and across is not None
-        drop = within - across if both else None
-        rows.append([system.label, len(same[True]), within, len(same[False]), across, drop])
+    for system in comparison.evaluated_on(systems, benchmark):
+        tree, numbers = system.numbers[benchmark]['pairs'], {True: [], False: []}
+        for x, y in system.pairs(benchmark):
+            if x != y:
+                same = languages.script(x) == languages.script(y)
+                numbers[same].append(tree[f'{x}-{y}'][metric])
+        within, across = (statistics.fmean(x) if x else None for x in numbers.values())
+        drop = None if within is None or across is None else within - across
+        rows.append([system.label, len(numbers[True]), within, len(numbers[False]), across, drop])
     if not any(row[1] + row[3] for row in rows):
         return None
-    columns = [document.Column('system')]
+    formats = {('', 'system'): 'text'}
     for heading in ('same script', 'different scripts'):
-        shown = f'cross {comparison.short(metric)}'
-        columns += [
-            document.Column('pairs', 'count', heading),
-            document.Column(shown, 'score', heading),
-        ]
-    columns.append(document.Column('difference', 'signed'))
-    title = f'{benchmark}: pairs of one script and of two'
-    return document.Table(
-        tables.name(benchmark, 'script-pairs'), title, columns, rows, SOURCES['scripts']
+        number = f'cross {comparison.metric_name(metric)}'
+        formats |= {(heading, 'pairs'): 'count', (heading, number): 'score'}
+    formats['', 'difference'] = 'signed'
+    name, title = (
+        tables.file_name(benchmark, 'script-pairs'),
+        f'{benchmark}: pairs of one script and of two',
     )
+    return render.make_table(name, title, formats, rows, SOURCES['scripts'])

@@ -1,8 +1,4 @@
-"""Systems against each other on one benchmark: measures, intervals, paired tests.
-
-Hides which queries make the value of a setting, and what is corrected for what.
-Called by `tables` and `figures`.
-"""
+"""Systems against each other on one benchmark: measures, intervals, paired tests."""
 
 import itertools
 import math
@@ -16,6 +12,7 @@ from hbt.reporting import experiments, significance
 
 LEVEL = 0.05  # of significance
 SETTINGS = ('mono', 'cross', 'multi')
+ABBREVIATIONS = {'map': 'mAP', 'mrr': 'MRR', 'ndcg': 'nDCG', 'recall': 'R', 'success': 'S'}
 
 
 class Measure(typing.NamedTuple):
@@ -24,46 +21,12 @@ class Measure(typing.NamedTuple):
     setting: str
     metric: str
     name: str
-    form: str = 'score'
-    highest: bool | None = True  # is best; None: neither is
+    format: str = 'score'  # of `render.FORMATS`
+    sign: int = 1  # 1: the largest is best; -1: the smallest; 0: neither
 
-
-SHORT = {'map': 'mAP', 'mrr': 'MRR', 'ndcg': 'nDCG', 'recall': 'R', 'success': 'S'}
-BIAS = (
-    Measure('multi', 'rank_distance', 'rank distance', 'distance', False),
-    Measure('multi', f'peer@{bias.CUTOFF}', f'PEER@{bias.CUTOFF}'),
-    Measure('multi', f'rank_correlation@{bias.CUTOFF}', f'rank correlation@{bias.CUTOFF}'),
-    Measure('multi', 'preference', 'own language first', 'percent', None),
-    Measure('multi', 'own_share@10', 'own share@10', 'percent', None),
-)
-
-
-def short(metric: str) -> str:
-    """R@10 for recall@10."""
-    kind, mark, depth = metric.partition('@')
-    return SHORT.get(kind, kind.replace('_', '-')) + mark + depth
-
-
-def measure(text: str) -> Measure:
-    """Reads SETTING.METRIC, such as cross.map@10; ValueError for an unknown one."""
-    found = {f'{x.setting}.{x.metric}': x for x in BIAS}
-    for setting in SETTINGS:
-        for metric in metrics.METRICS:
-            name = f'{setting} {short(metric)}'
-            found[f'{setting}.{metric}'] = Measure(setting, metric, name)
-    if text not in found:
-        raise ValueError(f'--measure: expected one of {", ".join(found)}, got {text!r}')
-    return found[text]
-
-
-MAIN = tuple(  # these are compared and tested, if nothing else is asked for
-    map(measure, ('mono.map', 'cross.map', 'multi.map', 'multi.recall@10', 'multi.rank_distance'))
-)
-
-
-def of_pairs(measures: Sequence[Measure]) -> str:
-    """The metric that pairs of languages are shown and tested by: the first that pairs have."""
-    return next((x.metric for x in measures if x.setting != 'multi'), 'map')
+    def get(self, tree: dict[str, dict[str, float]]) -> float | None:
+        """The number in {setting: {metric: number}}; None where it is missing."""
+        return tree.get(self.setting, {}).get(self.metric)
 
 
 class Test(typing.NamedTuple):
@@ -71,119 +34,119 @@ class Test(typing.NamedTuple):
 
     first: str
     second: str
-    what: str
-    difference: significance.Difference  # `queries`: questions, if of several pairs
-    holm: float = math.nan  # of the randomisation's p-value
-    hochberg: float = math.nan  # Benjamini and Hochberg's
+    subject: str  # name of the measure, or of the pair
+    mean: float  # difference
+    queries: int  # questions, if of a measure
+    randomisation: float  # p-value
+    t: float  # p-value
+    holm: float = math.nan  # the randomisation's p-value, corrected
+    hochberg: float = math.nan  # the same by Benjamini and Hochberg
 
 
-class Case(typing.NamedTuple):
-    """A system on a benchmark."""
-
-    system: experiments.System
-    benchmark: str
-
-    @property
-    def saved(self):
-        return self.system.saved(self.benchmark)[0]
-
-    def columns(self, setting: str, metric: str) -> np.ndarray:
-        """[q p]: a column for each pair, or query language, of a setting; NaN: not of it."""
-        saved = self.saved
-        codes = range(len(saved.languages))
-        if setting == 'multi':
-            found = self.system.values(self.benchmark).pooled.get(metric)
-            parts = [] if found is None else [(x, found) for x in codes]
-        else:
-            own = self.own(metric)
-            chosen = [(x, c) for x in codes for c in codes if (x == c) == (setting == 'mono')]
-            parts = [(x, own[:, c]) for x, c in chosen]
-        masked = [np.where(saved.query_languages == x, value, np.nan) for x, value in parts]
-        kept = [column for column in masked if not np.isnan(column).all()]
-        return np.stack(kept, axis=1) if kept else np.zeros((len(saved.query_languages), 0))
-
-    def own(self, metric: str) -> np.ndarray:
-        """[q c]: of every corpus language alone. ValueError names a result that lacks it."""
-        found = self.system.values(self.benchmark).per_language
-        if metric not in found:
-            raise ValueError(
-                f'{self.saved.path}: expected values of {metric}, got {", ".join(found)} alone; '
-                'evaluate again'
-            )
-        return found[metric]
-
-    def mean(self, measure: Measure) -> float | None:
-        numbers = self.system.numbers(self.benchmark)
-        return numbers['metrics'].get(measure.setting, {}).get(measure.metric)
+BIAS = (
+    Measure('multi', 'rank_distance', 'rank distance', 'distance', -1),
+    Measure('multi', f'peer@{bias.CUTOFF}', f'PEER@{bias.CUTOFF}'),
+    Measure('multi', f'rank_correlation@{bias.CUTOFF}', f'rank correlation@{bias.CUTOFF}'),
+    Measure('multi', 'preference', 'own language first', 'percent', 0),
+    Measure('multi', 'own_share@10', 'own share@10', 'percent', 0),
+)
 
 
-def pairs(case: Case) -> list[tuple[str, str]]:
-    """Ordered pairs (query language, document language) that have queries."""
-    known = case.system.numbers(case.benchmark)['pairs']
-    names = case.saved.languages
-    return [(x, c) for x in names for c in names if f'{x}-{c}' in known]
+def metric_name(metric: str) -> str:
+    """R@10 for recall@10."""
+    kind, mark, depth = metric.partition('@')
+    return ABBREVIATIONS.get(kind, kind.replace('_', '-')) + mark + depth
 
 
-def interval(case: Case, measure: Measure) -> significance.Interval | None:
+def parse_measure(text: str) -> Measure:
+    """The measure SETTING.METRIC, such as cross.map@10; ValueError for an unknown one."""
+    measures = {f'{x.setting}.{x.metric}': x for x in BIAS}
+    for setting, metric in itertools.product(SETTINGS, metrics.METRICS):
+        name = f'{setting} {metric_name(metric)}'
+        measures[f'{setting}.{metric}'] = Measure(setting, metric, name)
+    if text not in measures:
+        raise ValueError(f'--measure: expected one of {", ".join(measures)}, got {text!r}')
+    return measures[text]
+
+
+MAIN = tuple(  # compared and tested by default
+    map(
+        parse_measure,
+        ('mono.map', 'cross.map', 'multi.map', 'multi.recall@10', 'multi.rank_distance'),
+    )
+)
+
+
+def evaluated_on(systems: Sequence[experiments.System], benchmark: str) -> list[experiments.System]:
+    """The systems that have results on it."""
+    return [system for system in systems if benchmark in system.numbers]
+
+
+def available_measures(
+    systems: Sequence[experiments.System], benchmark: str, measures: Sequence[Measure]
+) -> list[Measure]:
+    """The measures that a system has on the benchmark."""
+    trees = [x.numbers[benchmark]['metrics'] for x in evaluated_on(systems, benchmark)]
+    return [x for x in measures if any(x.get(tree) is not None for tree in trees)]
+
+
+def pair_metric(measures: Sequence[Measure]) -> str:
+    """The metric that pairs of languages are shown and tested by: the first that pairs have."""
+    return next((x.metric for x in measures if x.setting != 'multi'), 'map')
+
+
+def confidence_interval(
+    system: experiments.System, benchmark: str, measure: Measure
+) -> significance.Interval | None:
     """95 % interval over questions; None where the benchmark has no such number."""
-    found = case.columns(measure.setting, measure.metric)
-    return significance.bootstrap(found, case.saved.query_groups) if found.shape[1] else None
+    values = system.setting_values(benchmark, measure.setting, measure.metric)
+    groups = system.evaluations(benchmark)[0].query_groups
+    return significance.bootstrap(values, groups) if values.shape[1] else None
 
 
-def overall(
+def compare_systems(
     systems: Sequence[experiments.System], benchmark: str, measures: Sequence[Measure] = MAIN
 ) -> list[Test]:
     """Every two systems on each measure, corrected for the number of all these tests together."""
-    cases = [Case(x, benchmark) for x in systems if x.saved(benchmark)]
+    systems = evaluated_on(systems, benchmark)
     parts = {}
-    for case, measure in itertools.product(cases, measures):
-        found = case.columns(measure.setting, measure.metric)
-        if found.shape[1]:
-            part = significance.macro(found, case.saved.query_groups)
-            parts[case.system.label, measure.name] = part
-    labels = [case.system.label for case in cases]
-    chosen = [
-        (*both, measure.name)
-        for both, measure in itertools.product(itertools.combinations(labels, 2), measures)
-        if all((label, measure.name) in parts for label in both)
+    for system, measure in itertools.product(systems, measures):
+        values = system.setting_values(benchmark, measure.setting, measure.metric)
+        if values.shape[1]:
+            groups = system.evaluations(benchmark)[0].query_groups
+            parts[system.label, measure.name] = significance.question_parts(values, groups)
+    labels = itertools.combinations([system.label for system in systems], 2)
+    tested = [
+        (first, second, measure.name)
+        for (first, second), measure in itertools.product(labels, measures)
+        if (first, measure.name) in parts and (second, measure.name) in parts
     ]
-    if not chosen:
+    if not tested:
         return []
     first, second = (
-        np.stack([parts[names[side], names[2]] for names in chosen], axis=1) for side in (0, 1)
+        np.stack([parts[names[side], names[2]] for names in tested], axis=1) for side in (0, 1)
     )
-    found = significance.compare(first, second, np.arange(len(first)))
-    return corrected([Test(*names, x) for names, x in zip(chosen, found, strict=True)])
+    return _correct(tested, significance.compare(first, second, np.arange(len(first))))
 
 
-def by_pair(
+def compare_pairs(
     first: experiments.System, second: experiments.System, benchmark: str, metric: str = 'map'
 ) -> list[Test]:
     """Two systems on every ordered pair of languages, corrected for the number of pairs."""
-    case = Case(first, benchmark)
-    saved, known = case.saved, pairs(case)
-    codes = {name: i for i, name in enumerate(saved.languages)}
-    sides = []
-    for system in (first, second):
-        own = Case(system, benchmark).own(metric)
-        sides.append(
-            np.stack(
-                [
-                    np.where(saved.query_languages == codes[x], own[:, codes[c]], np.nan)
-                    for x, c in known
-                ],
-                1,
-            )
-        )
-    found = significance.compare(*sides, saved.query_groups)
-    names = [f'{x}-{c}' for x, c in known]
-    return corrected([Test(first.label, second.label, *x) for x in zip(names, found, strict=True)])
+    pairs = first.pairs(benchmark)
+    values = [system.pair_values(benchmark, metric, pairs) for system in (first, second)]
+    groups = first.evaluations(benchmark)[0].query_groups
+    tested = [(first.label, second.label, f'{x}-{y}') for x, y in pairs]
+    return _correct(tested, significance.compare(*values, groups))
 
 
-def corrected(tests: list[Test]) -> list[Test]:
-    chances = [test.difference.randomisation for test in tests]
-    both = significance.holm(chances), significance.benjamini_hochberg(chances)
+def _correct(
+    tested: list[tuple[str, str, str]], differences: list[significance.Difference]
+) -> list[Test]:
+    """The tests with their p-values corrected for their number."""
+    p = [x.randomisation for x in differences]
+    corrected = significance.holm(p), significance.benjamini_hochberg(p)
     return [
-        test._replace(holm=holm, hochberg=hochberg)
-        for test, holm, hochberg in zip(tests, *both, strict=True)
+        Test(*names, x.mean, x.queries, x.randomisation, x.t, *both)
+        for names, x, *both in zip(tested, differences, *corrected, strict=True)
     ]

@@ -1,139 +1,17 @@
-"""Command line: evaluated runs -> tables and figures, as a page, Markdown, LaTeX and CSV.
+"""The sections of a report, and what stands in each."""
 
-python -m hbt.report RUN [RUN ...] --out=DIR
-"""
-
-import pathlib
-import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hbt.reporting import (
     breakdowns,
     comparison,
-    document,
     experiments,
     figures,
-    notations,
-    published,
+    paper,
+    render,
     scaling,
     tables,
 )
-
-FOLDERS = ('tables', 'figures')  # that a report replaces
-PAGE = 'index.html'
-
-
-def make(
-    found: Sequence[experiments.Run],
-    inside: Sequence[str] = (),
-    measures: Sequence[comparison.Measure] = comparison.MAIN,
-) -> list[document.Section]:
-    """The whole report as a tree. `inside`: benchmarks of the training domain.
-
-    Raises ValueError for an unknown one of these, and for measures that no benchmark has.
-    """
-    systems, names = experiments.systems(found), experiments.benchmarks(found)
-    if not any(tables.known(systems, name, measures) for name in names):
-        shown = ', '.join(x.name for x in measures)
-        raise ValueError(f'--measure: expected numbers that a benchmark has, got {shown}')
-    sections = [
-        document.Section('Runs', '', [tables.overview(found, systems), tables.settings(found)]),
-        document.Section(
-            'Comparison of the runs', COMPARISON, _each(_compared, systems, names, measures)
-        ),
-        document.Section('Pairs of languages', PAIRS, _each(_pairs, systems, names, measures)),
-        document.Section('Language bias', BIAS, _each(_bias, systems, names, measures)),
-        document.Section(
-            'Languages, scripts and resources', '', _each(_groups, systems, names, measures)
-        ),
-        document.Section(
-            'Beside the paper',
-            PAPER,
-            [*published.overall(systems), *published.by_language(systems)],
-        ),
-        document.Section(
-            'Training', '', _kept([figures.training(found), *figures.evaluations(found, measures)])
-        ),
-        document.Section('Scaling', SCALING, _scaling(found, names, measures)),
-        document.Section('Domain shift', '', _shift(systems, names, inside, measures)),
-        document.Section(
-            'Origin of the numbers', '', [tables.origin(found, name) for name in names]
-        ),
-    ]
-    return [section for section in sections if section.parts]
-
-
-def _each(parts, systems, names, measures) -> list:
-    """The parts of every benchmark that has one of the measures."""
-    return [
-        part
-        for name in names
-        if (known := tables.known(systems, name, measures))
-        for part in _kept(parts(systems, name, known))
-    ]
-
-
-def _kept(parts) -> list:
-    return [part for part in parts if part is not None]
-
-
-def _compared(systems, name: str, measures) -> list:
-    found = [tables.overall(systems, name, measures), figures.main_numbers(systems, name, measures)]
-    found.append(tables.further(systems, name, measures))
-    several = len(tables.of(systems, name)) > 1
-    return found + [tables.tests(systems, name, measures)] * several
-
-
-def _pairs(systems, name: str, measures) -> list:
-    metric = comparison.of_pairs(measures)
-    first, *others = tables.of(systems, name)
-    found = [figures.pair_maps(systems, name, metric)]
-    if others:
-        tests = [comparison.by_pair(first, other, name, metric) for other in others]
-        found.append(figures.differences(tests, systems, name, metric))
-        found.append(tables.pair_counts(tests, name, metric))
-        found += [tables.pair_tests(test, name, i, metric) for i, test in enumerate(tests, 1)]
-    return [*found, tables.pair_numbers(systems, name, metric)]
-
-
-def _bias(systems, name: str, measures) -> list:
-    del measures
-    if not tables.known(systems, name, comparison.BIAS):
-        return []
-    return [
-        tables.bias(systems, name),
-        figures.own_share(systems, name),
-        figures.bias_by_language(systems, name),
-    ]
-
-
-def _groups(systems, name: str, measures) -> list:
-    metric, found = comparison.of_pairs(measures), []
-    for kind in breakdowns.GROUPS:
-        found.append(figures.by_group(systems, name, kind, measures))
-        found.append(breakdowns.groups(systems, name, kind, measures))
-    found += [breakdowns.gaps(systems, name, kind, measures) for kind in breakdowns.KINDS]
-    found.append(figures.families(systems, name, metric))
-    return [*found, breakdowns.scripts(systems, name, metric)]
-
-
-def _scaling(found, names, measures) -> list:
-    parts = []
-    for axis in scaling.AXES:
-        parts += [figures.scaling_curves(found, axis, name, measures) for name in names]
-        if scaling.AXES[axis].log:
-            parts.append(scaling.fits(found, axis, names, measures))
-    return _kept(parts)
-
-
-def _shift(systems, names, inside, measures) -> list:
-    if not inside:
-        return []
-    found = scaling.shifts(systems, names, inside, measures)
-    if not found:
-        return []
-    return [scaling.shift_table(found, inside, names), figures.domain_shift(found)]
-
 
 COMPARISON = (
     'mono: queries and documents of one language; cross: of two; multi: documents of all languages '
@@ -146,43 +24,118 @@ PAPER = (
     'run begins elsewhere or sees less, its numbers tell of that too.'
 )
 SCALING = 'Runs that differ in one size alone, besides the seed.'
+Parts = list[render.Table | render.Figure | None]
 
 
-def write(folder: pathlib.Path, title: str, sections: Sequence[document.Section]) -> None:
-    """Writes index.html, report.md, report.tex, tables/ and figures/, in place of an older report.
+def compose_report(
+    loaded: Sequence[experiments.Experiment],
+    in_domain: Sequence[str] = (),
+    measures: Sequence[comparison.Measure] = comparison.MAIN,
+) -> list[render.Section]:
+    """The sections that have anything to show.
 
-    ValueError where the folder holds something else.
+    Args:
+        in_domain: benchmarks of the training domain, against all others.
+        measures: what is compared and tested.
+
+    Raises:
+        ValueError: a benchmark of the domain is unknown, or no benchmark has the measures.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f'--out: {folder}: expected a directory, got a file')
-    if folder.exists() and not (folder / PAGE).is_file() and any(folder.iterdir()):
-        raise ValueError(f'--out: {folder}: expected an empty folder or a report, got other files')
-    for name in FOLDERS:
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).mkdir(parents=True)
-    text, tex = [f'# {title}'], [notations.PREAMBLE]
-    for section in sections:
-        text += [f'## {section.title}', section.text]
-        tex.append(notations.latex_section(section.title, section.text))
-        for part in section.parts:
-            text += [f'### {part.title}', _write(folder, part), part.note]
-            is_table = isinstance(part, document.Table)
-            tex.append(
-                rf'\input{{tables/{part.name}}}' if is_table else notations.latex_figure(part)
-            )
-            tex.append(r'\FloatBarrier')
-        tex.append(r'\clearpage')
-    (folder / 'report.md').write_text('\n\n'.join(filter(None, text)) + '\n')
-    (folder / 'report.tex').write_text('\n'.join([*tex, notations.END_DOCUMENT]))
-    (folder / PAGE).write_text(notations.page(title, sections))
+    systems, names = experiments.group_by_seed(loaded), experiments.list_benchmarks(loaded)
+    available = {x: comparison.available_measures(systems, x, measures) for x in names}
+    if not any(available.values()):
+        shown = ', '.join(x.name for x in measures)
+        raise ValueError(f'--measure: expected numbers that a benchmark has, got {shown}')
+
+    def each(make_parts: Callable[..., Parts]) -> Parts:
+        return [
+            x
+            for name in names
+            if available[name]
+            for x in make_parts(systems, name, available[name])
+        ]
+
+    sections = [
+        ('Runs', '', [tables.overview(loaded, systems), tables.settings(loaded)]),
+        ('Comparison of the runs', COMPARISON, each(_comparison_parts)),
+        ('Pairs of languages', PAIRS, each(_pair_parts)),
+        ('Language bias', BIAS, each(_bias_parts)),
+        ('Languages, scripts and resources', '', each(_group_parts)),
+        ('Beside the paper', PAPER, paper.overall_tables(systems) + paper.language_tables(systems)),
+        (
+            'Training',
+            '',
+            [figures.training_curves(loaded), *figures.evaluation_curves(loaded, measures)],
+        ),
+        ('Scaling', SCALING, _scaling_parts(loaded, names, measures)),
+        ('Domain shift', '', _domain_parts(systems, names, in_domain, measures)),
+        ('Origin of the numbers', '', [tables.provenance(loaded, name) for name in names]),
+    ]
+    sections = [
+        render.Section(title, text, [part for part in parts if part is not None])
+        for title, text, parts in sections
+    ]
+    return [section for section in sections if section.parts]
 
 
-def _write(folder: pathlib.Path, part: document.Table | document.Figure) -> str:
-    """Writes the files of a part; returns its Markdown."""
-    if isinstance(part, document.Table):
-        (folder / 'tables' / f'{part.name}.csv').write_text(notations.comma_separated(part))
-        (folder / 'tables' / f'{part.name}.tex').write_text(notations.latex_table(part))
-        return notations.markdown(part)
-    for kind in ('svg', 'pdf'):
-        (folder / 'figures' / f'{part.name}.{kind}').write_bytes(document.image(part, kind))
-    return f'![{part.title}](figures/{part.name}.svg)'
+def _comparison_parts(systems, benchmark: str, measures) -> Parts:
+    several = len(comparison.evaluated_on(systems, benchmark)) > 1
+    return [
+        tables.main_numbers(systems, benchmark, measures),
+        figures.main_numbers(systems, benchmark, measures),
+        tables.further_metrics(systems, benchmark, measures),
+        tables.system_tests(systems, benchmark, measures) if several else None,
+    ]
+
+
+def _pair_parts(systems, benchmark: str, measures) -> Parts:
+    metric = comparison.pair_metric(measures)
+    first, *others = comparison.evaluated_on(systems, benchmark)
+    parts = [figures.pair_heatmaps(systems, benchmark, metric)]
+    if others:
+        tests = [comparison.compare_pairs(first, other, benchmark, metric) for other in others]
+        parts.append(figures.pair_differences(tests, systems, benchmark, metric))
+        parts.append(tables.pair_counts(tests, benchmark, metric))
+        parts += [tables.pair_tests(x, benchmark, i, metric) for i, x in enumerate(tests, 1)]
+    return [*parts, tables.pair_numbers(systems, benchmark, metric)]
+
+
+def _bias_parts(systems, benchmark: str, measures) -> Parts:
+    del measures
+    if not comparison.available_measures(systems, benchmark, comparison.BIAS):
+        return []
+    return [
+        tables.language_bias(systems, benchmark),
+        figures.own_language_share(systems, benchmark),
+        figures.language_bias(systems, benchmark),
+    ]
+
+
+def _group_parts(systems, benchmark: str, measures) -> Parts:
+    metric, parts = comparison.pair_metric(measures), []
+    for breakdown in breakdowns.GROUPS:
+        parts.append(figures.by_group(systems, benchmark, breakdown, measures))
+        parts.append(breakdowns.by_group(systems, benchmark, breakdown, measures))
+    for division in breakdowns.DIVISIONS:
+        parts.append(breakdowns.group_gaps(systems, benchmark, division, measures))
+    parts.append(figures.script_families(systems, benchmark, metric))
+    return [*parts, breakdowns.script_pairs(systems, benchmark, metric)]
+
+
+def _scaling_parts(loaded, benchmarks: Sequence[str], measures) -> Parts:
+    parts = []
+    for axis in scaling.AXES:
+        parts += [figures.scaling_curves(loaded, axis, name, measures) for name in benchmarks]
+        if scaling.AXES[axis].log:
+            parts.append(scaling.fit_table(loaded, axis, benchmarks, measures))
+    return parts
+
+
+def _domain_parts(systems, benchmarks: Sequence[str], in_domain: Sequence[str], measures) -> Parts:
+    if not in_domain:
+        return []
+    shifts = scaling.domain_shifts(systems, benchmarks, in_domain, measures)
+    if not shifts:
+        return []
+    table = scaling.domain_shift_table(shifts, in_domain, benchmarks)
+    return [table, figures.domain_shift(shifts)]

@@ -1,7 +1,6 @@
-"""Finished runs: what they were set to, what they logged, what their evaluations left.
+"""Evaluated training runs: their settings, their logs and their results.
 
-Hides where a run keeps these, and which runs differ by the seed alone. Called by `report` and the
-modules below it.
+Those that differ in the seed alone are one system.
 """
 
 import hashlib
@@ -12,242 +11,279 @@ import typing
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from hbt import config
-from hbt.evaluation import aggregate, results
+from hbt.evaluation import results
 from hbt.utils import files, log, settings
 
-ASIDE = (  # settings that do not make another experiment
+IGNORED = (  # settings that do not make another experiment; `eval.` is all of these
     *('name', 'seed', 'log_every', 'ckpt_every', 'mapping', 'shard_params', 'distributed', 'eval.'),
     *('nonfinite', 'data.verify'),
 )
-SIDES = ('query', 'passage')  # of a dataset: language -> counts
-FIXED = {1.0: 'X-X', 0.0: 'X-Y', 0.5: 'hybrid'}  # alpha -> the paper's name
+STRATEGIES = {1.0: 'X-X', 0.0: 'X-Y', 0.5: 'hybrid'}  # alpha -> the paper's name
 
 
-class Run(typing.NamedTuple):
-    """One RUN of the command line."""
+class Experiment(typing.NamedTuple):
+    """One training run, or the results of a model of which no training is known."""
 
     name: str
     path: pathlib.Path
     settings: dict[str, object]  # dotted names; what is known of the data is in `data.`
-    results: dict[str, results.Result]  # of the newest step, for every benchmark
+    results: dict[str, results.Result]  # of the newest step, by benchmark
     lines: list[dict]  # of metrics.jsonl; none for a directory of results
 
 
 class System(typing.NamedTuple):
-    """Runs that differ in nothing but the seed, taken together."""
+    """Experiments that differ in nothing but the seed, taken together."""
 
     label: str
-    runs: list[Run]
-    trees: dict[str, dict[str, dict]]  # of `summary.summarise`, by benchmark, as the mean of runs
+    experiments: list[Experiment]
+    numbers: dict[str, dict[str, dict]]  # benchmark -> `aggregate.aggregate_metrics`, as the mean
 
-    def saved(self, benchmark: str) -> list[results.Result]:
-        return [run.results[benchmark] for run in self.runs if benchmark in run.results]
+    def evaluations(self, benchmark: str) -> list[results.Result]:
+        """The results of all experiments that were evaluated on it."""
+        return [x.results[benchmark] for x in self.experiments if benchmark in x.results]
 
-    def numbers(self, benchmark: str) -> dict[str, dict]:
-        return self.trees[benchmark]
+    def query_values(
+        self, benchmark: str, side: str, metric: str
+    ) -> Float[np.ndarray, 'q ...'] | None:
+        """A metric of every query, as the mean of the experiments; None where one lacks it.
 
-    def values(self, benchmark: str) -> aggregate.QueryMetrics:
-        """The values of every query, as the mean of the runs."""
-        found = [x.query_metrics for x in self.saved(benchmark)]
-        return aggregate.QueryMetrics(
-            *(
-                {
-                    name: np.mean([getattr(x, side)[name] for x in found], axis=0, dtype=float)
-                    for name in getattr(found[0], side)
-                    if all(name in getattr(x, side) for x in found)
-                }
-                for side in aggregate.QueryMetrics._fields
+        Args:
+            side: 'pooled', in the union of all corpora, or 'per_language', a column for each.
+        """
+        values = [getattr(x.query_metrics, side) for x in self.evaluations(benchmark)]
+        if not all(metric in x for x in values):
+            return None
+        return np.mean([x[metric] for x in values], axis=0, dtype=float)
+
+    def pairs(self, benchmark: str) -> list[tuple[str, str]]:
+        """Ordered pairs (query language, document language) that have queries."""
+        names, tree = self.evaluations(benchmark)[0].languages, self.numbers[benchmark]['pairs']
+        return [(x, y) for x in names for y in names if f'{x}-{y}' in tree]
+
+    def pair_values(
+        self, benchmark: str, metric: str, pairs: Sequence[tuple[str, str]]
+    ) -> Float[np.ndarray, 'q p']:
+        """A column of a metric for each pair of languages; NaN: the query is not part of it.
+
+        Raises:
+            ValueError: a result lacks the metric.
+        """
+        result = self.evaluations(benchmark)[0]
+        values = self.query_values(benchmark, 'per_language', metric)
+        if values is None:
+            names = ', '.join(result.query_metrics.per_language)
+            raise ValueError(
+                f'{result.path}: expected values of {metric}, got {names} alone; evaluate again'
             )
-        )
+        codes = {name: i for i, name in enumerate(result.languages)}
+        rows = result.query_languages
+        columns = [np.where(rows == codes[x], values[:, codes[y]], np.nan) for x, y in pairs]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
+
+    def setting_values(self, benchmark: str, setting: str, metric: str) -> Float[np.ndarray, 'q p']:
+        """A column of a metric for each pair, or each query language, of a setting.
+
+        Args:
+            setting: mono, cross, or multi; its number is the mean over the columns' means.
+        """
+        if setting == 'multi':
+            result = self.evaluations(benchmark)[0]
+            values = self.query_values(benchmark, 'pooled', metric)
+            rows = result.query_languages[:, None] == np.arange(len(result.languages))
+            columns = np.where(rows, np.nan if values is None else values[:, None], np.nan)
+        else:
+            pairs = [x for x in self.pairs(benchmark) if (x[0] == x[1]) == (setting == 'mono')]
+            columns = self.pair_values(benchmark, metric, pairs)
+        return columns[:, ~np.isnan(columns).all(axis=0)]
 
 
-def load_runs(paths: Sequence[str | os.PathLike]) -> list[Run]:
-    """Reads runs; ValueError for what is none, and for runs that cannot be compared.
+def load_experiments(paths: Sequence[str | os.PathLike]) -> list[Experiment]:
+    """Loads experiments and checks that they can be compared.
 
-    A path is the directory of a run, of which the newest results count, or a directory of results:
-    RUN/results/STEP, or what `evaluate --out` wrote.
+    Args:
+        paths: run directories, of which the newest results count, or directories of results:
+            RUN/results/STEP, or what `evaluate --out` wrote.
+
+    Raises:
+        ValueError: a path has no results, comes twice, or has results on other data.
     """
-    places = [pathlib.Path(path) for path in paths]
-    for i, place in enumerate(places):
-        if place.resolve() in [other.resolve() for other in places[:i]]:
-            raise ValueError(f'{place}: expected every run once, got it twice')
-    found = [_read(place, name) for place, name in zip(places, _names(places), strict=True)]
-    for name in benchmarks(found):
-        first, *others = [run.results[name] for run in found if name in run.results]
+    paths = [pathlib.Path(path) for path in paths]
+    for i, path in enumerate(paths):
+        if path.resolve() in [other.resolve() for other in paths[:i]]:
+            raise ValueError(f'{path}: expected every run once, got it twice')
+    experiments = [_load(*x) for x in zip(paths, _short_names(paths), strict=True)]
+    for name in list_benchmarks(experiments):
+        first, *others = [x.results[name] for x in experiments if name in x.results]
         for other in others:
             results.check_comparable(first, other)
-    return found
+    return experiments
 
 
-def benchmarks(runs: Sequence[Run]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run.results))
+def list_benchmarks(experiments: Sequence[Experiment]) -> list[str]:
+    """The benchmarks that any of them was evaluated on."""
+    return list(dict.fromkeys(name for x in experiments for name in x.results))
 
 
-def _names(places: list[pathlib.Path]) -> list[str]:
+def _short_names(paths: list[pathlib.Path]) -> list[str]:
     """The last parts of every path, as many as it takes to tell them apart."""
     parts = []
-    for *above, last in (place.resolve().parts for place in places):
-        if above[-1:] == ['results']:  # a step of a run
-            *above, last = (*above[:-2], f'{above[-2]}@{last}')
-        parts.append((*above, last))
-    depths = [1] * len(places)
-    for i, mine in enumerate(parts):
-        others = parts[:i] + parts[i + 1 :]
-        while any(mine[-depths[i] :] == other[-depths[i] :] for other in others):
-            depths[i] += 1
-    return ['/'.join(mine[-depth:]) for mine, depth in zip(parts, depths, strict=True)]
+    for *parents, last in (path.resolve().parts for path in paths):
+        if parents[-1:] == ['results']:  # a step of a run
+            *parents, last = (*parents[:-2], f'{parents[-2]}@{last}')
+        parts.append((*parents, last))
+    names = []
+    for i, own in enumerate(parts):
+        others, depth = parts[:i] + parts[i + 1 :], 1
+        while any(own[-depth:] == other[-depth:] for other in others):
+            depth += 1
+        names.append('/'.join(own[-depth:]))
+    return names
 
 
-def _read(path: pathlib.Path, name: str) -> Run:
+def _load(path: pathlib.Path, name: str) -> Experiment:
     if not path.is_dir():
         raise ValueError(
             f'{path}: expected the directory of a run or of results, '
             f'got {files.describe_path(path)}'
         )
-    whole = (path / 'config.json').is_file()
-    nested = not whole and path.parent.name == 'results'
-    home = path if whole else path.parent.parent if nested else None
-    steps = sorted(
-        (x for x in path.glob('results/*') if x.name.isdecimal()), key=lambda x: int(x.name)
-    )
-    newest = {file.name: file for step in steps for file in step.glob('*.json')}
-    newest = newest if whole else {file.name: file for file in path.glob('*.json')}
+    is_run = (path / 'config.json').is_file()
+    steps = [x for x in path.glob('results/*') if x.name.isdecimal()]
+    folders = sorted(steps, key=lambda x: int(x.name)) if is_run else [path]
+    newest = {file.name: file for folder in folders for file in folder.glob('*.json')}
     if not newest:
-        where = f'{path}/results/STEP' if whole else path
+        where = f'{path}/results/STEP' if is_run else path
         raise ValueError(f'{where}: expected what hbt.evaluate writes, <benchmark>.json, got none')
-    saved = [results.load_result(file) for _, file in sorted(newest.items())]
-    has_config = home is not None and (home / 'config.json').is_file()
-    settings = _settings(home) if has_config else _told(saved[0])
-    settings['evaluated step'] = max(x.numbers.get('step', 0) for x in saved)
-    return Run(
-        name,
-        path,
-        settings,
-        {x.numbers['benchmark']: x for x in saved},
-        _lines(path) if whole else [],
-    )
+    loaded = [results.load_result(file) for _, file in sorted(newest.items())]
+    run_dir = path.parent.parent if path.parent.name == 'results' and not is_run else path
+    has_config = (run_dir / 'config.json').is_file()
+    values = _run_settings(run_dir) if has_config else _manifest_settings(loaded[0])
+    values['evaluated step'] = max(x.numbers.get('step', 0) for x in loaded)
+    by_benchmark = {x.numbers['benchmark']: x for x in loaded}
+    return Experiment(name, path, values, by_benchmark, _read_log(path) if is_run else [])
 
 
-def _settings(home: pathlib.Path) -> dict[str, object]:
+def _run_settings(run_dir: pathlib.Path) -> dict[str, object]:
     """Every setting of a run, and how large its data are."""
-    values = settings.flatten(config.load(home / 'config.json'))
-    manifest = home / 'data.json'
+    values = settings.flatten(config.load(run_dir / 'config.json'))
+    manifest = run_dir / 'data.json'
     if not manifest.is_file():
         return values
     datasets = files.read_json(manifest, dict).get('datasets', [])
     if not all(isinstance(x, dict) for x in datasets):
         raise ValueError(f'{manifest}: datasets: expected objects, got {str(datasets)[:60]}')
-    for where in ('data.root', 'data.sources'):  # the files themselves say more
-        del values[where]
+    for name in ('data.root', 'data.sources'):  # the files themselves say more
+        del values[name]
     text = json.dumps([[x.get('name'), x.get('sha256')] for x in datasets])
+    languages = {x for d in datasets for side in ('query', 'passage') for x in d.get(side, {})}
     return values | {
         'data.content': hashlib.sha256(text.encode()).hexdigest()[:8],
         'data.groups': sum(x.get('groups', 0) for x in datasets),
-        'data.languages': tuple(
-            sorted({x for d in datasets for side in SIDES for x in d.get(side, {})})
-        ),
+        'data.languages': tuple(sorted(languages)),
     }
 
 
-def _told(saved: results.Result) -> dict[str, object]:
-    """What the manifest of a result tells, where there is no run."""
-    manifest = saved.numbers['manifest']
-    settings = {f'encoder.{name}': x for name, x in manifest.get('encoder', {}).items()}
-    for name, index in (('query', 0), ('passage', 1)):
-        for what, key in (('prefixes', 'prefix'), ('lengths', 'length')):
-            if what in manifest:
-                settings[f'data.{name}_{key}'] = manifest[what][index]
-    return settings | {'model': saved.numbers.get('model', '')}
+def _manifest_settings(result: results.Result) -> dict[str, object]:
+    """The settings that a result has in its manifest, where there is no run."""
+    manifest = result.numbers['manifest']
+    values = {f'encoder.{name}': x for name, x in manifest.get('encoder', {}).items()}
+    for i, side in enumerate(('query', 'passage')):
+        for name, key in (('prefix', 'prefixes'), ('length', 'lengths')):
+            if key in manifest:
+                values[f'data.{side}_{name}'] = manifest[key][i]
+    return values | {'model': result.numbers.get('model', '')}
 
 
-def _lines(home: pathlib.Path) -> list[dict]:
-    path = home / 'metrics.jsonl'
+def _read_log(run_dir: pathlib.Path) -> list[dict]:
+    path = run_dir / 'metrics.jsonl'
     try:
-        found = log.read_metrics(path)
-        for line in found:
+        lines = log.read_metrics(path)
+        for line in lines:
             if not isinstance(line, dict) or type(line.get('step')) is not int:
                 raise ValueError(f'a line without a step: {str(line)[:60]}')
     except ValueError as error:
         raise files.format_error(path, 'a JSON object with a step a line', error) from error
-    return found
+    return lines
 
 
-def strategy(run: Run) -> str:
-    """How its batches were sampled, in the paper's words; empty where that is not known."""
-    alpha = run.settings.get('sampler.alpha')
+def sampling_strategy(experiment: Experiment) -> str:
+    """How batches were sampled, in the paper's words; empty where that is not known."""
+    values = experiment.settings
+    alpha, kind = values.get('sampler.alpha'), values.get('sampler.kind', 'hybrid')
     if alpha is None:
         return ''
-    kind = run.settings.get('sampler.kind', 'hybrid')
-    points = run.settings.get('sampler.alpha_points')
-    called = f'{kind} {alpha:g}'
+    name = f'{kind} {alpha:g}'
     if kind == 'hybrid':
-        called = f'α={points}' if points else FIXED.get(alpha, f'hybrid α={alpha:g}')
-    return called + ' mixed' * (run.settings.get('sampler.mono') == 'mixed')
+        points = values.get('sampler.alpha_points')
+        name = f'α={points}' if points else STRATEGIES.get(alpha, f'hybrid α={alpha:g}')
+    return name + ' mixed' * (values.get('sampler.mono') == 'mixed')
 
 
-def languages(run: Run) -> tuple[str, ...]:
-    """What it was trained on; empty where that is not known."""
-    return run.settings.get('sampler.languages') or run.settings.get('data.languages', ())
+def training_languages(experiment: Experiment) -> tuple[str, ...]:
+    """The languages that it was trained on; none where that is not known."""
+    values = experiment.settings
+    return values.get('sampler.languages') or values.get('data.languages', ())
 
 
-def key(run: Run, aside: Sequence[str] = ()) -> tuple:
-    """Equal for runs whose settings are equal, but for those aside; `eval.` is all of these."""
-    aside = (*ASIDE, *aside)
-    kept = {
-        name: x
-        for name, x in run.settings.items()
-        if not any(
-            name == other or other.endswith('.') and name.startswith(other) for other in aside
+def settings_key(experiment: Experiment, ignored: Sequence[str] = ()) -> tuple:
+    """Equal for experiments whose settings are equal, but for IGNORED and these."""
+    ignored = (*IGNORED, *ignored)
+    sections = tuple(x for x in ignored if x.endswith('.'))
+    return tuple(
+        sorted(
+            (name, str(value))
+            for name, value in experiment.settings.items()
+            if name not in ignored and not name.startswith(sections)
         )
-    }
-    return tuple(sorted((name, str(x)) for name, x in kept.items()))
+    )
 
 
-def systems(runs: Sequence[Run]) -> list[System]:
-    """Runs grouped by everything but the seed, in the order given.
+def group_by_seed(experiments: Sequence[Experiment]) -> list[System]:
+    """The systems of these experiments, in their order.
 
-    A group is named by its strategy if that names no other one, else by its first run. Runs of one
-    seed are of different groups: their difference is no spread between seeds.
+    A system is named by its sampling if that names no other one, else by its first experiment.
+    Two of one seed are of different systems: their difference is no spread between seeds.
     """
-    groups = {}
-    for i, run in enumerate(runs):
-        seeded, seed = key(run), run.settings.get('seed')
-        again = sum(key(x) == seeded and x.settings.get('seed') == seed for x in runs[:i])
-        apart = (seeded, again) if 'seed' in run.settings else run.name
-        groups.setdefault(apart, []).append(run)
-    called = [strategy(group[0]) for group in groups.values()]
-    unique = all(called) and len(set(called)) == len(called) and len(called) > 1
-    found = []
-    for name, group in zip(called, groups.values(), strict=True):
+    groups, counts = {}, {}
+    for x in experiments:
+        seeded = settings_key(x), x.settings.get('seed')
+        counts[seeded] = counts.get(seeded, 0) + 1
+        key = (seeded[0], counts[seeded]) if 'seed' in x.settings else x.name
+        groups.setdefault(key, []).append(x)
+    names = [sampling_strategy(group[0]) for group in groups.values()]
+    unique = all(names) and len({*names}) == len(names) > 1
+    systems = []
+    for name, group in zip(names, groups.values(), strict=True):
         label = name if unique else group[0].name
-        trees = {x: _tree(group, x) for x in benchmarks(group)}
-        found.append(System(label if len(group) == 1 else f'{label} ×{len(group)}', group, trees))
-    return found
+        label += f' ×{len(group)}' * (len(group) > 1)
+        numbers = {x: _mean_numbers(group, x) for x in list_benchmarks(group)}
+        systems.append(System(label, group, numbers))
+    return systems
 
 
-def _tree(group: Sequence[Run], benchmark: str) -> dict[str, dict]:
-    numbers = [run.results[benchmark].numbers for run in group if benchmark in run.results]
+def _mean_numbers(group: Sequence[Experiment], benchmark: str) -> dict[str, dict]:
+    numbers = [x.results[benchmark].numbers for x in group if benchmark in x.results]
     return {name: _mean([x[name] for x in numbers]) for name in results.BREAKDOWNS}
 
 
 def _mean(trees: list[dict]) -> dict:
-    keys = dict.fromkeys(key for tree in trees for key in tree)
-    merged = {}
-    for key in keys:
-        found = [tree[key] for tree in trees if key in tree]
-        merged[key] = _mean(found) if isinstance(found[0], dict) else float(np.mean(found))
-    return merged
+    """The mean of every number, over the trees that have it."""
+    means = {}
+    for key in dict.fromkeys(key for tree in trees for key in tree):
+        values = [tree[key] for tree in trees if key in tree]
+        means[key] = _mean(values) if isinstance(values[0], dict) else float(np.mean(values))
+    return means
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
-    """Settings in which runs differ, as far as each of them tells its settings."""
-    told = [run for run in runs if 'seed' in run.settings]
-    found = []
-    for name in dict.fromkeys(name for run in runs for name in run.settings):
-        values = {str(run.settings[name]) for run in runs if name in run.settings}
-        values |= {str(run.settings.get(name, '')) for run in told}
+def differing_settings(experiments: Sequence[Experiment]) -> list[str]:
+    """Settings in which they differ, as far as each of them says its settings."""
+    complete = [x for x in experiments if 'seed' in x.settings]
+    names = []
+    for name in dict.fromkeys(name for x in experiments for name in x.settings):
+        values = {str(x.settings[name]) for x in experiments if name in x.settings}
+        values |= {str(x.settings.get(name, '')) for x in complete}
         if len(values) > 1 and name != 'name':
-            found.append(name)
-    return found
+            names.append(name)
+    return names

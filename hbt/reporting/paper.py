@@ -1,288 +1,99 @@
-"""Numbers that were published, as data: arXiv 2408.10536, Tables 1 to 8, 12 and 13.
+"""Our numbers beside those of arXiv 2408.10536: its Tables 1 to 8, 12 and 13 (`paper.csv`)."""
 
-Columns of three are the samplings of SAMPLINGS, in that order. Called by `tables`.
-"""
+import statistics
+from collections.abc import Sequence
+from importlib import resources
 
-import typing
+import pandas as pd
 
-SAMPLINGS = ('X-X', 'X-Y', 'Hybrid')
+from hbt.reporting import comparison, experiments, render
 
-
-class Group(typing.NamedTuple):
-    """Three columns of a table, one for each sampling."""
-
-    heading: str
-    setting: str  # mono, cross, multi, as in the results of an evaluation
-    metric: str
+NAMES = {'xquad_r': 'XQuAD-R', 'mlqa_r': 'MLQA-R'}
 
 
-class Published(typing.NamedTuple):
-    """A table over query languages, the published mean as its last row."""
+def load_paper() -> pd.DataFrame:
+    """The published numbers, one a row, in the order of the paper.
 
-    number: int
-    title: str
-    benchmark: str
-    groups: tuple[Group, ...]
-    text: str
-
-    @property
-    def rows(self) -> dict[str, list[float]]:
-        """Language -> numbers, and `Mean`."""
-        lines = (line.split() for line in self.text.strip().split('\n'))
-        return {name: [float(x) for x in values] for name, *values in lines}
+    The headings of Tables 1 and 2 are models; all others are over query languages, `Mean` last.
+    """
+    with resources.files('hbt.reporting').joinpath('paper.csv').open() as file:
+        numbers = pd.read_csv(file, keep_default_na=False, dtype={'value': str})
+    return numbers.astype({'value': float})  # of Python: to the last bit in all versions of pandas
 
 
-# Model, sampling; mAP of XQuAD-R (mono, cross, multi) and MLQA-R (the same); rank distance of both.
-OVERALL = """
-  XLM-R X-X    .792 .674 .547 .648 .584 .473 410 288
-  XLM-R X-Y    .755 .700 .593 .626 .620 .508 295 227
-  XLM-R Hybrid .798 .705 .593 .648 .623 .512 287 227
-  LaBSE X-X    .808 .752 .652 .681 .656 .550 262 225
-  LaBSE X-Y    .801 .762 .679 .671 .677 .576 225 198
-  LaBSE Hybrid .817 .767 .682 .686 .681 .579 221 195
-"""
-MAP = (
-    Group('mono mAP', 'mono', 'map'),
-    Group('cross mAP', 'cross', 'map'),
-    Group('multi mAP', 'multi', 'map'),
-)
-RECALL = (
-    Group('mono R@1', 'mono', 'recall@1'),
-    Group('cross R@1', 'cross', 'recall@1'),
-    Group('multi R@10', 'multi', 'recall@10'),
-)
-DISTANCE = (
-    Group('XLM-R', 'multi', 'rank_distance'),
-    Group('LaBSE', 'multi', 'rank_distance'),
-)
-MIRACL = (Group('nDCG@10', 'mono', 'ndcg@10'), Group('R@100', 'mono', 'recall@100'))
-TABLES = (
-    Published(
-        3,
-        'XLM-R, XQuAD-R, mAP',
-        'xquad_r',
-        MAP,
-        """
-  ar   .7581 .7318 .7619 .6064 .6607 .6564  .487 .5519 .5416
-  de   .7893 .7694 .8033 .6979 .7147 .7222 .5653 .6113 .6133
-  el   .7749 .7226 .7844 .6492 .6791  .683 .5127 .5638 .5599
-  en   .8327 .7892 .8389 .7247 .7319 .7473 .5984  .631 .6436
-  es   .8019 .7617 .8089 .7072 .7178 .7332  .582 .6123 .6245
-  hi    .778 .7461  .787  .641 .6835  .676 .5171 .5787 .5666
-  ru    .802 .7758 .8125  .694 .7103 .7186 .5763 .6076 .6104
-  th   .7634 .7312 .7697 .6623 .6963 .6978 .5442 .5862 .5876
-  tr   .7801 .7479 .7913 .6748 .7013 .7078 .5524 .6005 .5989
-  vi   .8113 .7624 .8025 .6742 .6904 .7017 .5417 .5817 .5781
-  zh   .8178  .771 .8146 .6795 .7105 .7144 .5496 .6023 .5957
-  Mean .7918 .7554 .7977 .6737 .6997 .7053 .5479 .5934 .5927
-        """,
-    ),
-    Published(
-        3,
-        'XLM-R, XQuAD-R, recall',
-        'xquad_r',
-        RECALL,
-        """
-  ar   .6596 .6276 .6639 .4907 .5463 .5419 .4272 .4811 .4722
-  de    .698 .6726 .7149 .5883 .6053 .6148 .4929 .5308 .5322
-  el   .6875 .6166 .6968  .531 .5666 .5726 .4495 .4904 .4923
-  en   .7523 .6942 .7582   .62 .6246 .6447 .5196 .5445 .5594
-  es   .7207 .6624 .7232 .5986 .6096 .6287 .5067 .5303 .5439
-  hi   .6881 .6517 .6999 .5276  .574 .5664 .4514 .5043 .4957
-  ru   .7108 .6788 .7277 .5848 .5994 .6115 .5047 .5299 .5323
-  th   .6703 .6272 .6729 .5481 .5875 .5871 .4781 .5127 .5141
-  tr     .69 .6453 .6959 .5669 .5932 .6026 .4825 .5196 .5219
-  vi   .7301 .6599 .7132 .5631 .5798 .5949 .4703 .5038 .5015
-  zh   .7307 .6732 .7282 .5666 .6011 .6081 .4806  .523 .5208
-  Mean .7035 .6554 .7086 .5623 .5898 .5976 .4785 .5155 .5169
-        """,
-    ),
-    Published(
-        4,
-        'XLM-R, MLQA-R, mAP',
-        'mlqa_r',
-        MAP,
-        """
-  ar   .5973  .577 .6006 .5351 .5837 .5787 .4091  .456 .4602
-  de   .5915 .5839 .5999 .6311 .6531 .6687 .5095  .532 .5426
-  en   .7154 .6932 .7098 .5771 .6029  .604 .4733 .5092 .5143
-  es   .6829 .6649 .6809 .6328 .6528 .6626 .5468 .5634 .5751
-  hi   .6426 .6155 .6397 .5529    .6 .6079 .4425 .4922 .4949
-  vi   .6405 .6165 .6397  .573 .6122 .6069 .4638 .4908 .4898
-  zh    .662  .628 .6659  .588 .6352 .6349 .4668 .5094 .5081
-  Mean .6475 .6256 .6481 .5843   .62 .6234 .4731 .5076 .5121
-        """,
-    ),
-    Published(
-        4,
-        'XLM-R, MLQA-R, recall',
-        'mlqa_r',
-        RECALL,
-        """
-  ar   .4971 .4778 .4952 .4142 .4639 .4583  .528 .5817 .5811
-  de   .4883 .4785  .498 .5247 .5394 .5599  .619 .6462 .6558
-  en   .6307 .6028 .6237 .4648 .4916 .4939 .5833 .6222  .619
-  es     .58   .56  .584 .5174 .5434 .5587  .651 .6738  .675
-  hi   .5404 .5168 .5325 .4306 .4746 .4821 .5656 .6187 .6264
-  vi    .544 .5108  .544 .4536 .4969  .491 .5752 .6076 .6058
-  zh   .5437 .5079 .5556 .4706 .5193 .5295  .589 .6417 .6344
-  Mean .5463 .5221 .5476  .468 .5042 .5105 .5873 .6274 .6282
-        """,
-    ),
-    Published(
-        5,
-        'LaBSE, XQuAD-R, mAP',
-        'xquad_r',
-        MAP,
-        """
-  ar   .7901 .7848 .7963 .7257 .7351 .7356 .6218 .6481 .6453
-  de   .8152 .8135 .8222 .7667  .774 .7799 .6632 .6916 .6945
-  el   .8022 .7991 .8121 .7483 .7603  .762 .6473 .6783 .6783
-  en   .8464 .8349 .8536 .7932 .7915 .8074 .6952 .7183 .7278
-  es    .812 .8186 .8331 .7724  .781 .7892 .6726 .7021 .7074
-  hi    .796 .7824 .8121 .7382 .7459 .7582 .6398 .6625 .6731
-  ru   .8243 .8194 .8314 .7643 .7745 .7784 .6684 .6945 .6948
-  th   .7611 .7371 .7555 .7123 .7315 .7294 .6079 .6377 .6372
-  tr   .8086  .794 .8143 .7541 .7627 .7691  .655 .6824  .685
-  vi   .8136 .8154 .8285 .7508 .7646 .7676 .6506 .6828 .6809
-  zh   .8213 .8096 .8249 .7451  .759 .7622 .6464  .672 .6749
-  Mean .8083 .8008 .8167 .7519 .7618 .7672 .6517 .6791 .6817
-        """,
-    ),
-    Published(
-        5,
-        'LaBSE, XQuAD-R, recall',
-        'xquad_r',
-        RECALL,
-        """
-  ar   .7001  .695 .7127 .6257 .6349 .6367 .5438 .5657 .5671
-  de   .7293 .7276 .7386 .6695 .6784 .6861 .5742 .6074  .609
-  el   .7162 .7137 .7255 .6517 .6649  .668 .5673 .5918 .5967
-  en     .77 .7582 .7784 .6996 .6983 .7189 .6023 .6308 .6348
-  es   .7266 .7401 .7603 .6752 .6889  .699 .5828 .6176 .6186
-  hi   .7025 .6805  .721 .6396 .6469 .6623 .5599   .58 .5905
-  ru   .7445 .7378 .7538 .6636  .677 .6832 .5823 .6088 .6066
-  th   .6703 .6331  .661 .6108 .6326  .632 .5322 .5571 .5594
-  tr   .7221  .701  .728 .6561 .6679 .6733 .5672 .5971 .5974
-  vi   .7276 .7318 .7487 .6526  .669 .6732 .5661 .5979 .5964
-  zh   .7392  .718 .7409 .6452 .6607 .6684 .5624 .5882 .5927
-  Mean .7226 .7124 .7335 .6536 .6654 .6728 .5673 .5948 .5972
-        """,
-    ),
-    Published(
-        6,
-        'LaBSE, MLQA-R, mAP',
-        'mlqa_r',
-        MAP,
-        """
-  ar   .6293 .6122 .6283 .6253  .638 .6441 .5024 .5271 .5206
-  de   .6335  .625 .6405 .6955 .7095 .7153 .5756 .5967 .6013
-  en   .7347 .7302  .751 .6534 .6668 .6733 .5558 .5787 .5862
-  es   .7186 .7052 .7106 .6912 .7073  .709 .6037 .6205 .6235
-  hi   .6783 .6894  .694 .6478 .6707 .6883 .5517 .5792 .5885
-  vi   .6699  .663 .6883  .626 .6521 .6465 .5258 .5517 .5573
-  zh   .7009 .6722 .6924 .6538 .6926 .6914 .5375 .5743 .5721
-  Mean .6807  .671 .6864 .6561 .6767 .6811 .5504 .5755 .5785
-        """,
-    ),
-    Published(
-        6,
-        'LaBSE, MLQA-R, recall',
-        'mlqa_r',
-        RECALL,
-        """
-  ar     .53 .5106 .5261 .5145 .5185 .5359 .6152 .6438 .6341
-  de   .5352 .5234 .5391  .593 .6021 .6158 .6886 .7153 .7153
-  en   .6376 .6324 .6672  .546 .5564 .5682 .6773 .6976 .6987
-  es    .618    .6  .602 .5844 .6012 .6007 .7263 .7325 .7358
-  hi   .5779 .5878 .6036 .5371 .5572 .5845 .6788 .7081 .7097
-  vi   .5636 .5577  .591 .5054  .542 .5318 .6523  .668 .6691
-  zh   .6071 .5556 .5873 .5412 .5853 .5907 .6572 .7002 .6959
-  Mean .5813 .5668  .588 .5459 .5661 .5754 .6708 .6951 .6941
-        """,
-    ),
-    Published(
-        7,
-        'rank distance, XQuAD-R',
-        'xquad_r',
-        DISTANCE,
-        """
-  ar   552.8 371.5   376 332.4   279 285.4
-  de   356.6 252.8 242.1 214.9   192 175.1
-  el   431.6 307.8 311.9 251.3 224.4 228.4
-  en     320 239.6   219 189.3 162.1   150
-  es   371.4 264.5   267 235.4   210   188
-  hi   505.6 368.5 351.7 299.8 250.8 255.6
-  ru   367.9 271.7 245.6 226.5 195.5 189.3
-  th   431.6 316.9 304.4 391.5 325.9 323.9
-  tr   422.4   309 288.4 253.8 225.4 222.9
-  vi     395 289.4 295.6 245.2 208.6 204.8
-  zh   357.3 258.1 251.2 236.3 203.9   209
-  Mean 410.2 295.4 286.6 261.5 225.2 221.1
-        """,
-    ),
-    Published(
-        8,
-        'rank distance, MLQA-R',
-        'mlqa_r',
-        DISTANCE,
-        """
-  ar   298.2 248.1   247 245.7 223.5 208.9
-  de   248.4 219.7 211.5 204.1 179.9 194.7
-  en   458.4 371.6 366.9 340.6   304 291.3
-  es   179.7 146.7   135 152.6   145 143.6
-  hi     275 200.1   199 204.8 186.1 160.6
-  vi   296.6 213.2 223.4 225.2 194.6 205.5
-  zh   255.9 187.4 207.2 204.4 155.1 160.7
-  Mean 287.5 226.7 227.1 225.3 198.3   195
-        """,
-    ),
-    Published(
-        12,
-        'XLM-R, MIRACL dev, monolingual, zero-shot',
-        'miracl',
-        MIRACL,
-        """
-  sw   .3319 .3531 .3348 .6478 .6503 .6416
-  bn   .5082 .4442 .4972 .8738 .8114 .8621
-  hi   .4144 .3758 .4071 .7863  .741 .7706
-  ko   .4364 .4098 .4261 .7881 .7204  .783
-  th   .5351 .5072 .5116 .8727 .8655 .8564
-  te   .5407 .4511 .4843 .8671 .7937 .8366
-  fi   .4658 .5154 .4791 .8119  .845 .8224
-  ja   .4294 .4016 .4189 .7987 .7786  .804
-  es   .2994 .3098 .2989   .62 .6237  .624
-  fr    .273 .3044 .2833 .6968 .7171 .6674
-  ru   .3317 .3669 .3444 .6763 .7169 .6862
-  zh   .3873 .3438 .3627 .7983 .7465  .797
-  fa   .4113   .37 .3937  .786 .7512 .7958
-  ar   .5403 .4998 .5203 .8693 .8152 .8629
-  id    .317 .3363 .3185  .631 .6539 .6327
-  Mean .4148 .3993 .4054 .7683 .7487 .7628
-        """,
-    ),
-    Published(
-        13,
-        'LaBSE, MIRACL dev, monolingual, zero-shot',
-        'miracl',
-        MIRACL,
-        """
-  sw   .5076 .4883 .4896 .8561 .8177 .8265
-  bn   .5598 .5155 .5337 .9194 .8881 .9048
-  hi   .4325 .3999 .4381 .7961 .7655 .7959
-  ko   .4589 .3963 .4386 .8253 .7441 .7903
-  th   .5738 .5285 .5449 .9013 .8591 .8585
-  te   .5658 .5013 .5343 .8768 .8366 .8458
-  fi   .5327  .506 .5062 .8631 .8387 .8303
-  ja   .4333 .3834 .4027  .822 .7574 .7884
-  es   .3366  .323 .3396 .6914 .6594 .6821
-  fr   .3042 .3124 .3317 .7472 .7444 .7448
-  ru   .3839 .3541  .363 .7421 .7091 .7132
-  zh   .3768 .3431 .3912 .7651 .7628 .7925
-  fa   .4252 .3777 .4116 .8103 .7815 .8189
-  ar   .5783 .5114 .5391 .8951 .8403 .8733
-  id   .3572 .3357 .3522 .6688  .648 .6656
-  Mean .4551 .4184 .4411 .8120 .7768 .7954
-        """,
-    ),
-)
+def overall_tables(systems: Sequence[experiments.System]) -> list[render.Table]:
+    """The paper's Tables 1 and 2, and the same numbers of ours; none without a benchmark."""
+    paper = load_paper()
+    ours = {name: _numbers(systems, name) for name in NAMES}
+    labels = list(dict.fromkeys(label for numbers in ours.values() for label in numbers))
+    if not labels:
+        return []
+    tables = []
+    for number, form in ((1, 'thousandths'), (2, 'whole')):
+        part = paper[paper.table == number]
+        models = part.groupby(['heading', 'sampling'], sort=False)
+        rows = [[f'paper: {" ".join(names)}', *x.value] for names, x in models]
+        columns = part[['benchmark', 'setting', 'metric']].drop_duplicates().values.tolist()
+        for label in labels:
+            trees = {name: x[label]['metrics'] for name, x in ours.items() if label in x}
+            cells = [
+                comparison.Measure(setting, metric, '').get(trees.get(name, {}))
+                for name, setting, metric in columns
+            ]
+            rows.append([label, *cells])
+        formats = {('', 'system'): 'text'} if number == 1 else {'system': 'text'}
+        for name, setting, _ in columns:
+            formats[(NAMES[name], setting) if number == 1 else NAMES[name]] = form
+        title = f'Table {number} of the paper: {part.title.iloc[0]}'
+        tables.append(render.make_table(f'paper-{number}', title, formats, rows))
+    return tables
+
+
+def language_tables(systems: Sequence[experiments.System]) -> list[render.Table]:
+    """The paper's Tables 3 to 8, 12 and 13, and ours beside, for benchmarks that we have."""
+    paper = load_paper()
+    paper = paper[paper.table > 2]
+    tables = []
+    for (number, title), part in paper.groupby(['table', 'title'], sort=False):
+        ours = _numbers(systems, part.benchmark.iloc[0])
+        if ours:
+            tables.append(_language_table(number, title, part, ours))
+    return tables
+
+
+def _numbers(systems: Sequence[experiments.System], benchmark: str) -> dict[str, dict]:
+    """Label -> numbers of the paper's benchmark, whatever its languages (`miracl:sw+yo`)."""
+    numbers = {}
+    for system in systems:
+        names = [x for x in system.numbers if x.partition(':')[0] == benchmark]
+        for name in names:
+            label = system.label if len(names) == 1 else f'{system.label}, {name}'
+            numbers[label] = system.numbers[name]
+    return numbers
+
+
+def _language_table(
+    number: int, title: str, part: pd.DataFrame, ours: dict[str, dict]
+) -> render.Table:
+    """The published numbers of query languages, three samplings each, and ours."""
+    languages = part.language.unique().tolist()
+    columns, formats = {('', 'query language'): languages}, {('', 'query language'): 'text'}
+    groups = dict(list(part.groupby(['heading', 'setting', 'metric'], sort=False)))
+    measures = {(setting, metric): heading for heading, setting, metric in groups}  # the last one
+    for (heading, setting, metric), group in groups.items():
+        form = 'distance' if metric == 'rank_distance' else 'score'
+        for sampling, numbers in group.groupby('sampling', sort=False):
+            columns[f'{heading}, paper', sampling] = numbers.value.tolist()
+            formats[f'{heading}, paper', sampling] = form
+        if measures[setting, metric] != heading:
+            continue
+        own = f'{heading}, ours' if form == 'score' else 'ours'
+        measure = comparison.Measure(setting, metric, '')
+        for label, numbers in ours.items():
+            cells = [measure.get(numbers['languages'].get(x, {})) for x in languages if x != 'Mean']
+            cells.append(None if None in cells else statistics.fmean(cells))
+            columns[own, label], formats[own, label] = cells, form
+    name = f'paper-{number}' + '-recall' * title.endswith('recall')
+    note = 'Our mean is over the same languages, and empty where one of them is missing.'
+    title = f'Table {number} of the paper: {title}'
+    return render.Table(name, title, pd.DataFrame(columns), formats, note)

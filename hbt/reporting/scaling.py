@@ -1,34 +1,49 @@
-"""How numbers change with size, and from one domain to another.
-
-Hides which runs belong on one curve: those that differ in nothing else but the seed.
-Called by `report` and `figures`.
-"""
+"""How numbers change with size, and from one domain to another."""
 
 import math
-import statistics as plain
+import statistics
 import typing
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
-from hbt.reporting import comparison, document, experiments
+from hbt.reporting import comparison, experiments, render
+
+MODEL = ('init', 'hidden_dim', 'num_layers', 'num_heads', 'mlp_dim')
+NARROW = 1.1  # ratio of sizes below which no law is fitted
+STEEP = 20.0  # power above which a law is none
 
 
 class Axis(typing.NamedTuple):
-    """A size, and the settings that may differ along it; one with a dot at its end is a part."""
+    """A size of experiments."""
 
     name: str
-    aside: tuple[str, ...]
+    setting: str  # that has the size
+    varying: tuple[str, ...]  # settings that may differ along it
     log: bool = True
 
 
+AXES = {
+    'data': Axis(
+        'training groups',
+        'data.groups',
+        ('data.groups', 'data.content', 'data.languages', 'data.root', 'data.sources'),
+    ),
+    'batch': Axis('batch size', 'batch_size', ('batch_size',)),
+    'model': Axis('parameters', '', tuple(f'encoder.{x}' for x in MODEL)),
+    'steps': Axis('training steps', 'evaluated step', ('steps', 'evaluated step')),
+    'alpha': Axis('alpha', 'sampler.alpha', ('sampler.alpha',), log=False),
+}
+
+
 class Curve(typing.NamedTuple):
-    """Runs in the order of their size."""
+    """Experiments in the order of their size."""
 
     label: str
     sizes: list[float]
-    runs: list[experiments.Run]
+    experiments: list[experiments.Experiment]
 
 
 class Fit(typing.NamedTuple):
@@ -36,12 +51,12 @@ class Fit(typing.NamedTuple):
 
     scale: float
     power: float
-    error: float  # standard error of the power; nan for two points
-    fitted: float  # R squared; nan for two points
+    error: float  # standard error of the power; NaN for two points
+    r_squared: float  # NaN for two points
 
 
 class Shift(typing.NamedTuple):
-    """A system's mean over the benchmarks of the domain, and over the others."""
+    """A system's mean over the benchmarks of the training domain, and over the others."""
 
     system: str
     measure: comparison.Measure
@@ -49,80 +64,60 @@ class Shift(typing.NamedTuple):
     outside: float
 
 
-AXES = {
-    'data': Axis(
-        'training groups',
-        ('data.groups', 'data.content', 'data.languages', 'data.root', 'data.sources'),
-    ),
-    'batch': Axis('batch size', ('batch_size',)),
-    'model': Axis(
-        'parameters',
-        tuple(f'encoder.{x}' for x in ('init', 'hidden_dim', 'num_layers', 'num_heads', 'mlp_dim')),
-    ),
-    'steps': Axis('training steps', ('steps', 'evaluated step')),
-    'alpha': Axis('alpha', ('sampler.alpha',), log=False),
-}
-
-
-NARROW = 1.1  # ratio of sizes
-STEEP = 20.0
-
-
-def size(run: experiments.Run, axis: str) -> float | None:
-    """Where a run stands on an axis; None where that is not known."""
-    direct = {'data': 'data.groups', 'batch': 'batch_size', 'steps': 'evaluated step'}
+def axis_size(experiment: experiments.Experiment, axis: str) -> float | None:
+    """Where an experiment stands on an axis; None where that is not known."""
     if axis == 'model':
-        return parameters(run)
-    found = run.settings.get('sampler.alpha' if axis == 'alpha' else direct[axis])
-    return None if found is None else float(found)
+        return count_parameters(experiment)
+    size = experiment.settings.get(AXES[axis].setting)
+    return None if size is None else float(size)
 
 
-def parameters(run: experiments.Run) -> float | None:
-    """How many numbers the model has; None where no result of the run says so."""
-    counts = [x.numbers['manifest'].get('parameters') for x in run.results.values()]
+def count_parameters(experiment: experiments.Experiment) -> float | None:
+    """The number of parameters of its model; None where no result has it."""
+    counts = [x.numbers['manifest'].get('parameters') for x in experiment.results.values()]
     return next((float(x) for x in counts if x is not None), None)
 
 
-def curves(found: Sequence[experiments.Run], axis: str) -> list[Curve]:
-    """Groups of runs that differ along the axis alone, in at least two sizes."""
+def find_curves(loaded: Sequence[experiments.Experiment], axis: str) -> list[Curve]:
+    """Groups that differ along the axis and in the seed alone, in at least two sizes."""
     groups = {}
-    for run in found:
-        x = size(run, axis)
-        if x is not None and 'seed' in run.settings:
-            groups.setdefault(experiments.key(run, AXES[axis].aside), []).append((x, run))
-    kept = [group for group in groups.values() if len({x for x, _ in group}) > 1]
-    names = [experiments.strategy(group[0][1]) for group in kept]
+    for x in loaded:
+        size = axis_size(x, axis)
+        if size is not None and 'seed' in x.settings:
+            key = experiments.settings_key(x, AXES[axis].varying)
+            groups.setdefault(key, []).append((size, x))
+    groups = [group for group in groups.values() if len({size for size, _ in group}) > 1]
+    names = [experiments.sampling_strategy(group[0][1]) for group in groups]
     if axis == 'alpha':
-        names = ['mAP'] if len(kept) == 1 else [''] * len(kept)
-    unique = all(names) and len(set(names)) == len(names)
-    return [
-        Curve(
-            name if unique else group[0][1].name,
-            [x for x, _ in sorted(group, key=lambda point: point[0])],
-            [run for _, run in sorted(group, key=lambda point: point[0])],
-        )
-        for name, group in zip(names, kept, strict=True)
-    ]
+        names = ['mAP'] if len(groups) == 1 else [''] * len(groups)
+    unique = all(names) and len({*names}) == len(names)
+    curves = []
+    for name, group in zip(names, groups, strict=True):
+        ordered = sorted(group, key=lambda point: point[0])
+        label = name if unique else group[0][1].name
+        curves.append(Curve(label, *map(list, zip(*ordered, strict=True))))
+    return curves
 
 
-def points(curve: Curve, benchmark: str, measure: comparison.Measure) -> list[tuple]:
-    """(size, number) of the runs that have the number."""
-    found = []
-    for x, run in zip(curve.sizes, curve.runs, strict=True):
-        tree = run.results[benchmark].numbers['metrics'] if benchmark in run.results else {}
-        value = tree.get(measure.setting, {}).get(measure.metric)
-        if value is not None:
-            found.append((x, value))
-    return found
+def curve_points(
+    curve: Curve, benchmark: str, measure: comparison.Measure
+) -> list[tuple[float, float]]:
+    """(size, number) of the experiments that have the number."""
+    points = []
+    for size, x in zip(curve.sizes, curve.experiments, strict=True):
+        if benchmark in x.results:
+            points.append((size, measure.get(x.results[benchmark].numbers['metrics'])))
+    return [point for point in points if point[1] is not None]
 
 
-def law(found: Sequence[tuple], measure: comparison.Measure) -> Fit | None:
+def fit_points(points: Sequence[tuple[float, float]], measure: comparison.Measure) -> Fit | None:
     """Power law of what is left to gain: 1 less the number, or the rank distance itself."""
-    x = [point[0] for point in found]
-    return fit(x, [gap(point[1], measure) for point in found]) if found else None
+    sizes = [size for size, _ in points]
+    gaps = [1 - number if measure.sign > 0 else number for _, number in points]
+    return fit_power_law(sizes, gaps) if points else None
 
 
-def fit(x: Sequence[float], y: Sequence[float]) -> Fit | None:
+def fit_power_law(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     """The power law through points.
 
     None where y is 0, x spans less than NARROW, or the power is beyond all sense (STEEP).
@@ -132,110 +127,91 @@ def fit(x: Sequence[float], y: Sequence[float]) -> Fit | None:
     line = stats.linregress(np.log(x), np.log(y))
     if abs(line.slope) > STEEP:
         return None
-    enough = len(x) > 2
-    return Fit(
-        math.exp(line.intercept),
-        float(line.slope),
-        float(line.stderr) if enough else math.nan,
-        float(line.rvalue**2) if enough else math.nan,
-    )
+    quality = (float(line.stderr), float(line.rvalue**2)) if len(x) > 2 else (math.nan, math.nan)
+    return Fit(math.exp(line.intercept), float(line.slope), *quality)
 
 
-def gap(value: float, measure: comparison.Measure) -> float:
-    return 1 - value if measure.highest else value
-
-
-def fits(
-    found: Sequence[experiments.Run],
+def fit_table(
+    loaded: Sequence[experiments.Experiment],
     axis: str,
-    names: Sequence[str],
+    benchmarks: Sequence[str],
     measures: Sequence[comparison.Measure],
-) -> document.Table | None:
-    """Every curve's fitted power law; None where no runs differ in this size alone."""
+) -> render.Table | None:
+    """Every curve's fitted power law; None where no experiments differ in this size alone."""
     rows = []
-    for curve in curves(found, axis):
-        for benchmark in names:
+    for curve in find_curves(loaded, axis):
+        for benchmark in benchmarks:
             for measure in measures:
-                at = points(curve, benchmark, measure)
-                found_law = law(at, measure)
-                if found_law is not None:
-                    what = f'1 − {measure.name}' if measure.highest else measure.name
-                    head = [curve.label, benchmark, what, len(at)]
-                    rows.append([*head, *found_law, 2**found_law.power])
+                points = curve_points(curve, benchmark, measure)
+                fit = fit_points(points, measure)
+                if fit is not None:
+                    y = f'1 − {measure.name}' if measure.sign > 0 else measure.name
+                    rows.append([curve.label, benchmark, y, len(points), *fit, 2**fit.power])
     if not rows:
         return None
-    columns = [document.Column(x) for x in ('runs', 'benchmark', 'y')] + [
-        document.Column('points', 'count')
-    ]
-    columns += [
-        document.Column(x, 'number')
-        for x in ('c', 'p', 'standard error of p', 'R²', 'y when x doubles')
-    ]
-    columns[-1] = document.Column('factor when x doubles', 'number')
-    note = (
-        f'y = c · x^p for x = {AXES[axis].name}, by least squares of the logarithms over all runs.'
-    )
-    return document.Table(
-        f'fit-{axis}', f'Scaling with {AXES[axis].name}: fits', columns, rows, note
-    )
+    formats = dict.fromkeys(('runs', 'benchmark', 'y'), 'text') | {'points': 'count'}
+    names = ('c', 'p', 'standard error of p', 'R²', 'factor when x doubles')
+    formats |= dict.fromkeys(names, 'number')
+    name = AXES[axis].name
+    note = f'y = c · x^p for x = {name}, by least squares of the logarithms over all runs.'
+    return render.make_table(f'fit-{axis}', f'Scaling with {name}: fits', formats, rows, note)
 
 
-def shifts(
+def domain_shifts(
     systems: Sequence[experiments.System],
-    names: Sequence[str],
-    inside: Sequence[str],
+    benchmarks: Sequence[str],
+    in_domain: Sequence[str],
     measures: Sequence[comparison.Measure],
 ) -> list[Shift]:
     """Means over benchmarks of each measure, in and out of the training domain.
 
-    ValueError for an unknown benchmark, and where nothing is left outside.
+    Raises:
+        ValueError: a benchmark is unknown, or none is left outside.
     """
-    for name in inside:
-        if name not in names:
-            raise ValueError(f'--in_domain: expected one of {", ".join(names)}, got {name!r}')
-    outside = [name for name in names if name not in inside]
+    for name in in_domain:
+        if name not in benchmarks:
+            raise ValueError(f'--in_domain: expected one of {", ".join(benchmarks)}, got {name!r}')
+    outside = [name for name in benchmarks if name not in in_domain]
     if not outside:
         raise ValueError(
-            f'--in_domain: expected a benchmark to be left, got all: {", ".join(names)}'
+            f'--in_domain: expected a benchmark to be left, got all: {", ".join(benchmarks)}'
         )
-    found = []
+    shifts = []
     for system in systems:
-        if not all(system.saved(name) for name in names):
+        if not all(name in system.numbers for name in benchmarks):
             continue
-        for measure in (x for x in measures if x.form == 'score'):  # distances depend on the pool
-            cases = {x: comparison.Case(system, x).mean(measure) for x in names}
-            sides = [[cases[x] for x in some if cases[x] is not None] for some in (inside, outside)]
+        for measure in measures:
+            if measure.format != 'score':  # distances depend on the pool
+                continue
+            numbers = {x: measure.get(system.numbers[x]['metrics']) for x in benchmarks}
+            sides = [
+                [numbers[x] for x in names if numbers[x] is not None]
+                for names in (in_domain, outside)
+            ]
             if all(sides):
-                found.append(Shift(system.label, measure, *map(plain.fmean, sides)))
-    return found
+                shifts.append(Shift(system.label, measure, *map(statistics.fmean, sides)))
+    return shifts
 
 
-def shift_table(
-    found: Sequence[Shift], inside: Sequence[str], names: Sequence[str]
-) -> document.Table:
+def domain_shift_table(
+    shifts: Sequence[Shift], in_domain: Sequence[str], benchmarks: Sequence[str]
+) -> render.Table:
+    """Each system's numbers in and out of the training domain; the best kept stands out."""
     rows = [
         [
-            x.system,
-            x.measure.name,
-            x.inside,
-            x.outside,
-            x.outside - x.inside,
+            *(x.system, x.measure.name, x.inside, x.outside, x.outside - x.inside),
             x.outside / x.inside if x.inside else None,
         ]
-        for x in found
+        for x in shifts
     ]
-    columns = [document.Column('system'), document.Column('number')]
-    columns += [document.Column(x, 'score') for x in ('in domain', 'out of domain')]
-    columns += [document.Column('difference', 'signed'), document.Column('kept', 'percent')]
-    outside = [x for x in names if x not in inside]
+    formats = {'system': 'text', 'number': 'text', 'in domain': 'score', 'out of domain': 'score'}
+    formats |= {'difference': 'signed', 'kept': 'percent'}
+    outside = [x for x in benchmarks if x not in in_domain]
     note = (
-        f'In domain: {", ".join(inside)}. Out of domain: {", ".join(outside)}. Means over '
+        f'In domain: {", ".join(in_domain)}. Out of domain: {", ".join(outside)}. Means over '
         'benchmarks that have the number; systems without one of them are left out.'
     )
-    return document.best(
-        document.Table('domain-shift', 'Drop out of the training domain', columns, rows, note),
-        [
-            ([(i, 5) for i, x in enumerate(found) if x.measure == measure], True)
-            for measure in dict.fromkeys(x.measure for x in found)
-        ],
-    )
+    title = 'Drop out of the training domain'
+    table = render.make_table('domain-shift', title, formats, rows, note)
+    groups = [group[['kept']] for _, group in table.frame.groupby('number')]
+    return table._replace(bold=pd.concat(map(render.best_cells, groups)))

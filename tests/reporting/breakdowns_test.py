@@ -8,7 +8,7 @@ from hbt.utils import languages
 from tests import fake_runs
 
 NAMES = ('ar', 'el', 'en', 'hi', 'ja', 'ru', 'sw', 'th')
-HIGH, SIMILAR = breakdowns.KINDS
+HIGH, SIMILAR = breakdowns.DIVISIONS
 
 
 @pytest.fixture(scope='module')
@@ -21,19 +21,19 @@ def systems(tmp_path_factory):
     c.sampler.languages = ('en', 'el', 'zh')
     config.save(c, root / 'known' / 'config.json')
     fake_runs.save_result(root / 'model', case, noise=1.0, seed=1)
-    return experiments.systems(experiments.load_runs([root / 'known', root / 'model']))
+    return experiments.group_by_seed(experiments.load_experiments([root / 'known', root / 'model']))
 
 
 def cells(table, system, number):
     """Heading -> value of a row; two headings for every group."""
-    (row,) = [row for row in table.rows if row[:2] == [system.label, number]]
-    names = [f'{column.group} {column.name}'.strip() for column in table.columns]
-    return dict(zip(names, row, strict=True))
+    frame = table.frame.set_axis([' '.join(x).strip() for x in table.frame.columns], axis=1)
+    ((_, row),) = frame[(frame.system == system.label) & (frame.number == number)].iterrows()
+    return row.to_dict()
 
 
 def test_high_and_low_resources_are_means_over_their_languages_and_pairs(systems):
-    table = breakdowns.gaps(systems, 'xquad_r', HIGH, comparison.MAIN)
-    tree = systems[0].numbers('xquad_r')
+    table = breakdowns.group_gaps(systems, 'xquad_r', HIGH, comparison.MAIN)
+    tree = systems[0].numbers['xquad_r']
     high = [x for x in NAMES if languages.resources(x) in ('4', '5')]
     assert high == ['ar', 'en', 'hi', 'ja', 'ru']
     for number, pairs in (
@@ -53,19 +53,19 @@ def test_high_and_low_resources_are_means_over_their_languages_and_pairs(systems
 
 def test_a_group_of_all_languages_has_the_mean_of_the_evaluation(systems):
     for measure in comparison.MAIN:
-        tree = systems[0].numbers('xquad_r')
+        tree = systems[0].numbers['xquad_r']
         expected = tree['metrics'][measure.setting][measure.metric]
-        assert breakdowns.mean(tree, NAMES, measure) == pytest.approx(expected)
+        assert breakdowns.language_mean(tree, NAMES, measure) == pytest.approx(expected)
 
 
 def test_languages_are_grouped_by_what_they_share_with_those_of_the_training(systems):
     """Swahili has the script of English, Japanese the family of Chinese, Russian that of Greek."""
-    table = breakdowns.gaps(systems, 'xquad_r', SIMILAR, comparison.MAIN)
-    assert {row[0] for row in table.rows} == {systems[0].label}
+    table = breakdowns.group_gaps(systems, 'xquad_r', SIMILAR, comparison.MAIN)
+    assert {*table.frame['', 'system']} == {systems[0].label}
     found = cells(table, systems[0], 'mono mAP')
-    counts = [found[f'{group} languages'] for group in breakdowns.NEAR]
+    counts = [found[f'{group} languages'] for group in breakdowns.SHARED]
     assert counts == [2, 1, 2, 3]
-    tree = systems[0].numbers('xquad_r')['pairs']
+    tree = systems[0].numbers['xquad_r']['pairs']
     assert found['script mean'] == pytest.approx(tree['sw-sw']['map'])
     assert found['family of scripts mean'] == pytest.approx(
         (tree['ja-ja']['map'] + tree['ru-ru']['map']) / 2
@@ -74,15 +74,15 @@ def test_languages_are_grouped_by_what_they_share_with_those_of_the_training(sys
 
 def test_one_group_is_no_breakdown(systems, tmp_path):
     fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('en', 'de'))])
-    found = experiments.systems(experiments.load_runs([tmp_path / 'one']))
-    assert breakdowns.gaps(found, 'one', HIGH, comparison.MAIN) is None
-    assert breakdowns.gaps(found, 'one', SIMILAR, comparison.MAIN) is None
+    found = experiments.group_by_seed(experiments.load_experiments([tmp_path / 'one']))
+    assert breakdowns.group_gaps(found, 'one', HIGH, comparison.MAIN) is None
+    assert breakdowns.group_gaps(found, 'one', SIMILAR, comparison.MAIN) is None
 
 
 def test_pairs_of_one_script_and_of_two_are_apart(systems):
-    table = breakdowns.scripts(systems, 'xquad_r', 'map')
-    tree = systems[0].numbers('xquad_r')['pairs']
-    row = table.rows[0]
+    table = breakdowns.script_pairs(systems, 'xquad_r', 'map')
+    tree = systems[0].numbers['xquad_r']['pairs']
+    row = table.frame.values[0].tolist()
     within = [tree[pair]['map'] for pair in ('en-sw', 'sw-en')]
     assert row[1:3] == [2, pytest.approx(statistics.fmean(within))] and row[3] == 8 * 7 - 2
     across = [
@@ -95,7 +95,7 @@ def test_pairs_of_one_script_and_of_two_are_apart(systems):
 
 
 def test_every_script_has_the_numbers_of_the_evaluation(systems):
-    table = breakdowns.groups(systems, 'xquad_r', 'scripts', comparison.MAIN)
-    tree = systems[0].numbers('xquad_r')['scripts']
-    rows = {row[0]: row[1:] for row in table.rows}
+    table = breakdowns.by_group(systems, 'xquad_r', 'scripts', comparison.MAIN)
+    tree = systems[0].numbers['xquad_r']['scripts']
+    rows = {row[0]: row[1:] for row in table.frame.values.tolist()}
     assert rows['Latn'][:2] == ['en sw', tree['Latn']['mono']['map']]

@@ -3,13 +3,14 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from hbt.reporting import comparison, compose, document, experiments
+from hbt.reporting import comparison, compose, experiments, render, tables
 from tests import ROOT, fake_runs
-from tests.reporting import document_test
+from tests.reporting import render_test
 
-MEASURES = [comparison.measure(x) for x in ('mono.mrr@10', 'cross.recall@5')]
+MEASURES = [comparison.parse_measure(x) for x in ('mono.mrr@10', 'cross.recall@5')]
 
 
 @pytest.fixture(scope='module')
@@ -29,13 +30,12 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def sections(root):
-    return made_of(root, ['cldr'])
+    return composed(root, ['cldr'])
 
 
-def made_of(root, *given):
-    return compose.make(
-        experiments.load_runs([root / x for x in ('xx', 'hybrid', 'again', 'half')]), *given
-    )
+def composed(root, *args):
+    paths = [root / x for x in ('xx', 'hybrid', 'again', 'half')]
+    return compose.compose_report(experiments.load_experiments(paths), *args)
 
 
 def parts(sections):
@@ -56,54 +56,68 @@ def test_a_report_has_a_section_for_everything_that_the_runs_tell(sections):
 
 
 def test_main_numbers_have_intervals_and_the_spread_of_seeds(sections):
-    rows = {row[0]: row[1:] for row in parts(sections)['xquad_r-overall'].rows}
-    for cell in rows['xx']:
-        assert cell.low < cell.mean < cell.high and cell.spread is None
-    assert all(cell.spread > 0 for cell in rows['hybrid ×2'])
+    table = parts(sections)['xquad_r-overall']
+    assert [*table.formats] == ['system', *(x.name for x in comparison.MAIN)]
+    frame = table.frame.set_index('system')
+    for name in [*table.formats][1:]:
+        low, mean, high = frame.loc['xx', [f'{name} low', name, f'{name} high']]
+        assert low < mean < high and np.isnan(frame.loc['xx', f'{name} spread'])
+        assert frame.loc['hybrid ×2', f'{name} spread'] > 0
+
+
+def test_the_spread_is_the_standard_deviation_between_seeds(root):
+    loaded = experiments.load_experiments([root / 'hybrid', root / 'again'])
+    (system,) = experiments.group_by_seed(loaded)
+    (measure,) = measures = comparison.MAIN[:1]
+    row = tables.main_numbers([system], 'xquad_r', measures).frame.iloc[0]
+    seeds = [x.results['xquad_r'].numbers['metrics']['mono']['map'] for x in loaded]
+    assert row['mono mAP'] == pytest.approx(np.mean(seeds), rel=1e-5)
+    assert row['mono mAP spread'] == pytest.approx(np.std(seeds, ddof=1))
+    (alone,) = experiments.group_by_seed(loaded[:1])
+    assert 'mono mAP spread' not in tables.main_numbers([alone], 'xquad_r', measures).frame
 
 
 def test_every_two_systems_are_tested_on_every_number_with_corrections(sections):
     table = parts(sections)['xquad_r-tests']
-    assert len(table.rows) == 3 * len(comparison.MAIN)
-    names = [column.name for column in table.columns]
-    p, holm, fdr = (names.index(x) for x in ('p, randomisation', 'Holm', 'Benjamini-Hochberg'))
-    assert all(row[p] <= row[fdr] + 1e-12 <= row[holm] + 2e-12 for row in table.rows)
+    assert len(table.frame) == 3 * len(comparison.MAIN)
+    p, holm, fdr = (table.frame[x] for x in ('p, randomisation', 'Holm', 'Benjamini-Hochberg'))
+    assert (p <= fdr + 1e-12).all() and (fdr <= holm + 1e-12).all()
     pairs = parts(sections)['xquad_r-pair-tests-1']
-    assert len(pairs.rows) == 16 and 'Corrected for 16 pairs' in pairs.note
+    assert len(pairs.frame) == 16 and 'Corrected for 16 pairs' in pairs.note
 
 
 def test_the_numbers_asked_for_are_those_compared(root):
-    found = parts(made_of(root, [], MEASURES))
-    assert [x.name for x in found['cldr-overall'].columns[1:]] == ['mono MRR@10', 'cross R@5']
-    assert 'mono mAP' in [x.name for x in found['cldr-further'].columns]
-    assert found['cldr-pair-tests-1'].columns[1].name == 'difference of MRR@10'
-    assert {row[2] for row in found['fit-data'].rows} == {'1 − mono MRR@10', '1 − cross R@5'}
-    assert found['cldr-languages'].columns[1].group == 'mono MRR@10'
+    found = parts(composed(root, [], MEASURES))
+    assert [*found['cldr-overall'].formats][1:] == ['mono MRR@10', 'cross R@5']
+    assert 'mono mAP' in found['cldr-further'].formats
+    assert [*found['cldr-pair-tests-1'].formats][1] == 'difference of MRR@10'
+    assert {*found['fit-data'].frame['y']} == {'1 − mono MRR@10', '1 − cross R@5'}
+    assert found['cldr-languages'].frame.columns[1][0] == 'mono MRR@10'
 
 
 def test_every_part_is_written_in_every_notation_and_an_older_report_is_replaced(
     sections, tmp_path
 ):
     sections = [section._replace(parts=section.parts[:4]) for section in sections]
-    compose.write(tmp_path / 'out', 'Title', sections)
+    render.write_report(tmp_path / 'out', 'Title', sections)
     (tmp_path / 'out' / 'tables' / 'old.csv').write_text('')
-    compose.write(tmp_path / 'out', 'Title', sections)
+    render.write_report(tmp_path / 'out', 'Title', sections)
     out = tmp_path / 'out'
     endings = {'tables': ('csv', 'tex'), 'figures': ('svg', 'pdf')}
     expected = {
         f'{kind}/{name}.{ending}'
         for name, part in parts(sections).items()
-        for kind in ['tables' if isinstance(part, document.Table) else 'figures']
+        for kind in ['tables' if isinstance(part, render.Table) else 'figures']
         for ending in endings[kind]
     }
     found = {str(x.relative_to(out)) for x in out.rglob('*/*') if x.is_file()}
     assert found == expected
-    tags = document_test.read((out / 'index.html').read_text())
+    tags = render_test.read((out / 'index.html').read_text())
     assert all(x.startswith(('data:image/svg+xml;base64,', '#')) for x in tags.targets)
     assert {*parts(sections)} <= {*tags.ids}
     text, tex = ((out / f'report.{x}').read_text() for x in ('md', 'tex'))
     for name, part in parts(sections).items():
-        is_table = isinstance(part, document.Table)
+        is_table = isinstance(part, render.Table)
         assert f'### {part.title}' in text
         assert (f'tables/{name}}}' if is_table else f'figures/{name}.pdf') in tex
     assert tex.count(r'\begin') == tex.count(r'\end')
@@ -115,26 +129,26 @@ def test_runs_of_different_benchmarks_are_compared_where_they_meet(root, tmp_pat
     names = ('de', 'el', 'en', 'zh')
     fake_runs.make_run(tmp_path / 'less', [fake_runs.make_benchmark('cldr', names)], alpha=0.25)
     fake_runs.make_run(tmp_path / 'more', [fake_runs.make_benchmark('one', ('de',))], alpha=0.75)
-    found = experiments.load_runs([root / 'xx', tmp_path / 'less', tmp_path / 'more'])
-    tables = parts(compose.make(found, ['cldr']))
-    assert len(tables['cldr-overall'].rows) == 2 and len(tables['cldr-tests'].rows) == 5
-    assert len(tables['xquad_r-overall'].rows) == 1 and 'xquad_r-tests' not in tables
-    assert [row[0] for row in tables['one-overall'].rows] == ['hybrid α=0.75']
-    assert 'domain-shift' not in tables, 'none has all benchmarks'
+    loaded = experiments.load_experiments([root / 'xx', tmp_path / 'less', tmp_path / 'more'])
+    found = parts(compose.compose_report(loaded, ['cldr']))
+    assert len(found['cldr-overall'].frame) == 2 and len(found['cldr-tests'].frame) == 5
+    assert len(found['xquad_r-overall'].frame) == 1 and 'xquad_r-tests' not in found
+    assert [*found['one-overall'].frame.system] == ['hybrid α=0.75']
+    assert 'domain-shift' not in found, 'none has all benchmarks'
 
 
 def test_a_folder_of_other_files_is_not_replaced(tmp_path):
     (tmp_path / 'mine.txt').write_text('')
     with pytest.raises(ValueError, match='--out: .*expected an empty folder or a report, got oth'):
-        compose.write(tmp_path, 'Title', [])
+        render.write_report(tmp_path, 'Title', [])
     with pytest.raises(ValueError, match='--out: .*expected a directory, got a file'):
-        compose.write(tmp_path / 'mine.txt', 'Title', [])
+        render.write_report(tmp_path / 'mine.txt', 'Title', [])
 
 
 def test_measures_that_no_benchmark_has_are_refused(tmp_path):
     fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('de',))])
     with pytest.raises(ValueError, match='--measure: expected numbers that a benchmark has, got c'):
-        compose.make(experiments.load_runs([tmp_path / 'one']), [], MEASURES[1:])
+        compose.compose_report(experiments.load_experiments([tmp_path / 'one']), [], MEASURES[1:])
 
 
 def program(*args):
@@ -153,7 +167,7 @@ def test_the_program_writes_a_report_of_one_language(tmp_path):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (['--out=o'], 'expected RUN [RUN ...] --out=DIR, got no run'),
+        (['--out=o'], 'expected RUN_DIR [RUN_DIR ...] --out=DIR, got no run directory'),
         (['{}', '--out=o', '--in_domain=x'], "--in_domain: expected one of one, got 'x'"),
     ],
 )
@@ -172,4 +186,4 @@ def test_a_run_whose_numbers_are_none_is_named_with_its_file(root, tmp_path):
     numbers['metrics']['multi']['map'] = float('nan')
     path.write_text(json.dumps(numbers))
     with pytest.raises(ValueError, match='6/one.json: metrics.multi.map: expected a finite number'):
-        experiments.load_runs([folder])
+        experiments.load_experiments([folder])

@@ -18,31 +18,31 @@ def folder(tmp_path_factory):
 
 
 def load(folder, *names):
-    return experiments.load_runs([folder / name for name in names])
+    return experiments.load_experiments([folder / name for name in names])
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_system_named_by_its_sampling(folder):
     found = load(folder, 'hybrid0', 'xx0', 'hybrid1', 'xy0')
-    systems = experiments.systems(found)
+    systems = experiments.group_by_seed(found)
     assert [x.label for x in systems] == ['hybrid ×2', 'X-X', 'X-Y']
-    assert [run.name for run in systems[0].runs] == ['hybrid0', 'hybrid1']
-    assert experiments.differing(found) == ['seed', 'sampler.alpha']
+    assert [run.name for run in systems[0].experiments] == ['hybrid0', 'hybrid1']
+    assert experiments.differing_settings(found) == ['seed', 'sampler.alpha']
 
 
 def test_the_numbers_of_a_system_are_the_means_of_its_runs(folder):
     first, second = found = load(folder, 'xx0', 'xx1')
-    (system,) = experiments.systems(found)
+    (system,) = experiments.group_by_seed(found)
     each = [run.results['xquad_r'] for run in (first, second)]
     mean = sum(x.numbers['pairs']['de-en']['map'] for x in each) / 2
-    assert system.numbers('xquad_r')['pairs']['de-en']['map'] == pytest.approx(mean)
-    values = system.values('xquad_r').pooled['rank_distance']
+    assert system.numbers['xquad_r']['pairs']['de-en']['map'] == pytest.approx(mean)
+    values = system.query_values('xquad_r', 'pooled', 'rank_distance')
     assert values[3] == sum(x.query_metrics.pooled['rank_distance'][3] for x in each) / 2
 
 
 def test_runs_of_one_seed_are_no_seeds_of_one_system(folder, tmp_path):
     copy = shutil.copytree(folder / 'xx0', tmp_path / 'copy')
-    found = experiments.load_runs([folder / 'xx0', copy, folder / 'xx1'])
-    assert [[run.name for run in x.runs] for x in experiments.systems(found)] == [
+    found = experiments.load_experiments([folder / 'xx0', copy, folder / 'xx1'])
+    assert [[run.name for run in x.experiments] for x in experiments.group_by_seed(found)] == [
         ['xx0', 'xx1'],
         ['copy'],
     ]
@@ -52,20 +52,20 @@ def test_one_sampling_does_not_name_two_systems(folder, tmp_path):
     fake_runs.make_run(
         tmp_path / 'large', [fake_runs.make_benchmark(names=('de', 'en', 'zh'))], batch_size=32
     )
-    found = experiments.load_runs([folder / 'hybrid0', tmp_path / 'large'])
-    assert [x.label for x in experiments.systems(found)] == ['hybrid0', 'large']
-    assert experiments.differing(found) == ['batch_size']
+    found = experiments.load_experiments([folder / 'hybrid0', tmp_path / 'large'])
+    assert [x.label for x in experiments.group_by_seed(found)] == ['hybrid0', 'large']
+    assert experiments.differing_settings(found) == ['batch_size']
 
 
 def test_samplings_have_the_papers_names(folder):
     (run,) = load(folder, 'xx0')
 
     def called(**settings):
-        return experiments.strategy(run._replace(settings=run.settings | settings))
+        return experiments.sampling_strategy(run._replace(settings=run.settings | settings))
 
     assert called() == 'X-X'
     assert called(**{'sampler.alpha': 0.25}) == 'hybrid α=0.25'
-    assert experiments.strategy(run._replace(settings={})) == ''
+    assert experiments.sampling_strategy(run._replace(settings={})) == ''
 
 
 def test_the_newest_step_counts_unless_a_step_is_given(folder, tmp_path):
@@ -73,25 +73,25 @@ def test_the_newest_step_counts_unless_a_step_is_given(folder, tmp_path):
     fake_runs.save_result(
         copy / 'results' / '20', fake_runs.make_benchmark(names=('de', 'en', 'zh')), step=20
     )
-    newest, given = experiments.load_runs([copy, copy / 'results' / '6'])
+    newest, given = experiments.load_experiments([copy, copy / 'results' / '6'])
     assert newest.results['xquad_r'].numbers['step'] == 20
     assert given.results['xquad_r'].numbers['step'] == 6
     assert given.name == 'xx0@6' and given.settings['sampler.alpha'] == 1.0
-    assert experiments.differing([newest, given]) == ['evaluated step']
+    assert experiments.differing_settings([newest, given]) == ['evaluated step']
     assert newest.lines and not given.lines
 
 
 def test_results_of_a_model_without_a_run_are_a_system_of_their_own(folder, tmp_path):
     fake_runs.save_result(tmp_path / 'model', fake_runs.make_benchmark(names=('de', 'en', 'zh')))
-    bare, run = found = experiments.load_runs([tmp_path / 'model', folder / 'xx0'])
+    bare, run = found = experiments.load_experiments([tmp_path / 'model', folder / 'xx0'])
     assert bare.settings['data.query_length'] == 16 and 'seed' not in bare.settings
-    assert [x.label for x in experiments.systems(found)] == ['model', 'xx0']
+    assert [x.label for x in experiments.group_by_seed(found)] == ['model', 'xx0']
 
 
 def test_names_are_as_long_as_it_takes_to_tell_them_apart(folder, tmp_path):
     copy = shutil.copytree(folder / 'xx0', tmp_path / 'b' / 'xx0')
     other = shutil.copytree(folder / 'xx0', tmp_path / 'c' / 'xx0')
-    names = [run.name for run in experiments.load_runs([copy, other, folder / 'xy0'])]
+    names = [run.name for run in experiments.load_experiments([copy, other, folder / 'xy0'])]
     assert names == ['b/xx0', 'c/xx0', 'xy0']
 
 
@@ -101,7 +101,7 @@ def test_runs_on_other_queries_are_refused_with_the_reason(folder, tmp_path):
     with pytest.raises(
         ValueError, match='other/results/6/xquad_r.json: content: expected .* as in'
     ):
-        experiments.load_runs([folder / 'xx0', tmp_path / 'other'])
+        experiments.load_experiments([folder / 'xx0', tmp_path / 'other'])
 
 
 def test_what_is_no_run_is_named(folder, tmp_path):
@@ -112,16 +112,16 @@ def test_what_is_no_run_is_named(folder, tmp_path):
     with pytest.raises(ValueError, match='expected every run once, got it twice'):
         load(folder, 'xx0', 'xx0')
     with pytest.raises(ValueError, match='expected what hbt.evaluate writes, <benchmark>.json'):
-        experiments.load_runs([tmp_path])
+        experiments.load_experiments([tmp_path])
     copy = shutil.copytree(folder / 'xx0', tmp_path / 'xx0')
     (copy / 'metrics.jsonl').write_text('{"step": 1}\nnonsense\n')
     with pytest.raises(
         ValueError, match='metrics.jsonl: expected a JSON object with a step a line'
     ):
-        experiments.load_runs([copy])
+        experiments.load_experiments([copy])
     shutil.rmtree(copy / 'results')
     with pytest.raises(ValueError, match='xx0/results/STEP: expected what hbt.evaluate writes'):
-        experiments.load_runs([copy])
+        experiments.load_experiments([copy])
 
 
 def test_a_result_without_a_manifest_is_refused(folder, tmp_path):
@@ -131,4 +131,4 @@ def test_a_result_without_a_manifest_is_refused(folder, tmp_path):
     del numbers['manifest']
     path.write_text(json.dumps(numbers))
     with pytest.raises(ValueError, match='xquad_r.json: expected the result of an evaluation'):
-        experiments.load_runs([copy])
+        experiments.load_experiments([copy])

@@ -47,7 +47,7 @@ def overlapping(drawing):
 def grids(count, rows, columns):
     generator = np.random.default_rng(0)
     return [
-        plots.Grid(name, generator.uniform(-1, 1, (len(rows), len(columns))))
+        plots.HeatMap(name, generator.uniform(-1, 1, (len(rows), len(columns))))
         for name in SYSTEMS[:count]
     ]
 
@@ -55,18 +55,18 @@ def grids(count, rows, columns):
 @pytest.mark.parametrize('count', [1, 3])
 @pytest.mark.parametrize('names', [LANGUAGES[:2], LANGUAGES[:11], LANGUAGES])
 def test_nothing_overlaps_in_heat_maps(count, names):
-    drawing = plots.heatmaps(grids(count, names, names), names, names, 'mAP', signed=True)
+    drawing = plots.draw_heatmaps(grids(count, names, names), names, names, 'mAP', signed=True)
     assert not overlapping(drawing)
 
 
 def test_long_names_of_rows_and_columns_do_not_overlap_in_heat_maps():
     names = ['Middle Eastern', 'Southeast Asian', 'European', 'East Asian']
-    assert not overlapping(plots.heatmaps(grids(3, names, names), names, names, 'mAP'))
+    assert not overlapping(plots.draw_heatmaps(grids(3, names, names), names, names, 'mAP'))
 
 
 def test_numbers_are_written_into_small_heat_maps_and_missing_ones_are_left_out():
     values = np.array([[0.25, np.nan], [0.5, 1.0]])
-    drawing = plots.heatmaps([plots.Grid('one', values)], ['de', 'en'], ['de', 'en'], 'mAP')
+    drawing = plots.draw_heatmaps([plots.HeatMap('one', values)], ['de', 'en'], ['de', 'en'], 'mAP')
     written = [text for text, _ in texts(drawing)]
     assert {'.25', '.50', '1.00'} <= set(written) and 'nan' not in ' '.join(written)
 
@@ -75,8 +75,8 @@ def test_numbers_are_written_into_small_heat_maps_and_missing_ones_are_left_out(
 def test_nothing_overlaps_in_curves(count):
     x = [1.0, 5.0, 10.0, 20.0, 50.0, 100.0]
     lines = {name: plots.Line(x, [y + i for y in x]) for i, name in enumerate(SYSTEMS)}
-    axes = plots.Axes('a title', 'first k documents', '%', 'x')
-    assert not overlapping(plots.curves([(axes, lines)] * count))
+    panel = plots.Curves('a title', lines, 'first k documents', '%', log_x=True)
+    assert not overlapping(plots.draw_curves([panel] * count))
 
 
 @pytest.mark.parametrize('scale', [1e-3, 1.0, 1e4])
@@ -90,12 +90,12 @@ def test_nothing_overlaps_in_points(scale):
         panels.append(
             (title, {k: [plots.Point(x, x * 0.9, x * 1.1) for x in v] for k, v in values.items()})
         )
-    assert not overlapping(plots.dots(panels, LANGUAGES))
+    assert not overlapping(plots.draw_points(panels, LANGUAGES))
 
 
 def test_a_panel_of_several_magnitudes_has_a_log_axis():
     def scale(*values):
-        drawing = plots.dots([('t', {'a': [plots.Point(x) for x in values]})], LANGUAGES[:2])
+        drawing = plots.draw_points([('t', {'a': [plots.Point(x) for x in values]})], LANGUAGES[:2])
         return drawing.axes[0].get_xscale()
 
     assert scale(15.0, 1569.0) == 'log' and scale(150.0, 400.0) == 'linear'

@@ -21,20 +21,20 @@ def found(tmp_path_factory):
     fake_runs.make_run(root / 'xx', cases, 2.0, groups=400, alpha=1.0)
     fake_runs.make_run(root / 'large', cases, 0.5, groups=400, batch_size=64)
     names = ('g400', 'g100', 'g200', 'seed', 'xx', 'large')
-    return experiments.load_runs([root / name for name in names])
+    return experiments.load_experiments([root / name for name in names])
 
 
 def named(curves):
-    return [(curve.sizes, [run.name for run in curve.runs]) for curve in curves]
+    return [(curve.sizes, [x.name for x in curve.experiments]) for curve in curves]
 
 
 def test_a_curve_has_the_runs_that_differ_in_its_size_and_seed_alone(found):
-    data = scaling.curves(found, 'data')
+    data = scaling.find_curves(found, 'data')
     assert named(data) == [([100, 200, 400, 400], ['g100', 'g200', 'g400', 'seed'])]
     assert [curve.label for curve in data] == ['hybrid']
-    assert named(scaling.curves(found, 'batch')) == [([16, 16, 64], ['g400', 'seed', 'large'])]
-    assert named(scaling.curves(found, 'alpha')) == [([0.5, 0.5, 1.0], ['g400', 'seed', 'xx'])]
-    assert scaling.curves(found, 'model') == scaling.curves(found, 'steps') == []
+    assert named(scaling.find_curves(found, 'batch')) == [([16, 16, 64], ['g400', 'seed', 'large'])]
+    assert named(scaling.find_curves(found, 'alpha')) == [([0.5, 0.5, 1.0], ['g400', 'seed', 'xx'])]
+    assert scaling.find_curves(found, 'model') == scaling.find_curves(found, 'steps') == []
 
 
 def test_the_size_of_a_model_is_the_number_of_its_parameters(found):
@@ -42,49 +42,49 @@ def test_the_size_of_a_model_is_the_number_of_its_parameters(found):
     attention = 4 * (d * d + d) + 2 * d
     feed_forward = d * f + f + f * d + d + 2 * d
     embeddings = (800 + 130 + 1 + 2) * d
-    assert scaling.parameters(found[0]) == embeddings + layers * (attention + feed_forward)
-    assert scaling.parameters(found[0]._replace(results={})) is None
+    assert scaling.count_parameters(found[0]) == embeddings + layers * (attention + feed_forward)
+    assert scaling.count_parameters(found[0]._replace(results={})) is None
 
 
 def test_fits_are_of_what_is_left_to_gain(found):
-    table = scaling.fits(found, 'data', ['inside'], comparison.MAIN)
-    row = next(x for x in table.rows if x[2] == '1 − cross mAP')
-    (curve,) = scaling.curves(found, 'data')
-    at = scaling.points(curve, 'inside', CROSS)
+    table = scaling.fit_table(found, 'data', ['inside'], comparison.MAIN)
+    row = table.frame[table.frame.y == '1 − cross mAP'].values[0].tolist()
+    (curve,) = scaling.find_curves(found, 'data')
+    at = scaling.curve_points(curve, 'inside', CROSS)
     x, y = np.log([p[0] for p in at]), np.log([1 - p[1] for p in at])
     power, constant = np.polyfit(x, y, 1)
     assert row[:4] == ['hybrid', 'inside', '1 − cross mAP', 4]
     np.testing.assert_allclose(row[4:6], [np.exp(constant), power])
     assert row[8] == pytest.approx(2**power) and power < 0
-    assert scaling.fits(found, 'model', ['inside'], comparison.MAIN) is None
+    assert scaling.fit_table(found, 'model', ['inside'], comparison.MAIN) is None
 
 
 def test_the_drop_is_between_the_means_in_and_out_of_the_domain(found):
-    systems = experiments.systems(found)
-    shifts = scaling.shifts(systems, ['inside', 'outside'], ['inside'], comparison.MAIN)
+    systems = experiments.group_by_seed(found)
+    shifts = scaling.domain_shifts(systems, ['inside', 'outside'], ['inside'], comparison.MAIN)
     first = next(x for x in shifts if x.measure == CROSS)
     for name, value in (('inside', first.inside), ('outside', first.outside)):
-        assert value == comparison.Case(systems[0], name).mean(CROSS)
-    table = scaling.shift_table(shifts, ['inside'], ['inside', 'outside'])
-    assert len(table.rows) == 4 * len(systems)
-    assert table.rows[0][4] == pytest.approx(shifts[0].outside - shifts[0].inside)
+        assert value == CROSS.get(systems[0].numbers[name]['metrics'])
+    table = scaling.domain_shift_table(shifts, ['inside'], ['inside', 'outside'])
+    assert len(table.frame) == 4 * len(systems)
+    assert table.frame['difference'][0] == pytest.approx(shifts[0].outside - shifts[0].inside)
 
 
 def test_a_domain_that_cannot_be_is_refused(found):
-    systems, names = experiments.systems(found), ['inside', 'outside']
+    systems, names = experiments.group_by_seed(found), ['inside', 'outside']
     with pytest.raises(ValueError, match="--in_domain: expected one of inside, outside, got 'x'"):
-        scaling.shifts(systems, names, ['x'], comparison.MAIN)
+        scaling.domain_shifts(systems, names, ['x'], comparison.MAIN)
     with pytest.raises(ValueError, match='--in_domain: expected a benchmark to be left, got all'):
-        scaling.shifts(systems, names, names, comparison.MAIN)
+        scaling.domain_shifts(systems, names, names, comparison.MAIN)
 
 
 def test_a_power_law_is_recovered():
     x = [1.0, 2.0, 4.0, 8.0]
-    found = scaling.fit(x, [3 * value**-0.5 for value in x])
+    found = scaling.fit_power_law(x, [3 * value**-0.5 for value in x])
     np.testing.assert_allclose(found[:2], [3, -0.5], rtol=1e-9)
-    assert found.fitted == pytest.approx(1) and found.error < 1e-9
-    assert np.isnan(scaling.fit([1.0, 2.0], [1.0, 3.0]).error)
-    assert scaling.fit([2.0, 2.0], [1.0, 3.0]) is None
-    assert scaling.fit([1.0, 2.0], [0.0, 3.0]) is None
-    assert scaling.fit([1.0, 1.01], [1.0, 3.0]) is None
-    assert scaling.fit([1.0, 2.0], [1e-12, 1.0]) is None
+    assert found.r_squared == pytest.approx(1) and found.error < 1e-9
+    assert np.isnan(scaling.fit_power_law([1.0, 2.0], [1.0, 3.0]).error)
+    assert scaling.fit_power_law([2.0, 2.0], [1.0, 3.0]) is None
+    assert scaling.fit_power_law([1.0, 2.0], [0.0, 3.0]) is None
+    assert scaling.fit_power_law([1.0, 1.01], [1.0, 3.0]) is None
+    assert scaling.fit_power_law([1.0, 2.0], [1e-12, 1.0]) is None

@@ -42,7 +42,7 @@ def test_the_interval_is_of_the_macro_average():
 def test_blocks_do_not_change_an_interval(monkeypatch):
     values = column(np.random.default_rng(0).normal(size=50))
     whole = significance.bootstrap(values, np.arange(50))
-    monkeypatch.setattr(significance, 'HELD', 1000)
+    monkeypatch.setattr(significance, 'BLOCK', 1000)
     assert significance.bootstrap(values, np.arange(50)) == whole
 
 
@@ -83,15 +83,37 @@ def test_holm_and_benjamini_hochberg_are_those_of_their_papers():
     assert significance.holm([0.9, 0.8]) == [1, 1] and significance.holm([]) == []
 
 
-def test_seeds_are_a_mean_and_a_spread():
-    assert significance.spread([1.0, 2.0, 3.0]) == (2, 1)
-    mean, spread = significance.spread([5.0])
-    assert mean == 5 and math.isnan(spread)
+def test_corrections_and_the_t_test_are_their_formulas_within_1e_12():
+    generator = np.random.default_rng(0)
+    for n in (2, 3, 10, 300):
+        p = generator.uniform(size=n) ** 3
+        p[: n // 3] = p[-1]  # ties
+        listed = p.tolist()
+        order = np.argsort(p, kind='stable')
+        ranks, steps = np.argsort(order), np.arange(1, n + 1)
+        step_up = np.minimum.accumulate((p[order] * n / steps)[::-1])[::-1]
+        step_down = np.maximum.accumulate(p[order] * (n + 1 - steps))
+        for correct, expected in (
+            (significance.benjamini_hochberg, step_up),
+            (significance.holm, step_down),
+        ):
+            expected = np.minimum(expected, 1)[ranks]
+            np.testing.assert_allclose(correct(listed), expected, rtol=0, atol=1e-12)
+            padded = correct([math.nan, *listed, math.nan])
+            np.testing.assert_array_equal(padded, [math.nan, *correct(listed), math.nan])
+        differences = generator.normal(0.1, 1, n)
+        t = differences.mean() / differences.std(ddof=1) * math.sqrt(n)
+        expected = 2 * stats.t.sf(abs(t), n - 1)
+        (found,) = significance.compare(column([0] * n), column(differences), np.arange(n))
+        assert found.t == pytest.approx(expected, rel=0, abs=1e-12)
+    assert significance.benjamini_hochberg([]) == [] and significance.holm([math.nan])[0] != 0
+    (found,) = significance.compare(column([0, 0]), column([0.5, 0.5]), np.arange(2))
+    assert found.t == 0
 
 
 def test_the_parts_of_a_macro_average_have_its_mean():
     values = np.array([[1.0, np.nan, np.nan], [3.0, 5.0, np.nan], [np.nan, 7.0, np.nan]])
-    parts = significance.macro(values, np.array([0, 1, 1]))
+    parts = significance.question_parts(values, np.array([0, 1, 1]))
     assert parts.tolist() == [0.5, 7.5]  # columns have means 2 and 6, the last has none
     assert parts.mean() == 4
 

@@ -1,0 +1,275 @@
+"""Tables, figures and sections of a report, and their notations: Markdown, LaTeX, CSV, HTML.
+
+The page (`report.html.j2`) has no script and needs no other file. LaTeX needs booktabs,
+graphicx, adjustbox and placeins.
+"""
+
+import base64
+import functools
+import io
+import itertools
+import pathlib
+import shutil
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import jinja2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool
+from matplotlib import figure
+
+PAGE = 'index.html'
+LONG_TABLE = 24  # rows; longer tables are folded on the page
+Label = str | tuple[str, str]  # name of a column, or (heading shared with its neighbours, name)
+
+
+class Table(typing.NamedTuple):
+    """Numbers, and how they are shown.
+
+    Beside a column X the frame may have `X low` and `X high`, the bounds of its interval, and
+    `X spread`, the deviation between seeds. These have no format: the cells of X show them.
+    """
+
+    name: str  # of its files
+    title: str
+    frame: pd.DataFrame
+    formats: Mapping[Label, str]  # column that is shown -> key of FORMATS
+    note: str = ''
+    bold: pd.DataFrame | None = None  # booleans of some of the columns: what stands out
+
+
+class Figure(typing.NamedTuple):
+    """A drawing with its title."""
+
+    name: str  # of its files
+    title: str
+    drawing: figure.Figure
+    note: str = ''
+
+
+class Section(typing.NamedTuple):
+    """A heading, an introduction, and what follows it."""
+
+    title: str
+    text: str
+    parts: list[Table | Figure]
+
+
+def make_table(
+    name: str, title: str, formats: Mapping[Label, str], rows: Sequence[Sequence], note: str = ''
+) -> Table:
+    """A table of rows that have a cell for every format."""
+    frame = pd.DataFrame(rows, columns=pd.Index(list(formats)))
+    counts = {label: 'Int64' for label, form in formats.items() if form == 'count'}
+    return Table(name, title, frame.astype(counts), formats, note)
+
+
+def best_cells(numbers: pd.DataFrame, axis: int = 0) -> pd.DataFrame:
+    """Marks the largest number of each column (axis 0) or row (1) that has two or more."""
+    numbers = numbers.astype(float)
+    largest = numbers.max(axis=axis).where(numbers.count(axis=axis) > 1)
+    return numbers.eq(largest, axis=1 - axis)
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table; the shared heading goes before the name of each of its columns."""
+
+    def escape(text: str) -> str:
+        return text.replace('|', r'\|').replace('\n', ' ')
+
+    texts = _marked_texts(table, escape, '**{}**').rename(columns=escape)
+    sides = ['left' if form == 'text' else 'right' for form in table.formats.values()]
+    return texts.to_markdown(index=False, disable_numparse=True, colalign=sides)
+
+
+def to_csv(table: Table) -> str:
+    """All numbers with all their digits."""
+    names = _flat_names(table.frame.columns)
+    return table.frame.set_axis(names, axis=1).to_csv(index=False, lineterminator='\n')
+
+
+def to_latex(table: Table) -> str:
+    """A float, as wide as the text at most."""
+    texts = _marked_texts(table, _escape_latex, r'\textbf{{{}}}')
+    texts.columns = pd.Index(
+        [
+            tuple(map(_escape_latex, x)) if isinstance(x, tuple) else _escape_latex(x)
+            for x in table.formats
+        ]
+    )
+    sides = ''.join('l' if form == 'text' else 'r' for form in table.formats.values())
+    tabular = texts.to_latex(index=False, escape=False, column_format=sides, multicolumn_format='c')
+    rules, first = '', 1
+    for heading, count in _shared_headings(table):
+        rules += rf'\cmidrule(lr){{{first}-{first + count - 1}}}' * bool(heading)
+        first += count
+    tabular = tabular.replace('\\\\\n', f'\\\\{rules}\n', 1)
+    return _latex_float(
+        'table', f'\\begin{{adjustbox}}{{{FIT}}}\n{tabular}\\end{{adjustbox}}', table
+    )
+
+
+def to_html(title: str, sections: Sequence[Section]) -> str:
+    """One page with everything in it."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader('hbt.reporting', ''),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.globals |= {
+        'cell_texts': _cell_texts,
+        'bold_cells': _bold_cells,
+        'shared_headings': _shared_headings,
+        'image_base64': lambda part: base64.b64encode(draw_image(part, 'svg')).decode(),
+        'long_table': LONG_TABLE,
+    }
+    return environment.get_template('report.html.j2').render(title=title, sections=sections)
+
+
+@functools.cache
+def draw_image(part: Figure, kind: str) -> bytes:
+    """The figure as svg, pdf or png; the same bytes for the same figure."""
+    out = io.BytesIO()
+    dates = {'svg': {'Date': None}, 'pdf': {'CreationDate': None}, 'png': {}}
+    with mpl.rc_context({'svg.hashsalt': part.name}):
+        part.drawing.savefig(out, format=kind, metadata=dates[kind], bbox_inches='tight', dpi=130)
+    return out.getvalue()
+
+
+def write_report(folder: pathlib.Path, title: str, sections: Sequence[Section]) -> None:
+    """Writes index.html, report.md, report.tex, tables/ and figures/, in place of an older report.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'--out: {folder}: expected a directory, got a file')
+    if folder.exists() and not (folder / PAGE).is_file() and any(folder.iterdir()):
+        raise ValueError(f'--out: {folder}: expected an empty folder or a report, got other files')
+    for name in ('tables', 'figures'):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / name).mkdir(parents=True)
+    text, tex = [f'# {title}'], [PREAMBLE]
+    for section in sections:
+        text += [f'## {section.title}', section.text]
+        tex += [rf'\section{{{_escape_latex(section.title)}}}', _escape_latex(section.text) + '\n']
+        for part in section.parts:
+            markdown, latex = _write_part(folder, part)
+            text += [f'### {part.title}', markdown, part.note]
+            tex += [latex, r'\FloatBarrier']
+        tex.append(r'\clearpage')
+    (folder / 'report.md').write_text('\n\n'.join(filter(None, text)) + '\n')
+    (folder / 'report.tex').write_text('\n'.join([*tex, '\\end{document}\n']))
+    (folder / PAGE).write_text(to_html(title, sections))
+
+
+def _write_part(folder: pathlib.Path, part: Table | Figure) -> tuple[str, str]:
+    """Writes the files of a part; returns what report.md and report.tex have of it."""
+    if isinstance(part, Table):
+        (folder / 'tables' / f'{part.name}.csv').write_text(to_csv(part))
+        (folder / 'tables' / f'{part.name}.tex').write_text(to_latex(part))
+        return to_markdown(part), rf'\input{{tables/{part.name}}}'
+    for kind in ('svg', 'pdf'):
+        (folder / 'figures' / f'{part.name}.{kind}').write_bytes(draw_image(part, kind))
+    graphic = rf'\includegraphics[{FIT}]{{figures/{part.name}.pdf}}'
+    return f'![{part.title}](figures/{part.name}.svg)', _latex_float('figure', graphic, part)
+
+
+def _cell_texts(table: Table) -> pd.DataFrame:
+    """The shown columns as people read them; empty where there is no number."""
+    columns = dict(
+        zip(_flat_names(table.frame.columns), table.frame.to_numpy(object).T, strict=True)
+    )
+    shown = dict(zip(_flat_names(table.formats), table.formats.values(), strict=True))
+    texts = {}
+    for name, form in shown.items():
+        parts = [(columns[name], '{}')]
+        for bound, pattern in BOUNDS.items():
+            if f'{name} {bound}' in columns.keys() - shown.keys():
+                parts.append((columns[f'{name} {bound}'], pattern))
+        texts[name] = [
+            ''.join(
+                '' if pd.isna(values[i]) else pattern.format(FORMATS[form](values[i]))
+                for values, pattern in parts
+            )
+            for i in range(len(table.frame))
+        ]
+    return pd.DataFrame(texts, dtype=object)
+
+
+def _marked_texts(table: Table, escape: Callable[[str], str], pattern: str) -> pd.DataFrame:
+    """The texts of cells, escaped, with those that stand out in a pattern."""
+    texts = _cell_texts(table).map(escape)
+    return texts.mask(_bold_cells(table), texts.map(pattern.format))
+
+
+def _bold_cells(table: Table) -> Bool[np.ndarray, 'r c']:
+    """Which of the shown cells stand out."""
+    bold = pd.DataFrame(index=table.frame.index) if table.bold is None else table.bold
+    shown = pd.Index(list(table.formats))
+    return bold.reindex(index=table.frame.index, columns=shown, fill_value=False).to_numpy(bool)
+
+
+def _flat_names(labels: Iterable[Label]) -> list[str]:
+    return [x if isinstance(x, str) else ' '.join(x).strip() for x in labels]
+
+
+def _shared_headings(table: Table) -> list[tuple[str, int]]:
+    """(heading, number of columns below it) for all columns; none where no column has one."""
+    groups = itertools.groupby(x[0] for x in table.formats if isinstance(x, tuple))
+    return [(heading, len(list(group))) for heading, group in groups]
+
+
+def _latex_float(kind: str, body: str, part: Table | Figure) -> str:
+    caption = _escape_latex(f'{part.title}. {part.note}'.strip())
+    return (
+        f'\\begin{{{kind}}}[htbp]\n\\centering\n{body}\n\\caption{{{caption}}}\n'
+        f'\\label{{{kind}:{part.name}}}\n\\end{{{kind}}}\n'
+    )
+
+
+def _escape_latex(text: str) -> str:
+    return text.translate(LATEX)
+
+
+def _probability(p: float) -> str:
+    return '< .001' if p < 0.001 else f'{p:.3f}'
+
+
+def _number(x: float) -> str:
+    """A score, a distance, or a coefficient of any size, in a column that has all of them."""
+    return f'{x:,.1f}' if abs(x) >= 10 else f'{x:.4f}' if abs(x) >= 0.001 or not x else f'{x:.3g}'
+
+
+PREAMBLE = r"""\documentclass{article}
+\usepackage[utf8]{inputenc}
+\usepackage[margin=2cm]{geometry}
+\usepackage{booktabs,graphicx,placeins}
+\usepackage[export]{adjustbox}
+\begin{document}
+"""
+FIT = r'max width=\textwidth,max totalheight=0.85\textheight'
+LATEX = str.maketrans(  # of cells, headings, captions; pandas escapes cells alone, and no symbols
+    {x: '\\' + x for x in '&%$#_{}'}
+    | {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}'}
+    | {'<': '$<$', '>': '$>$', '−': '$-$', '±': r'$\pm$', '×': r'$\times$', 'α': r'$\alpha$'}
+)
+BOUNDS = {'spread': ' ± {}', 'low': ' [{}', 'high': ', {}]'}
+FORMATS = {
+    'text': str,
+    'right': str,
+    'score': '{:.4f}'.format,
+    'thousandths': '{:.3f}'.format,
+    'whole': '{:,.0f}'.format,
+    'signed': '{:+.4f}'.format,
+    'distance': '{:,.1f}'.format,
+    'p': _probability,
+    'count': '{:,}'.format,
+    'percent': lambda x: f'{100 * x:.1f} %',
+    'number': _number,
+    'signed number': lambda x: '+' * (x >= 0) + _number(x),
+}
