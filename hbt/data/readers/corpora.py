@@ -22,7 +22,8 @@ def open_marco(options: dict[str, str], spec: str) -> schema.CollectionSource:
     }
     triples = source_files.find_files(options, 'triples')
     checksum = source_files.digest_files([*triples, *(x for part in paths.values() for x in part)])
-    texts = {key: _line_reader(part, _parse_texts) for key, part in paths.items()}
+    parse = functools.partial(_parse_texts, retrieval.iter_tsv_texts, '')
+    texts = {key: _line_reader(part, parse) for key, part in paths.items()}
     links = _line_reader(triples, _parse_triples)
     return schema.CollectionSource(options.get('name', 'marco'), spec, *checksum, texts, links)
 
@@ -46,7 +47,7 @@ def open_trec(options: dict[str, str], spec: str) -> schema.CollectionSource:
                 raise ValueError(
                     f'{option}={options[option]}: expected files of {language}, as of qrels'
                 )
-            parse = functools.partial(_parse_texts_of_language, language, iter_texts)
+            parse = functools.partial(_parse_texts, iter_texts, f'{language}/')
             texts[side, language] = _line_reader(by_language[language], parse)
             paths += by_language[language]
     checksum = source_files.digest_files([*paths, *(x for part in qrels.values() for x in part)])
@@ -59,14 +60,10 @@ def _line_reader(paths: list[pathlib.Path], parse: abc.Callable) -> schema.Block
     return schema.BlockReader(functools.partial(text_lines.iter_blocks, paths), parse)
 
 
-def _parse_texts(block: text_lines.LineBlock) -> list[schema.Text]:
-    return list(retrieval.iter_tsv_texts(block.iter_rows()))
-
-
-def _parse_texts_of_language(
-    language: str, iter_texts: abc.Callable, block: text_lines.LineBlock
+def _parse_texts(
+    iter_texts: abc.Callable, prefix: str, block: text_lines.LineBlock
 ) -> list[schema.Text]:
-    return [x._replace(key=f'{language}/{x.key}') for x in iter_texts(block.iter_rows())]
+    return [x._replace(key=prefix + x.key) for x in iter_texts(block.iter_rows())]
 
 
 def _parse_triples(block: text_lines.LineBlock) -> list[schema.Link]:

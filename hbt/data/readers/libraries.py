@@ -11,38 +11,33 @@ from hbt.utils import files
 
 def open_hugging_face(options: dict[str, str], spec: str) -> schema.GroupSource:
     """A set of the library `datasets`: `path` is a hub name, files or what save_to_disk wrote."""
-    fields = records.parse_fields(options, spec)
-    arguments = options['path'], options.get('config'), options.get('split', 'train')
-    cached = [pathlib.Path(x['filename']) for x in _load_hugging_face(*arguments).cache_files]
-    checksum = source_files.digest_files(cached)
-    return _open_indexed(_load_hugging_face, arguments, fields, options, spec, *checksum)
+    fields, split = records.parse_fields(options, spec), options.get('split', 'train')
+    load = functools.partial(_load_hugging_face, options['path'], options.get('config'), split)
+    paths = [pathlib.Path(x['filename']) for x in load().cache_files]
+    return _make_source(load, fields, source_files.digest_files(paths), options, spec)
 
 
 def open_tfds(options: dict[str, str], spec: str) -> schema.GroupSource:
     """A TFDS set that was prepared as array_record: its `path`, or its `name` under `data_dir`."""
     fields, split = records.parse_fields(options, spec), options.get('split', 'train')
-    arguments = options['path'], options.get('data_dir'), split
-    info = _load_tfds(*arguments).dataset_info
+    load = functools.partial(_load_tfds, options['path'], options.get('data_dir'), split)
+    info = load().dataset_info
     checksum = repr(info.full_name), info.splits[split].num_bytes
-    return _open_indexed(_load_tfds, arguments, fields, options, spec, *checksum)
+    return _make_source(load, fields, checksum, options, spec)
 
 
-def _open_indexed(
+def _make_source(
     load: abc.Callable,
-    arguments: tuple,
     fields: dict[str, str],
+    checksum: tuple[str, int],
     options: dict[str, str],
     spec: str,
-    sha256: str,
-    num_bytes: int,
 ) -> schema.GroupSource:
-    """The source of the set `load(*arguments)`, which every process opens for itself."""
+    """The source of the data set `load()`, which every process loads for itself."""
     name = options.get('name', options['path'].rstrip('/').rpartition('/')[2])
-    blocks = functools.partial(_blocks, len(load(*arguments)))
-    parse = functools.partial(_parse_block, load, arguments, fields, spec)
-    return schema.GroupSource(
-        name, spec, sha256, num_bytes, blocks, parse, lambda n: f'{spec}: record {n}'
-    )
+    blocks = functools.partial(_iter_ranges, len(load()))
+    parse = functools.partial(_parse_range, load, fields, spec)
+    return schema.GroupSource(name, spec, *checksum, blocks, parse, lambda n: f'{spec}: record {n}')
 
 
 @functools.cache
@@ -77,15 +72,15 @@ def _named_errors(where: str) -> abc.Iterator[None]:
         raise ValueError(f'{where}: {files.first_line(error)}') from None
 
 
-def _blocks(count: int) -> abc.Iterator[range]:
+def _iter_ranges(count: int) -> abc.Iterator[range]:
     for start in range(0, count, records.BLOCK):
         yield range(start, min(start + records.BLOCK, count))
 
 
-def _parse_block(
-    load: abc.Callable, arguments: tuple, fields: dict[str, str], spec: str, block: range
+def _parse_range(
+    load: abc.Callable, fields: dict[str, str], spec: str, block: range
 ) -> list[schema.Group]:
-    dataset, groups = load(*arguments), []
+    dataset, groups = load(), []
     for number in block:
         record = _plain(dataset[number])
         groups += records.convert_record(record, fields, f'{spec}: record {number}', number)

@@ -54,10 +54,9 @@ def open_groups(path: str) -> schema.GroupSource:
     """A file of groups, one JSON object a line."""
     file = pathlib.Path(path)
     if not file.is_file():
-        known = ', '.join((*FORMATS, 'cldr'))
         raise ValueError(
-            f'{path}: expected a JSONL file (plain or .gz) or FORMAT:... with one of {known}, '
-            'found no such file'
+            f'{path}: expected a JSONL file (plain or .gz) or FORMAT:... with one of '
+            f'{", ".join((*FORMATS, "cldr"))}, found no such file'
         )
     name = file.name.removesuffix('.gz').removesuffix('.jsonl').removesuffix('.json')
     checksum = source_files.digest_files([file])
@@ -77,8 +76,8 @@ def _open_source(spec: str) -> Source:
     names = (*form.required, *form.optional, 'name')
     for item in filter(None, rest.split(',')):
         key, equals, value = item.partition('=')
-        known = key in names or (form.has_fields and records.is_field_option(key))
-        if not known or not equals or not value:
+        is_option = key in names or (form.has_fields and records.is_field_option(key))
+        if not is_option or not equals or not value:
             fields = ', id, language, query, passage, negatives' * form.has_fields
             raise ValueError(
                 f'{spec}: expected OPTION=VALUE with {", ".join(names)}{fields}, got {item!r}'

@@ -33,12 +33,12 @@ def iter_paragraphs(path: pathlib.Path) -> abc.Iterator[tuple[str, dict]]:
 def iter_questions(paragraph: dict, where: str) -> abc.Iterator[tuple[str, str, str, dict]]:
     """Yields (where, id, question, entry with the answers) of a paragraph."""
     for i, entry in enumerate(schema.get_field(paragraph, 'qas', list, where)):
-        place = f'{where}.qas[{i}]'
-        key = schema.get_field(entry, 'id', str, place)
-        question = schema.get_field(entry, 'question', str, place)
-        schema.check_text(key, f'{place}: id')
-        schema.check_text(question, f'{place}: question')
-        yield place, key, question, entry
+        entry_where = f'{where}.qas[{i}]'
+        key = schema.get_field(entry, 'id', str, entry_where)
+        question = schema.get_field(entry, 'question', str, entry_where)
+        schema.check_text(key, f'{entry_where}: id')
+        schema.check_text(question, f'{entry_where}: question')
+        yield entry_where, key, question, entry
 
 
 def _joined_blocks(paths: dict[str, list[pathlib.Path]]) -> abc.Iterator[list[schema.Group]]:
@@ -59,7 +59,7 @@ def _iter_pairs(paths: list[pathlib.Path]) -> abc.Iterator[tuple[str, str, str, 
     """Yields (where, id, question, paragraph) of the questions that have an answer."""
     for path in paths:
         for where, paragraph in iter_paragraphs(path):
-            for place, key, question, entry in iter_questions(paragraph, where):
+            for entry_where, key, question, entry in iter_questions(paragraph, where):
                 schema.check_text(paragraph.get('context'), f'{where}: context')
                 if not entry.get('is_impossible'):
-                    yield place, key, question, paragraph['context']
+                    yield entry_where, key, question, paragraph['context']

@@ -21,8 +21,8 @@ DIGITS_ONLY = ('el', 'hi', 'zh')  # num2words has no number words for these
 
 # A territory, and the time zone whose exemplar city stands for it in a query.
 PLACES = dict(
-    place.split('=')
-    for place in (
+    code_and_zone.split('=')
+    for code_and_zone in (
         'AT=Europe/Vienna BG=Europe/Sofia CH=Europe/Zurich CN=Asia/Shanghai CU=America/Havana '
         'CZ=Europe/Prague DE=Europe/Berlin DK=Europe/Copenhagen EG=Africa/Cairo '
         'ES=Europe/Madrid FI=Europe/Helsinki FR=Europe/Paris GB=Europe/London GR=Europe/Athens '

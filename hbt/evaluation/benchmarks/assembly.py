@@ -89,8 +89,8 @@ def assemble(name: str, parts: collection.Collection) -> Benchmark:
       ValueError: for ids that are not unique or hold whitespace, an empty text, a judgement of an
         unknown query or document, and where nothing is relevant.
     """
-    queries = _columns_in_memory(f'{name}: queries', parts.queries)
-    documents = _ordered_columns(f'{name}: documents', parts.documents)
+    queries = _make_columns(f'{name}: queries', parts.queries, descending=False)
+    documents = _make_columns(f'{name}: documents', parts.documents, descending=True)
     judged = {x for grades in parts.qrels.values() for x in grades} | {*parts.excluded.values()}
     index_of = {id: index for index, id in enumerate(documents.ids) if id in judged}
     relevant, grades = _index_qrels(name, queries.ids, index_of, parts.qrels)
@@ -142,23 +142,21 @@ def _index_qrels(
     return relevant, grades
 
 
-def _columns_in_memory(where: str, entries: list[collection.Entry]) -> TextColumns:
-    """The entries as columns, in their order."""
+def _make_columns(where: str, entries: Iterable[collection.Entry], descending: bool) -> TextColumns:
+    """The entries as columns: in their order, or descending by id with the texts on disk."""
     ids, codes = [], []
-    texts = list(_iter_texts(where, entries, ids, codes))
-    _check_unique(where, sorted(ids))
+    texts = _iter_texts(where, entries, ids, codes)
+    if descending:
+        texts = TextsOnDisk(texts)
+        order = np.argsort(np.array(ids, object), kind='stable')[::-1]
+        texts.reorder(order)
+        ids, codes = [ids[i] for i in order], [codes[i] for i in order]
+    else:
+        texts = list(texts)
+    for id, following in itertools.pairwise(ids if descending else sorted(ids)):
+        if id == following:
+            raise ValueError(f'{where}: expected each id once, got {id!r} again')
     return TextColumns(ids, codes, texts)
-
-
-def _ordered_columns(where: str, entries: Iterable[collection.Entry]) -> TextColumns:
-    """The entries as columns, by id, descending, with the texts on disk."""
-    ids, codes = [], []
-    texts = TextsOnDisk(_iter_texts(where, entries, ids, codes))
-    order = np.argsort(np.array(ids, object), kind='stable')[::-1]
-    texts.reorder(order)
-    ids = [ids[i] for i in order]
-    _check_unique(where, ids)
-    return TextColumns(ids, [codes[i] for i in order], texts)
 
 
 def _iter_texts(
@@ -176,10 +174,3 @@ def _iter_texts(
         yield text
     if not ids:
         raise ValueError(f'{where}: expected at least one, got none')
-
-
-def _check_unique(where: str, ids: list[str]) -> None:
-    """ValueError for an id that comes twice; `ids` are in order."""
-    for id, following in itertools.pairwise(ids):
-        if id == following:
-            raise ValueError(f'{where}: expected each id once, got {id!r} again')

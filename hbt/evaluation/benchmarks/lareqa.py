@@ -76,17 +76,17 @@ def _iter_questions(
     for i, pair in enumerate(breaks):
         if not isinstance(pair, list) or [type(x) for x in pair] != [int, int]:
             raise ValueError(f'{where}.sentence_breaks[{i}]: expected [start, end], got {pair!r}')
-    for place, key, question, entry in squad.iter_questions(paragraph, where):
+    for entry_where, key, question, entry in squad.iter_questions(paragraph, where):
         if not re.fullmatch('[!-~]+', key):
-            raise ValueError(f'{place}: expected an ASCII id without whitespace, got {key!r}')
-        answers = schema.get_field(entry, 'answers', list, place)
+            raise ValueError(f'{entry_where}: expected an ASCII id without whitespace, got {key!r}')
+        answers = schema.get_field(entry, 'answers', list, entry_where)
         if not answers:
-            raise ValueError(f'{place}: expected an answer, got none')
-        offset = schema.get_field(answers[0], 'answer_start', int, f'{place}.answers[0]')
+            raise ValueError(f'{entry_where}: expected an answer, got none')
+        offset = schema.get_field(answers[0], 'answer_start', int, f'{entry_where}.answers[0]')
         inside = [n for n, (start, end) in enumerate(breaks) if start <= offset < end]
         if len(inside) != 1:
             raise ValueError(
-                f'{place}: expected answer_start inside one sentence, '
+                f'{entry_where}: expected answer_start inside one sentence, '
                 f'got {offset} inside {len(inside)}'
             )
         yield key, question, inside[0]

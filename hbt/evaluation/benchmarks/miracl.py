@@ -45,8 +45,8 @@ def read_wikipedia(name: str, argument: str, root: pathlib.Path) -> collection.C
     layout, languages = LAYOUTS[name], collection.split_languages(argument)
     for language in languages:
         if language not in layout.languages:
-            known = ', '.join(layout.languages)
-            raise ValueError(f'language: expected one of {known}, got {language!r}')
+            names = ', '.join(layout.languages)
+            raise ValueError(f'language: expected one of {names}, got {language!r}')
     roots = _find_roots(name, languages or [*layout.languages], root)
     languages = languages or [
         code for code, x in layout.languages.items() if _find(roots, layout.queries.format(x))
