@@ -105,7 +105,7 @@ def read_architecture(path: str | pathlib.Path, base: config.Encoder) -> config.
         )
     content = files.read_json(file, dict)
     kind = content.get('model_type')
-    require(kind in list(MODELS), file, 'model_type', f'one of {", ".join(MODELS)}', kind)
+    require_choice(kind, MODELS, file, 'model_type')
     for key, value in REQUIRED.items():
         got = content.get(key)
         require(got in (value, None), file, key, f'{value} or nothing', got)
@@ -123,8 +123,7 @@ def read_architecture(path: str | pathlib.Path, base: config.Encoder) -> config.
 def _check_value(file: pathlib.Path, key: str, setting: str, value):
     """The value of a key of config.json as one of our setting."""
     if setting == 'activation':
-        expected = f'one of {", ".join(ACTIVATIONS)}'
-        require(value in list(ACTIVATIONS), file, key, expected, value)
+        require_choice(value, ACTIVATIONS, file, key)
         return ACTIVATIONS[value]
     if setting == 'norm_eps':
         is_valid = type(value) in (int, float) and 0 < value < 10**6
@@ -140,6 +139,12 @@ def require(condition: bool, file: pathlib.Path, key: str, expected: str, got) -
     """ValueError naming file and key unless `condition`."""
     if not condition:
         raise ValueError(f'{file}: {key}: expected {expected}, got {got!r}')
+
+
+def require_choice(value, choices: abc.Iterable[str], file: pathlib.Path, key: str) -> None:
+    """ValueError naming file and key unless `value` is one of `choices`."""
+    choices = list(choices)
+    require(value in choices, file, key, f'one of {", ".join(choices)}', value)
 
 
 def make_config(c: config.Encoder) -> dict:

@@ -11,7 +11,6 @@ import pathlib
 import re
 import shutil
 import typing
-from collections import abc
 
 import numpy as np
 import safetensors.numpy
@@ -22,9 +21,9 @@ from hbt.data import tokenizer_files
 from hbt.models import encoder, huggingface, weights
 from hbt.utils import files, hub
 
-ORDER = ('Transformer', 'Pooling', 'Dense', 'Normalize')  # of modules; the last two are optional
-ORDERED = 'a Transformer, a Pooling, at most one Dense and at most one Normalize, in this order'
 PATHS = {'Transformer': '', 'Pooling': '1_Pooling', 'Dense': '2_Dense', 'Normalize': '3_Normalize'}
+ORDER = tuple(PATHS)  # of modules; the last two are optional
+ORDERED = 'a Transformer, a Pooling, at most one Dense and at most one Normalize, in this order'
 POOLING = {  # flags in the configuration of a pooling -> our setting
     'pooling_mode_cls_token': 'cls',
     'pooling_mode_mean_tokens': 'mean',
@@ -39,8 +38,6 @@ ACTIVATIONS = {
 }
 HEAD = {'linear.weight': 'kernel', 'linear.bias': 'bias'}  # tensors of a dense layer
 PROMPTS = {'query_prefix': ('query',), 'passage_prefix': ('document', 'passage', 'corpus')}
-
-
 PATTERNS = (  # all but the weights
     *tokenizer_files.PATTERNS,
     'modules.json',
@@ -103,14 +100,13 @@ def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Enco
     content = files.read_json(file, dict)
     modes = content.get('pooling_mode', [POOLING[key] for key in POOLING if content.get(key)])
     modes = (modes or ['mean']) if isinstance(modes, list) else [modes]
-    known = [x for x in POOLING.values() if x in ('cls', 'mean', 'max')]
-    is_known = len(modes) == 1 and modes[0] in known
-    huggingface.require(is_known, file, 'pooling_mode', _one_of(known), modes)
+    mode = modes[0] if len(modes) == 1 else modes
+    huggingface.require_choice(mode, ('cls', 'mean', 'max'), file, 'pooling_mode')
     has_prompt = content.get('include_prompt', True) is True
     huggingface.require(has_prompt, file, 'include_prompt', 'true', False)
     c = dataclasses.replace(
         c,
-        pooling=modes[0],
+        pooling=mode,
         normalise='Normalize' in modules,
         projection_dim=0,
         projection_activation='tanh',
@@ -131,8 +127,7 @@ def _read_head(file: pathlib.Path, c: config.Encoder) -> config.Encoder:
         value = content.get(key) or 'sentence_embedding'
         huggingface.require(value == 'sentence_embedding', file, key, 'sentence_embedding', value)
     name = content.get('activation_function', 'torch.nn.modules.activation.Tanh')
-    is_known = name in list(ACTIVATIONS)
-    huggingface.require(is_known, file, 'activation_function', _one_of(ACTIVATIONS), name)
+    huggingface.require_choice(name, ACTIVATIONS, file, 'activation_function')
     return dataclasses.replace(c, projection_dim=size, projection_activation=ACTIVATIONS[name])
 
 
@@ -159,10 +154,6 @@ def _read_lengths(folder: pathlib.Path, limit: int) -> dict[str, int]:
         length = next((n for n in candidates if isinstance(n, int) and n > 0), limit)
         lengths[setting] = min(length, limit)
     return lengths
-
-
-def _one_of(names: abc.Iterable[str]) -> str:
-    return f'one of {", ".join(names)}'
 
 
 def match_tokenizer(c: config.Encoder, size: int, pad_id: int, where: str) -> config.Encoder:
@@ -228,7 +219,7 @@ def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
     has_bias = files.read_optional_json(dense / 'config.json').get('bias', True)
     missing = set(HEAD) if has_bias else {'linear.weight'}
     for name, array in weights.read_tensors(dense):
-        huggingface.require(name in HEAD, file, 'tensors', _one_of(HEAD), name)
+        huggingface.require_choice(name, HEAD, file, 'tensors')
         weights.copy_tensor(params['head'][HEAD[name]].T, array, f'{file}: {name}')
         missing.discard(name)
     huggingface.require(not missing, file, 'tensors', ', '.join(HEAD), 'no such tensor')

@@ -24,18 +24,8 @@ from hbt.utils import files
 INDEX = '.index.json'
 SHARD = re.compile(r'\w[\w.-]*')  # a name, and neither a path nor a pattern
 BLOCK = 2**24  # numbers copied at a time
-DTYPES = {  # of safetensors
-    'F64': np.float64,
-    'F32': np.float32,
-    'F16': np.float16,
-    'BF16': ml_dtypes.bfloat16,
-    'I64': np.int64,
-    'I32': np.int32,
-    'I16': np.int16,
-    'I8': np.int8,
-    'U8': np.uint8,
-    'BOOL': np.bool_,
-}
+DTYPES = dict(F64=np.float64, F32=np.float32, F16=np.float16, BF16=ml_dtypes.bfloat16)
+DTYPES |= dict(I64=np.int64, I32=np.int32, I16=np.int16, I8=np.int8, U8=np.uint8, BOOL=np.bool_)
 EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}  # first byte -> bytes of the size that follows
 BINARIES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
 CHUNKED = '__msgpack_chunked_array__'  # an array of 1 GiB or more, in chunks

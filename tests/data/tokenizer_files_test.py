@@ -109,43 +109,43 @@ def unigram():
     pieces = [('<s>', 0.0), ('<pad>', 0.0), ('</s>', 0.0), ('<unk>', 0.0)]
     pieces += [('▁', -3.0), ('▁ab', -4.0), ('▁a', -5.0), ('b', -5.5), ('c', -6.0), ('cd', -6.5)]
     pieces += [('d', -7.0), ('▁кот', -4.0), ('к', -8.0), ('о', -8.0), ('т', -8.0), ('7', -6.0)]
-    made = tokenizers.Tokenizer(tokenizers.models.Unigram([*pieces, ('<mask>', 0.0)], 3))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
-    made.add_special_tokens(['<s>', '<pad>', '</s>', '<unk>', '<mask>'])
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.Unigram([*pieces, ('<mask>', 0.0)], 3))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    tokenizer.add_special_tokens(['<s>', '<pad>', '</s>', '<unk>', '<mask>'])
     ends = [('<s>', 0), ('</s>', 2)]
-    made.post_processor = tokenizers.processors.TemplateProcessing('<s> $A </s>', None, ends)
-    return made
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing('<s> $A </s>', None, ends)
+    return tokenizer
 
 
 def bpe():
-    made = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=60, special_tokens=['<s>', '<pad>', '</s>', '<unk>'], show_progress=False
     )
-    made.train_from_iterator(['abcab abcd abd cdc ab'] * 9, trainer)
-    made.post_processor = tokenizers.processors.RobertaProcessing(('</s>', 2), ('<s>', 0))
-    return made
+    tokenizer.train_from_iterator(['abcab abcd abd cdc ab'] * 9, trainer)
+    tokenizer.post_processor = tokenizers.processors.RobertaProcessing(('</s>', 2), ('<s>', 0))
+    return tokenizer
 
 
 def wordpiece():
     words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'ab', 'a', '##b', '##c', '##cd', 'abc', 'x']
-    made = tokenizers.Tokenizer(
+    tokenizer = tokenizers.Tokenizer(
         tokenizers.models.WordPiece({w: i for i, w in enumerate(words)}, unk_token='[UNK]')
     )
-    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
-    made.post_processor = tokenizers.processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
-    return made
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
+    return tokenizer
 
 
 @pytest.mark.parametrize('make', [unigram, bpe, wordpiece])
 def test_a_trimmed_tokenizer_cuts_covered_texts_as_before(make):
-    whole, texts = make(), ['abcd ab', 'abcab', 'a ab ab', '']
-    used = {i for text in texts for i in whole.encode(text).ids}
-    small, ids = vocab_trim.trim_tokenizer(whole, used)
-    assert tokenizer_files.vocab_size(small) == len(ids) < tokenizer_files.vocab_size(whole)
+    original, texts = make(), ['abcd ab', 'abcab', 'a ab ab', '']
+    used = {i for text in texts for i in original.encode(text).ids}
+    small, ids = vocab_trim.trim_tokenizer(original, used)
+    assert tokenizer_files.vocab_size(small) == len(ids) < tokenizer_files.vocab_size(original)
     for text in texts:
-        before, after = whole.encode(text), small.encode(text)
+        before, after = original.encode(text), small.encode(text)
         assert after.tokens == before.tokens and len(after.ids) > 1
         np.testing.assert_array_equal(ids[after.ids], before.ids)
-    assert tokenizer_files.padding_id(small) == tokenizer_files.padding_id(whole)
+    assert tokenizer_files.padding_id(small) == tokenizer_files.padding_id(original)

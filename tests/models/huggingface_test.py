@@ -306,16 +306,16 @@ def test_another_number_of_layers_than_stated_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize('file', ['model.safetensors', 'flax_model.msgpack'])
-@pytest.mark.parametrize('kept', [0, 5, 1000, -1])
-def test_a_file_that_is_cut_short_is_named(tmp_path, file, kept):
+@pytest.mark.parametrize('length', [0, 5, 1000, -1])
+def test_a_file_that_is_cut_short_is_named(tmp_path, file, length):
     c = small()
     write_safetensors(tmp_path, huggingface.rename_params(random_params(c), c))
     write_msgpack(tmp_path, flax_tree(random_params(c), c))
     content = (tmp_path / file).read_bytes()
     for other in tmp_path.iterdir():
         other.unlink()
-    (tmp_path / file).write_bytes(content[:kept])
-    size = len(content[:kept])
+    (tmp_path / file).write_bytes(content[:length])
+    size = len(content[:length])
     with pytest.raises(ValueError, match=f'{file}: expected a .*, got {size} bytes that are none'):
         huggingface.load_params(tmp_path, c)
 
@@ -349,7 +349,7 @@ def test_damaged_bytes_give_weights_or_a_value_error_and_nothing_else(tmp_path, 
             assert file in str(error)
 
 
-def test_a_directory_without_weights_is_told_what_is_in_it(tmp_path):
+def test_a_directory_without_weights_is_named_with_what_is_in_it(tmp_path):
     write_config(tmp_path)
     (tmp_path / 'tf_model.h5').touch()
     message = 'flax_model.msgpack or pytorch_model.bin, got config.json, tf_model.h5$'
@@ -430,7 +430,7 @@ def test_a_config_that_is_no_json_object_is_named(tmp_path, content):
         huggingface.read_architecture(tmp_path, BASE)
 
 
-def test_a_directory_without_config_is_told_what_is_in_it(tmp_path):
+def test_a_directory_without_config_is_named_with_what_is_in_it(tmp_path):
     with pytest.raises(ValueError, match='expected a directory with config.json, got an empty one'):
         huggingface.read_architecture(tmp_path, BASE)
     (tmp_path / 'config.yaml').touch()

@@ -91,11 +91,11 @@ def test_both_names_of_the_prompt_of_documents_are_written_and_read(tmp_path):
 def test_every_kind_of_encoder_is_written_and_read(tmp_path, changes):
     tokenizer = model_dir.load_model(str(LABSE)).tokenizer
     c = dataclasses.replace(tiny.make().encoder, vocab_size=56, pad_id=0, **changes)
-    whole = config.Config(data=config.Data('', (), '', 'q ', 'p ', 20, 20), encoder=c)
+    full = config.Config(data=config.Data('', (), '', 'q ', 'p ', 20, 20), encoder=c)
     params = jax.device_get(encoder.init_params(c, jax.random.key(0)))
-    model_dir.write_model(tmp_path / 'x', model_dir.Model(whole, params, tokenizer), '')
+    model_dir.write_model(tmp_path / 'x', model_dir.Model(full, params, tokenizer), '')
     again = model_dir.load_model(str(tmp_path / 'x'))
-    assert again.config == whole
+    assert again.config == full
     jax.tree.map(np.testing.assert_array_equal, again.params, params)
 
 
@@ -337,9 +337,9 @@ def write_flax(folder, model, parts):
     names, index = sorted(flat), {}
     for part in range(parts):
         name = f'flax_model-{part + 1:05}-of-{parts:05}.msgpack'
-        held = {x: flat[x] for x in names[part::parts]}
-        nested = flax.traverse_util.unflatten_dict(held, sep='/')
+        arrays = {x: flat[x] for x in names[part::parts]}
+        nested = flax.traverse_util.unflatten_dict(arrays, sep='/')
         (folder / name).write_bytes(flax.serialization.to_bytes(nested))
-        index |= dict.fromkeys(held, name)
+        index |= dict.fromkeys(arrays, name)
     content = json.dumps({'metadata': {}, 'weight_map': index})
     (folder / 'flax_model.msgpack.index.json').write_text(content)

@@ -1,4 +1,4 @@
-"""A trimmed model is smaller and embeds the texts that it covers as the whole one does."""
+"""A trimmed model is smaller and embeds the texts that it covers as the full model does."""
 
 import os
 import subprocess
@@ -31,11 +31,11 @@ def test_the_command_keeps_what_the_texts_need(tmp_path):
     done = run(f'--corpus={tmp_path}/texts', f'--out={tmp_path}/small')
     assert done.returncode == 0, done.stderr
     assert '11 of 60 token embeddings' in done.stdout
-    small, whole = (
+    small, full = (
         embedder.load_embedder(x, batch_size=8) for x in (str(tmp_path / 'small'), LABSE)
     )
     for kind in ('', 'query', 'passage'):
-        np.testing.assert_allclose(small(texts, kind), whole(texts, kind), atol=1e-6)
+        np.testing.assert_allclose(small(texts, kind), full(texts, kind), atol=1e-6)
     card = (tmp_path / 'small/README.md').read_text()
     note = (
         f'{LABSE} without the token embeddings that are not used in the texts that it was trimmed'

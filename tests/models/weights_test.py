@@ -39,12 +39,12 @@ def storage(kind='torch\nFloatStorage', key='0', count=6, word='storage', view=b
     return b'(' + named + literal(count) + view + b'tQ'
 
 
-def tensor(offset=0, size=(2, 3), stride=(3, 1), held=None, **changes) -> bytes:
+def tensor(offset=0, size=(2, 3), stride=(3, 1), storage_bytes=None, **changes) -> bytes:
     """The opcodes that push a tensor, as torch writes them, whatever it claims of itself."""
-    held = storage(**changes) if held is None else held
+    storage_bytes = storage(**changes) if storage_bytes is None else storage_bytes
     numbers = literal(offset) + literal(size) + literal(stride) + literal(False)
     hooks = b'ccollections\nOrderedDict\n)R'
-    return b'ctorch._utils\n_rebuild_tensor_v2\n(' + held + numbers + hooks + b'tR'
+    return b'ctorch._utils\n_rebuild_tensor_v2\n(' + storage_bytes + numbers + hooks + b'tR'
 
 
 def state(**values: bytes) -> bytes:
@@ -88,9 +88,9 @@ def test_recorded_pickles_of_torch_equal_the_recorded_safetensors(form):
     expected, got = huggingface.load_params(XLMR, base), huggingface.load_params(XLMR / form, base)
     jax.tree.map(np.testing.assert_array_equal, got, expected)
     expected = safetensors.numpy.load_file(XLMR / 'model.safetensors')
-    found = dict(weights.read_tensors(XLMR / form))
-    assert_same({name: found[name] for name in expected}, expected)
-    np.testing.assert_array_equal(found['lm_head.decoder.bias'], found['lm_head.bias'])
+    tensors = dict(weights.read_tensors(XLMR / form))
+    assert_same({name: tensors[name] for name in expected}, expected)
+    np.testing.assert_array_equal(tensors['lm_head.decoder.bias'], tensors['lm_head.bias'])
 
 
 @pytest.mark.parametrize('form', ['bin', 'legacy'])
@@ -144,9 +144,9 @@ def test_what_is_written_by_hand_is_read(tmp_path, write):
 
 def test_older_pickles_are_read(tmp_path):
     """Storages that are views, storages of a GPU, strings of Python 2 and three arguments less."""
-    held = storage('torch.cuda\nFloatStorage', view=literal(('1', 2, 4)))
+    storage_bytes = storage('torch.cuda\nFloatStorage', view=literal(('1', 2, 4)))
     numbers = literal(1) + literal((3,)) + literal((1,))
-    old = b'ctorch._utils\n_rebuild_tensor\n(' + held + numbers + b'tR'
+    old = b'ctorch._utils\n_rebuild_tensor\n(' + storage_bytes + numbers + b'tR'
     write_legacy(tmp_path, b'\x80\x02}U\x01x' + old + b's.')
     assert_same(dict(weights.read_tensors(tmp_path)), {'x': NUMBERS[3:]})
 
@@ -171,7 +171,10 @@ def test_the_dict_of_tensors_of_a_trainer_is_unwrapped(tmp_path, key):
     [
         (state(y=tensor(), x=literal(7)), "'x': expected a tensor, got int"),
         (state(x=storage()), "'x': expected a tensor, got Storage"),
-        (state(y=tensor(), x=tensor(held=literal(7))), "'x': expected a tensor, got Tensor"),
+        (
+            state(y=tensor(), x=tensor(storage_bytes=literal(7))),
+            "'x': expected a tensor, got Tensor",
+        ),
         (b'\x80\x02}K\x01' + tensor() + b's.', '1: expected a tensor, got Tensor'),
         (b'\x80\x02' + tensor() + b'.', 'expected a dict of tensors, got Tensor'),
         (state(y=tensor(), model=b'}'), "'model': expected a tensor, got dict"),
@@ -237,10 +240,10 @@ def test_no_opcode_reaches_beyond_tensors(tmp_path, write, opcodes):
 
 @pytest.mark.parametrize('write', WRITERS)
 def test_what_a_pickle_does_to_what_it_is_given_does_not_last(tmp_path, write):
-    given = b'ctorch._utils\n_rebuild_tensor_v2\n'
-    change = given + b'(N}' + literal('__defaults__') + literal((1, 2)) + b'stb'
+    function = b'ctorch._utils\n_rebuild_tensor_v2\n'
+    change = function + b'(N}' + literal('__defaults__') + literal((1, 2)) + b'stb'
     refused(write(tmp_path, b'\x80\x02' + change + b'.'))
-    shadow = b'ccollections\nOrderedDict\n)R}' + literal('keys') + given + b'sb'
+    shadow = b'ccollections\nOrderedDict\n)R}' + literal('keys') + function + b'sb'
     refused(write(tmp_path, b'\x80\x02' + shadow + literal('x') + literal(1) + b's.'))
     test_what_is_written_by_hand_is_read(tmp_path, write)
 
@@ -400,12 +403,12 @@ def part(arrays, kind, folder, name):
             node[leaf] = array
         (folder / name).write_bytes(flax.serialization.to_bytes(tree))
     else:
-        held = {f'data/{n}': array.tobytes() for n, array in enumerate(arrays.values())}
+        entries = {f'data/{n}': array.tobytes() for n, array in enumerate(arrays.values())}
         pickled = {
             path: tensor(size=a.shape, stride=(a.shape[1], 1), key=str(n), count=a.size)
             for n, (path, a) in enumerate(arrays.items())
         }
-        write_zip(folder, state(**pickled), held)
+        write_zip(folder, state(**pickled), entries)
         (folder / BIN).rename(folder / name)
 
 
@@ -418,10 +421,10 @@ def write_shards(folder, kind, **changes):
     names = list(ARRAYS)
     table = {}
     for n, shard in enumerate(('part-1', 'part-2')):
-        held = names[2 * n : 2 * n + 2]
-        part({name: ARRAYS[name] for name in held}, kind, folder, shard)
+        shard_names = names[2 * n : 2 * n + 2]
+        part({name: ARRAYS[name] for name in shard_names}, kind, folder, shard)
         separator = '/' if kind.startswith('flax') else '.'
-        table |= {name.replace('.', separator): shard for name in held}
+        table |= {name.replace('.', separator): shard for name in shard_names}
     table = {name: shard for name, shard in {**table, **changes}.items() if shard is not None}
     index = {'metadata': {'total_size': 96}, 'weight_map': table}
     (folder / f'{kind}.index.json').write_text(json.dumps(index))

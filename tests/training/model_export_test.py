@@ -86,7 +86,7 @@ def test_transformers_loads_encoder_and_tokenizer(run):
     assert type(model).__name__ == 'XLMRobertaModel' and model.config.num_hidden_layers == 2
 
 
-def test_the_card_tells_data_settings_results_and_licence(run):
+def test_the_card_states_data_settings_results_and_licence(run):
     card = (run / 'model/README.md').read_text()
     front = card.split('---')[1]
     assert 'license: "apache-2.0"' in front and '"de", "el", "en"' in front
@@ -130,9 +130,9 @@ def test_a_run_is_exported_with_a_trimmed_vocabulary(run, tmp_path):
     model_export.export_model(
         str(run / 'run'), None, 'latest', tmp_path / 'small', 'apache-2.0', (), corpus
     )
-    small, whole = (embedder.load_embedder(str(x)) for x in (tmp_path / 'small', run / 'model'))
+    small, original = (embedder.load_embedder(str(x)) for x in (tmp_path / 'small', run / 'model'))
     for kind in ('query', 'passage', ''):
-        np.testing.assert_allclose(small(TEXTS, kind), whole(TEXTS, kind), atol=1e-6)
+        np.testing.assert_allclose(small(TEXTS, kind), original(TEXTS, kind), atol=1e-6)
     files = [x / 'model.safetensors' for x in (tmp_path / 'small', run / 'model')]
     assert files[0].stat().st_size < files[1].stat().st_size
     card, full = ((x / 'README.md').read_text() for x in (tmp_path / 'small', run / 'model'))

@@ -44,7 +44,7 @@ def test_a_hub_name_is_found_in_the_cache_without_a_network(tmp_path, monkeypatc
 
 
 def test_a_path_is_not_pinned(tmp_path):
-    folder = tmp_path / 'snapshots' / 'mine'
+    folder = tmp_path / 'snapshots' / 'model'
     folder.mkdir(parents=True)
     assert hub.pinned_name(str(folder), hub.snapshot(str(folder), PATTERNS)) == str(folder)
 
