@@ -1,6 +1,6 @@
 """Tables, figures and sections of a report, and their notations: Markdown, LaTeX, CSV, HTML.
 
-The page (`report.html.j2`) has no script and needs no other file. LaTeX needs booktabs,
+The page (`report.html.jinja`) has no script and needs no other file. LaTeX needs booktabs,
 graphicx, adjustbox and placeins.
 """
 
@@ -127,7 +127,7 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
         'image_base64': lambda part: base64.b64encode(draw_image(part, 'svg')).decode(),
         'long_table': LONG_TABLE,
     }
-    return environment.get_template('report.html.j2').render(title=title, sections=sections)
+    return environment.get_template('report.html.jinja').render(title=title, sections=sections)
 
 
 @functools.cache
