@@ -14,7 +14,6 @@ PROGRAMS = (  # in the order of use
     'evaluate',
     'embed',
     'export',
-    'trim',
     'report',
 )
 

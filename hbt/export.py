@@ -1,4 +1,4 @@
-"""Write a training run as a model directory, or trim the vocabulary of a model.
+"""Writes a training run as a model directory, or trims the vocabulary of a model.
 
 The directory is for sentence-transformers, transformers and hbt. `--languages` or `--corpus` leaves
 out the token embeddings that these languages or texts never use: 69 % of XLM-R base are token
