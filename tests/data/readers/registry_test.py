@@ -27,8 +27,8 @@ def tsv(*lines):
     return ''.join('\t'.join(line) + '\n' for line in lines)
 
 
-def made(tmp_path, spec):
-    """The one dataset of a store made from a source, and the text of a row of a table."""
+def build_dataset(tmp_path, spec):
+    """The dataset of a store built from a source, and a function that decodes a row of a table."""
     opened = build.build_store(DATA, tmp_path / 'store', [spec])
     tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
 
@@ -41,20 +41,20 @@ def made(tmp_path, spec):
 
 def groups_of(dataset, text):
     """{id: (queries, passages, negatives)} as texts by language."""
-    found = {}
+    groups = {}
     for g in range(dataset.num_groups):
         q, p = dataset.query_indices[g], dataset.passage_indices[g]
         negatives = {}
         for language, links in dataset.negatives.items():
             table = dataset.passage[language]
-            mine = links.passages[links.offsets[g] : links.offsets[g + 1]]
-            negatives[language] = [text(table, i) for i in mine if table.lengths[i]]
-        found[dataset.group_id(g)] = (
+            rows = links.passages[links.offsets[g] : links.offsets[g + 1]]
+            negatives[language] = [text(table, i) for i in rows if table.lengths[i]]
+        groups[dataset.group_id(g)] = (
             {x: text(t, q) for x, t in dataset.query.items() if t.lengths[q]},
             {x: text(t, p) for x, t in dataset.passage.items() if t.lengths[p]},
             {x: texts for x, texts in negatives.items() if texts},
         )
-    return found
+    return groups
 
 
 def squad_file(language, names, version='1.1'):
@@ -68,10 +68,10 @@ def squad_file(language, names, version='1.1'):
                     'answers': [{'text': 'x', 'answer_start': 0}],
                     **({'is_impossible': name == 'none'} if version == '2.0' else {}),
                 }
-                for name in found
+                for name in part
             ],
         }
-        for i, found in enumerate(names)
+        for i, part in enumerate(names)
     ]
     return json.dumps({'version': version, 'data': [{'title': 't', 'paragraphs': paragraphs}]})
 
@@ -79,7 +79,7 @@ def squad_file(language, names, version='1.1'):
 def test_squad_files_are_joined_by_the_id_of_the_question(tmp_path):
     write(tmp_path / 'xquad.en.json', squad_file('en', [['a', 'b'], ['c', 'none']], '2.0'))
     write(tmp_path / 'xquad.de.json', squad_file('de', [['c'], ['a']]))
-    dataset, text = made(tmp_path, f'squad:files={tmp_path}/xquad.{{lang}}.json')
+    dataset, text = build_dataset(tmp_path, f'squad:files={tmp_path}/xquad.{{lang}}.json')
     assert groups_of(dataset, text) == {
         'a': ({'de': 'a? de', 'en': 'a? en'}, {'de': 'paragraph 1 de', 'en': 'paragraph 0 en'}, {}),
         'b': ({'en': 'b? en'}, {'en': 'paragraph 0 en'}, {}),
@@ -106,7 +106,7 @@ def marco_files(folder, **changes):
 
 
 def test_marco_texts_are_kept_once_and_triples_as_integers(tmp_path):
-    dataset, text = made(tmp_path, marco_files(tmp_path))
+    dataset, text = build_dataset(tmp_path, marco_files(tmp_path))
     assert dataset.num_groups == 3
     assert len(dataset.passage_clusters) == 5  # passage 2 is in no triple
     assert [dataset.group_id(g) for g in range(3)] == ['11/0', '12/1', '11/0']
@@ -159,7 +159,7 @@ def trec_files(folder, corpus_key='docid', **changes):
 
 
 def test_miracl_keeps_judged_passages_and_takes_those_not_relevant_as_negatives(tmp_path):
-    dataset, text = made(tmp_path, trec_files(tmp_path))
+    dataset, text = build_dataset(tmp_path, trec_files(tmp_path))
     assert groups_of(dataset, text) == {
         'sw/0/sw/7#0': ({'sw': 'q 0 sw'}, {'sw': 'T0 p 0 sw'}, {'sw': ['T1 p 1 sw']}),
         'sw/3/sw/7#2': ({'sw': 'q 3 sw'}, {'sw': 'T2 p 2 sw'}, {}),
@@ -178,7 +178,7 @@ def test_mrtydi_is_one_language_with_its_own_names_of_fields(tmp_path):
         f'trec:language=en,topics={tmp_path}/topic.train.tsv,qrels={tmp_path}/qrels.train.txt,'
         f'corpus={tmp_path}/docs.jsonl.gz'
     )
-    dataset, text = made(tmp_path, spec)
+    dataset, text = build_dataset(tmp_path, spec)
     assert groups_of(dataset, text) == {
         'en/1/en/5#2': ({'en': 'who?'}, {'en': 'Title passage 2'}, {})
     }
@@ -191,7 +191,7 @@ def test_english_pairs_of_a_page_become_rows(tmp_path):
     }
     write(tmp_path / 'mfaq.jsonl.gz', json.dumps({'id': 7} | page) + '\n')
     fields = 'id=id,query=qa_pairs.question,passage=qa_pairs.answer,language=en'
-    dataset, text = made(tmp_path, f'table:file={tmp_path}/mfaq.jsonl.gz,{fields}')
+    dataset, text = build_dataset(tmp_path, f'table:file={tmp_path}/mfaq.jsonl.gz,{fields}')
     assert dataset.name == 'mfaq'
     assert groups_of(dataset, text) == {
         '7-0': ({'en': 'q1'}, {'en': 'a1'}, {}),
@@ -203,7 +203,7 @@ def test_english_pairs_of_a_page_become_rows(tmp_path):
 def test_a_table_names_its_columns_in_the_first_line(tmp_path, kind, separator):
     lines = (('question', 'antwort', 'lang'), ('q 1', 'a 1', 'en'), ('q 2', 'a 2', 'de'))
     path = write(tmp_path / f'x.{kind}', ''.join(separator.join(x) + '\n' for x in lines))
-    dataset, text = made(
+    dataset, text = build_dataset(
         tmp_path, f'table:file={path},query=question,passage=antwort,language=lang'
     )
     assert groups_of(dataset, text) == {
@@ -257,12 +257,12 @@ def test_a_set_of_the_library_datasets_is_read_from_a_folder(tmp_path):
     )
     for path in ('saved', 'splits', 'files'):
         folder = tmp_path / f'out-{path}'
-        dataset, text = made(folder, f'hf:path={tmp_path / path},name=set,{FIELDS}')
+        dataset, text = build_dataset(folder, f'hf:path={tmp_path / path},name=set,{FIELDS}')
         assert groups_of(dataset, text) == EXPECTED
     with pytest.raises(ValueError, match=r"record 0: expected a field 'nope' of 'nope', got qid,"):
-        made(tmp_path / 'x', f'hf:path={tmp_path}/saved,query.en=nope,passage.en=context')
+        build_dataset(tmp_path / 'x', f'hf:path={tmp_path}/saved,query.en=nope,passage.en=context')
     with pytest.raises(ValueError, match='hf: path=.*nowhere, split=train: '):
-        made(tmp_path / 'x', f'hf:path={tmp_path}/nowhere,query.en=q,passage.en=p')
+        build_dataset(tmp_path / 'x', f'hf:path={tmp_path}/nowhere,query.en=q,passage.en=p')
 
 
 def test_a_set_of_tfds_is_read_without_tensorflow(tmp_path):
@@ -288,7 +288,7 @@ def test_a_set_of_tfds_is_read_without_tensorflow(tmp_path):
 
     builder = TinySet(data_dir=tmp_path / 'tfds', file_format='array_record')
     builder.download_and_prepare()
-    dataset, text = made(tmp_path, f'tfds:path={builder.data_path},{FIELDS},name=tiny')
+    dataset, text = build_dataset(tmp_path, f'tfds:path={builder.data_path},{FIELDS},name=tiny')
     assert groups_of(dataset, text) == EXPECTED
 
 
@@ -390,15 +390,15 @@ def test_blocks_are_whole_lines_with_their_numbers(tmp_path, monkeypatch, size, 
     monkeypatch.setattr(text_lines, 'BLOCK', size)
     path = write(tmp_path / 'x', data)
 
-    def found():
+    def numbered_lines():
         lines = [x for block in text_lines.iter_blocks([path]) for x in block.iter_rows()]
-        return [f'{place.rpartition(":")[2]} {line}' for place, line in lines]
+        return [f'{where.rpartition(":")[2]} {line}' for where, line in lines]
 
     if isinstance(expected, str):
         with pytest.raises(ValueError, match=expected):
-            found()
+            numbered_lines()
     else:
-        assert found() == expected
+        assert numbered_lines() == expected
 
 
 def test_lines_are_read_one_by_one_with_the_blank_ones(tmp_path):
@@ -417,14 +417,14 @@ def test_lines_are_read_one_by_one_with_the_blank_ones(tmp_path):
 
 
 def test_every_group_of_every_source_is_the_same_in_blocks_of_any_size(tmp_path, monkeypatch):
-    expected = made(tmp_path / 'a', marco_files(tmp_path))
+    expected = build_dataset(tmp_path / 'a', marco_files(tmp_path))
     monkeypatch.setattr(text_lines, 'BLOCK', 8)
-    found = made(tmp_path / 'b', marco_files(tmp_path))
+    actual = build_dataset(tmp_path / 'b', marco_files(tmp_path))
     for g in range(3):
-        np.testing.assert_equal(found[0].group_id(g), expected[0].group_id(g))
+        np.testing.assert_equal(actual[0].group_id(g), expected[0].group_id(g))
     for x in ('en', 'de'):
         for i in range(5):
-            assert found[1](found[0].passage[x], i) == expected[1](expected[0].passage[x], i)
+            assert actual[1](actual[0].passage[x], i) == expected[1](expected[0].passage[x], i)
 
 
 def test_sources_of_one_name_or_none_are_refused(tmp_path):

@@ -37,10 +37,10 @@ def key(row):
     """The key's facts in English, read back from the passage."""
     _, long = synthetic._atoms('en')
     text = row['passage']['en']
-    found = [[v for v in long[f] if re.search(rf'\b{v}\b', text)] for f in FIELDS]
+    facts = [[v for v in long[f] if re.search(rf'\b{v}\b', text)] for f in FIELDS]
     currency = [c for c, names in NAMES.items() if any(name in text for name in names)]
-    assert [len(values) for values in [*found, currency]] == [1, 1, 1, 1], text
-    return (*itertools.chain(*found), *currency)
+    assert [len(values) for values in [*facts, currency]] == [1, 1, 1, 1], text
+    return (*itertools.chain(*facts), *currency)
 
 
 def test_a_call_repeats_itself_and_a_smaller_count_is_its_beginning():

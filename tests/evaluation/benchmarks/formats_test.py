@@ -61,7 +61,7 @@ def test_miracl_is_read_as_the_hub_lays_it_out(tmp_path):
     assert set(score(benchmark).numbers['metrics']) == {'mono', 'multi'}
 
 
-def test_several_languages_of_miracl_are_one_pool_and_each_is_asked_in_its_own(tmp_path):
+def test_several_languages_of_miracl_are_one_corpus_and_each_is_answered_in_its_own(tmp_path):
     miracl(tmp_path, 'sw')
     miracl(tmp_path, 'yo')
     benchmark = benchmarks.load_benchmark('miracl', tmp_path)
@@ -158,23 +158,23 @@ def mtop(root):
         )
 
 
-def test_mtop_asks_for_translations_and_never_for_oneself(tmp_path):
+def test_mtop_retrieves_translations_and_never_the_query_itself(tmp_path):
     mtop(tmp_path)
     benchmark = benchmarks.load_benchmark('mtop_translation', tmp_path)
     assert answers(benchmark)['q:en:2'] == ['d:de:2']
     ids = benchmark.documents.ids
-    oneself = [ids[row] for row in benchmark.excluded[:, 0]]
-    assert oneself == [f'd{query[1:]}' for query in benchmark.queries.ids]
+    excluded = [ids[row] for row in benchmark.excluded[:, 0]]
+    assert excluded == [f'd{query[1:]}' for query in benchmark.queries.ids]
     result = score(benchmark)
     assert set(result.numbers['metrics']) == {'cross', 'multi'}
     assert not (result.ranking.top_k == benchmark.excluded).any()
     assert result.numbers['metrics']['multi']['map'] == 1
 
 
-def test_mtop_asks_for_utterances_of_the_same_intent(tmp_path):
+def test_mtop_retrieves_utterances_of_the_same_intent(tmp_path):
     mtop(tmp_path)
-    found = answers(benchmarks.load_benchmark('mtop_intent:de+en', tmp_path))
-    assert found['q:en:1'] == ['d:en:3', 'd:de:3', 'd:de:1'] and found['q:de:2'] == ['d:en:2']
+    relevant = answers(benchmarks.load_benchmark('mtop_intent:de+en', tmp_path))
+    assert relevant['q:en:1'] == ['d:en:3', 'd:de:3', 'd:de:1'] and relevant['q:de:2'] == ['d:en:2']
     assert set(score(benchmarks.load_benchmark('mtop_intent', tmp_path)).numbers['metrics']) == {
         'mono',
         'cross',
@@ -196,8 +196,8 @@ def beir(folder, gz=''):
     corpus = [{'_id': 'a', 'title': 'A', 'text': 'one'}, {'_id': 'b', 'text': 'two'}]
     corpus.append({'_id': 'q1', 'text': 'the query itself'})
     write(folder / f'corpus.jsonl{gz}', lines(*corpus))
-    asked = ({'_id': id, 'text': id} for id in ('q1', 'q2', 'unjudged'))
-    write(folder / f'queries.jsonl{gz}', lines(*asked))
+    queries = ({'_id': id, 'text': id} for id in ('q1', 'q2', 'unjudged'))
+    write(folder / f'queries.jsonl{gz}', lines(*queries))
     judged = 'query-id\tcorpus-id\tscore\nq1\tb\t2\nq1\ta\t1\nq1\tq1\t1\nq2\ta\t1\n'
     write(folder / 'qrels/test.tsv', judged)
 
@@ -213,7 +213,7 @@ def test_a_beir_folder_is_read_with_its_grades_and_without_the_query_itself(tmp_
     assert score(benchmark).numbers['pairs']['und-und']['queries'] == 2
 
 
-def test_beir_folders_by_language_are_one_pool(tmp_path):
+def test_beir_folders_by_language_are_one_corpus(tmp_path):
     beir(tmp_path / 'de')
     beir(tmp_path / 'fr')
     benchmark = benchmarks.load_benchmark('beir:', tmp_path)
@@ -244,13 +244,17 @@ def test_a_file_in_the_training_format_is_a_held_out_set(tmp_path):
     write(tmp_path / 'held.jsonl.gz', lines(*rows))
     benchmark = benchmarks.load_benchmark('jsonl:held.jsonl.gz', tmp_path)
     texts = benchmark.documents.texts
-    found = {
+    relevant = {
         (language, text): sorted(texts[row] for row in rows if row >= 0)
         for language, text, rows in zip(
             benchmark.queries.languages, benchmark.queries.texts, benchmark.relevant, strict=True
         )
     }
-    assert found == {('en', 'a'): ['w', 'x', 'y'], ('de', 'b'): ['x', 'y'], ('en', 'c'): ['x', 'z']}
+    assert relevant == {
+        ('en', 'a'): ['w', 'x', 'y'],
+        ('de', 'b'): ['x', 'y'],
+        ('en', 'c'): ['x', 'z'],
+    }
     assert sorted(texts) == ['w', 'x', 'y', 'z'] and benchmark.parallel.tolist() == [0, 0, 1]
     assert set(score(benchmark).numbers['metrics']) == {'mono', 'cross', 'multi'}
     with pytest.raises(ValueError, match='none.jsonl: expected a JSONL file'):
@@ -258,7 +262,7 @@ def test_a_file_in_the_training_format_is_a_held_out_set(tmp_path):
 
 
 def test_a_data_set_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch):
-    """Two data sets, each in a snapshot of its own, of the files that are asked for."""
+    """Two data sets, each in a snapshot of its own, with the files that match."""
     miracl(tmp_path / 'miracl/miracl')
     (tmp_path / 'miracl/miracl-corpus').mkdir()
     corpus = 'miracl-corpus-v1.0-sw'
@@ -266,14 +270,14 @@ def test_a_data_set_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch):
 
     def snapshot(name, repo_type, allow_patterns):
         assert repo_type == 'dataset'
-        every = [str(x.relative_to(tmp_path / name)) for x in (tmp_path / name).rglob('*.*')]
-        wanted = filter_repo_objects(every, allow_patterns=allow_patterns)
-        assert {x for x in every if (tmp_path / name / x).is_file()} == set(wanted)
+        paths = [str(x.relative_to(tmp_path / name)) for x in (tmp_path / name).rglob('*.*')]
+        selected = filter_repo_objects(paths, allow_patterns=allow_patterns)
+        assert {x for x in paths if (tmp_path / name / x).is_file()} == set(selected)
         return str(tmp_path / name)
 
     monkeypatch.setattr(huggingface_hub, 'snapshot_download', snapshot)
-    found = benchmarks.load_benchmark('miracl:sw', 'hub')
-    assert answers(found) == {'q:sw:12': ['d:sw:7#0'], 'q:sw:9': ['d:sw:8#0']}
+    benchmark = benchmarks.load_benchmark('miracl:sw', 'hub')
+    assert answers(benchmark) == {'q:sw:12': ['d:sw:7#0'], 'q:sw:9': ['d:sw:8#0']}
 
 
 @pytest.mark.parametrize(

@@ -86,19 +86,21 @@ def count(values):
 
 def test_every_xquad_r_query_has_one_answer_in_each_of_its_11_languages():
     benchmark = load_real('xquad_r')
-    found = np.array(benchmark.documents.languages)[benchmark.relevant]
+    relevant_languages = np.array(benchmark.documents.languages)[benchmark.relevant]
     assert benchmark.relevant.shape == (13090, 11) and benchmark.relevant.min() == 0
-    assert (np.sort(found, axis=1) == sorted(CANDIDATES['xquad_r'])).all()
+    assert (np.sort(relevant_languages, axis=1) == sorted(CANDIDATES['xquad_r'])).all()
 
 
 def test_the_usable_mlqa_r_queries_of_every_language_pair_are_the_known_ones():
     benchmark = load_real('mlqa_r')
-    found = np.array(benchmark.documents.languages)[benchmark.relevant]
-    asked = np.array(benchmark.queries.languages)
+    relevant_languages = np.array(benchmark.documents.languages)[benchmark.relevant]
+    query_languages = np.array(benchmark.queries.languages)
     languages = sorted(CANDIDATES['mlqa_r'])
     table = [
         [
-            ((found == c) & (benchmark.relevant >= 0))[asked == x].any(axis=1).sum()
+            ((relevant_languages == c) & (benchmark.relevant >= 0))[query_languages == x]
+            .any(axis=1)
+            .sum()
             for c in languages
         ]
         for x in languages
