@@ -61,7 +61,7 @@ def blocks(page: pathlib.Path) -> list[Block]:
     """The blocks of bash and Python of a page, in order."""
     text = page.read_text()
     matches = re.finditer(
-        r'^(?: *<!-- not run: (.+) -->\n)?( *)```(bash|python)\n(.*?)^ *```', text, re.M | re.S
+        r'^(?: *<!-- not run: ([^\n]+) -->\n)?( *)```(bash|python)\n(.*?)^ *```', text, re.M | re.S
     )
     return [
         Block(
@@ -79,6 +79,12 @@ def commands(page: pathlib.Path) -> list[str]:
     code = '\n'.join(block.code for block in blocks(page) if block.language == 'bash')
     lines = code.replace('\\\n', ' ').splitlines()
     return [part for line in lines for part in line.split('&&') if 'python' in part]
+
+
+def test_every_block_of_the_pages_is_found():
+    for page in PAGES:
+        fences = re.findall(r'^ *```(?:bash|python)$', page.read_text(), re.M)
+        assert len(blocks(page)) == len(fences), page
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: path.name)
