@@ -38,14 +38,14 @@ def save_result(folder, case, noise=0.5, seed=0, step=6, **model):
     generator = np.random.default_rng(seed)
     sides = []
     for side, kinds in ((case.queries, 'q'), (case.documents, 'd')):
-        places = [int(x.split(':')[2]) + 50 * (x[0] not in kinds) for x in side.ids]
-        vectors = meaning[places] + noise * generator.standard_normal((len(places), 16))
+        indices = [int(x.split(':')[2]) + 50 * (x[0] not in kinds) for x in side.ids]
+        vectors = meaning[indices] + noise * generator.standard_normal((len(indices), 16))
         sides.append((vectors / np.linalg.norm(vectors, axis=1)[:, None]).astype(np.float32))
-    found = evaluator.score_embeddings(case, *sides)
+    result = evaluator.score_embeddings(case, *sides)
     texts = {'lengths': [16, 32], 'full': [0, 1]}
-    found.numbers['manifest'] = results.make_manifest(case, texts | model)
-    results.save_result(found, folder, step)
-    return found
+    result.numbers['manifest'] = results.make_manifest(case, texts | model)
+    results.save_result(result, folder, step)
+    return result
 
 
 def make_run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **changes):
@@ -56,14 +56,14 @@ def make_run(folder, cases=None, noise=0.5, seed=0, alpha=0.5, groups=60, **chan
     config.save(c, folder / 'config.json')
     datasets = [{'name': 'made', 'sha256': f'{groups}', 'groups': groups}]
     (folder / 'data.json').write_text(json.dumps({'datasets': datasets}))
-    lines = log.MetricsWriter(folder, -1)
+    metrics = log.MetricsWriter(folder, -1)
     for step in range(1, c.steps + 1):
-        lines.write(step, {'loss': 1 / step, 'lr': 1e-3, 'pairs_per_second': 100.0})
+        metrics.write(step, {'loss': 1 / step, 'lr': 1e-3, 'pairs_per_second': 100.0})
     parameters = sum(math.prod(shape) for shape in encoder.param_shapes(c.encoder).values())
     results_folder = folder / 'results' / str(c.steps)
     for case in cases or [make_benchmark()]:
-        found = save_result(results_folder, case, noise, seed, c.steps, parameters=parameters)
+        result = save_result(results_folder, case, noise, seed, c.steps, parameters=parameters)
         for step in (0, c.steps):
-            lines.write(step, evaluator.flatten_scores({case.name: found}))
-    lines.close()
+            metrics.write(step, evaluator.flatten_scores({case.name: result}))
+    metrics.close()
     return folder

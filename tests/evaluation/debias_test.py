@@ -29,16 +29,16 @@ def stored(tmp_path_factory):
     ]
     for i, group in enumerate(groups):
         group['id'] = str(i)
-    write(root / 'more.jsonl.gz', groups)
+    write_groups(root / 'more.jsonl.gz', groups)
     return build.build_store(c.data, root / 'store', (*c.data.sources, f'{root}/more.jsonl.gz'))
 
 
-def write(path, groups):
+def write_groups(path, groups):
     text = ''.join(json.dumps(group, ensure_ascii=False) + '\n' for group in groups)
     path.write_bytes(gzip.compress(text.encode()))
 
 
-def fake(tokens, dim=12):
+def fake_vector(tokens, dim=12):
     """An embedding that tells of the text, and more of its first tokens."""
     generator = np.random.default_rng(list(tokens))
     first = np.random.default_rng(list(tokens)[:4]).standard_normal(dim)
@@ -47,12 +47,12 @@ def fake(tokens, dim=12):
 
 def fake_embed(table):
     rows = [ragged.token_ids(table, i) for i in range(len(table.lengths))]
-    return np.array([fake(row) for row in rows], np.float32)
+    return np.array([fake_vector(row) for row in rows], np.float32)
 
 
-def every(s, data, language):
+def embed_all(s, data, language):
     """The embeddings of all texts of a language, one by one."""
-    found = []
+    vectors = []
     for dataset in s.datasets:
         for side, limit in (('query', data.query_length), ('passage', data.passage_length)):
             if language not in getattr(dataset, side):
@@ -61,11 +61,13 @@ def every(s, data, language):
             for row in range(len(table.lengths)):
                 if table.lengths[row]:
                     end = s.manifest['tokenizer']['end_id']
-                    found.append(fake(ragged.truncate(ragged.token_ids(table, row), limit, end)))
-    return np.array(found)
+                    vectors.append(
+                        fake_vector(ragged.truncate(ragged.token_ids(table, row), limit, end))
+                    )
+    return np.array(vectors)
 
 
-def slowly(kind, texts, vectors):
+def plain_removal(kind, texts, vectors):
     """The same by numpy's singular values of the whole matrix."""
     if kind == 'centre':
         out = vectors - texts.mean(axis=0)
@@ -76,24 +78,26 @@ def slowly(kind, texts, vectors):
 
 
 @pytest.mark.parametrize('kind', ['centre', 'lir:1', 'lir:3'])
-def test_what_is_removed_is_what_numpy_removes(kind, stored, tmp_path, monkeypatch):
+def test_removal_is_that_of_numpy(kind, stored, tmp_path, monkeypatch):
     monkeypatch.setattr(debias, 'BLOCK', 17)
     data = config.Data(query_length=6, passage_length=12)  # some texts are cut
     removal = debias.fit_removal(kind, stored, data, LANGUAGES, fake_embed)
     generator = np.random.default_rng(0)
     vectors = generator.standard_normal((40, 12)).astype(np.float32) + 1
     languages = [LANGUAGES[i] for i in generator.integers(0, 4, 40)]
-    found = debias.apply_removal(removal, vectors, languages, normalise=True)
+    result = debias.apply_removal(removal, vectors, languages, normalise=True)
     for language in LANGUAGES:
         rows = np.array(languages) == language
-        texts = every(stored, data, language)
+        texts = embed_all(stored, data, language)
         assert removal.manifest['texts'][language] == len(texts) > 100
-        np.testing.assert_allclose(found[rows], slowly(kind, texts, vectors[rows]), atol=1e-5)
+        np.testing.assert_allclose(
+            result[rows], plain_removal(kind, texts, vectors[rows]), atol=1e-5
+        )
     debias.save_removal(removal, tmp_path / 'a' / 'x.npz')
     again = debias.load_removal(tmp_path / 'a' / 'x.npz')
     assert again.manifest == removal.manifest and again.languages == LANGUAGES
     np.testing.assert_array_equal(
-        debias.apply_removal(again, vectors, languages, normalise=True), found
+        debias.apply_removal(again, vectors, languages, normalise=True), result
     )
 
 
@@ -115,8 +119,8 @@ def test_half_of_the_texts_are_queries_and_each_comes_once(limit, halves, stored
         tables = list(debias._sample_texts(stored, data, 'de'))
         return [ragged.token_ids(t, i) for t in tables for i in range(len(t.lengths))]
 
-    found = draw()
-    assert found == draw()
+    sample = draw()
+    assert sample == draw()
     sides = [
         sorted(
             ragged.token_ids(getattr(d, side)['de'], i)
@@ -125,13 +129,13 @@ def test_half_of_the_texts_are_queries_and_each_comes_once(limit, halves, stored
         )
         for side in ('query', 'passage')
     ]
-    counts = [sum(row in side for row in found) for side in sides]
+    counts = [sum(row in side for row in sample) for side in sides]
     assert counts == (halves or [len(side) for side in sides])
     if not halves:
-        assert sorted(found) == sorted(sides[0] + sides[1])
+        assert sorted(sample) == sorted(sides[0] + sides[1])
 
 
-def test_what_cannot_be_removed_is_refused_with_the_reason(stored, tmp_path):
+def test_a_removal_that_cannot_be_fitted_or_applied_is_refused(stored, tmp_path):
     data = tiny.get_config().data
     for kind in ('lir', 'lir:0', 'mean', 'lir:-1'):
         with pytest.raises(ValueError, match='debias: expected centre, or lir:R with R from 1'):
@@ -149,6 +153,9 @@ def test_what_cannot_be_removed_is_refused_with_the_reason(stored, tmp_path):
     (tmp_path / 'x.npz').write_bytes(b'PK')
     with pytest.raises(ValueError, match='x.npz: expected what hbt.evaluate --debias wrote'):
         debias.load_removal(tmp_path / 'x.npz')
+    np.savez(tmp_path / 'old.npz', about='{}', languages=['en'], means=[], directions=[])
+    with pytest.raises(ValueError, match='old.npz: expected format 2, got 1; delete it and fit ag'):
+        debias.load_removal(tmp_path / 'old.npz')
     tokenizer = tokenizers_of(stored)
     debias._check_store(stored, data, tokenizer)
     other = dataclasses.replace(data, query_prefix='ask: ')
@@ -169,7 +176,7 @@ def tokenizers_of(stored):
 def case(stored, tmp_path_factory):
     """An untrained model, whose embeddings tell the language first of all, and held-out groups."""
     folder = tmp_path_factory.mktemp('held')
-    write(folder / 'held.jsonl.gz', synthetic.groups('test', 25))
+    write_groups(folder / 'held.jsonl.gz', synthetic.groups('test', 25))
     c = tiny.get_config()
     c.encoder = dataclasses.replace(c.encoder, vocab_size=800)
     c.eval = config.Eval(benchmarks=('jsonl:held.jsonl.gz',), root=str(folder), batch_size=64)
@@ -178,22 +185,22 @@ def case(stored, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def measures(case, stored):
-    c, params, loaded = case
+    c, params, suite = case
     mesh, tokenizer = sharding.make_mesh(), tokenizers_of(stored)
     params = jax.device_put(params, sharding.replicated(mesh))
     embed_table = embedder.make_table_embedder(c, mesh)
-    languages = sorted(set(loaded[0].queries.languages))
-    found = {}
+    languages = sorted(set(suite[0].queries.languages))
+    numbers = {}
     for kind in ('', 'centre', 'lir:1'):
         removal = kind and debias.fit_removal(
             kind, stored, c.data, languages, lambda x: embed_table(params, x, 'x')
         )
-        (result,) = evaluator.make_evaluation(c, tokenizer, mesh, loaded, removal=removal or None)(
+        (result,) = evaluator.make_evaluation(c, tokenizer, mesh, suite, removal=removal or None)(
             params
         ).values()
         assert result.numbers['manifest']['debias'] == (removal.manifest if removal else None)
-        found[kind] = result.numbers['metrics']['multi']
-    return found
+        numbers[kind] = result.numbers['metrics']['multi']
+    return numbers
 
 
 @pytest.mark.parametrize('kind', ['centre', 'lir:1'])

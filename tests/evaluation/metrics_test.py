@@ -50,8 +50,8 @@ def test_ndcg_is_1_for_the_best_ranking_and_discounts_by_the_logarithm():
 
 
 def test_ndcg_gains_are_the_grades():
-    found = metrics.ndcg(np.array([[2, 1]]), 10, np.array([[3, 1]]))
-    check(found, [(1 + 3 / math.log2(3)) / (3 + 1 / math.log2(3))])
+    values = metrics.ndcg(np.array([[2, 1]]), 10, np.array([[3, 1]]))
+    check(values, [(1 + 3 / math.log2(3)) / (3 + 1 / math.log2(3))])
 
 
 def test_ranks_may_be_on_the_device():
@@ -64,7 +64,7 @@ def test_no_columns_of_relevant_documents_are_no_scores():
         assert np.isnan(score(none)).all()
 
 
-def test_the_mean_passes_over_queries_without_relevant_documents():
+def test_the_mean_skips_queries_without_relevant_documents():
     assert metrics.mean_defined(np.array([1.0, math.nan, 0.0])) == 0.5
     assert math.isnan(metrics.mean_defined(np.array([math.nan])))
 
@@ -124,15 +124,15 @@ def test_every_metric_is_that_of_trec_eval_and_of_ir_measures(case):
     ir_measures = pytest.importorskip('ir_measures')
     run, qrels = case
     names = [name for name, *_ in MEASURES + GRADED if name]
-    wanted = {'.'.join(x.rsplit('_', 1)) if x[-1].isdigit() else x for x in names}
-    theirs = pytrec_eval.RelevanceEvaluator(qrels, wanted).evaluate(run)
+    measures = {'.'.join(x.rsplit('_', 1)) if x[-1].isdigit() else x for x in names}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, measures).evaluate(run)
     parsed = [ir_measures.parse_measure(other) for _, other, _ in MEASURES + GRADED]
     others = {}
-    for found in ir_measures.iter_calc(parsed, qrels, run):
-        others[str(found.measure), found.query_id] = found.value
+    for score in ir_measures.iter_calc(parsed, qrels, run):
+        others[str(score.measure), score.query_id] = score.value
     # Of equal scores, ir_measures takes the smaller id first in this one; so without ties.
-    for found in ir_measures.iter_calc([ir_measures.parse_measure('RR@2')], qrels, untied(run)):
-        others['RR@2', found.query_id] = found.value
+    for score in ir_measures.iter_calc([ir_measures.parse_measure('RR@2')], qrels, untied(run)):
+        others['RR@2', score.query_id] = score.value
     ranks, grades = (padded(x) for x in trec.rank_relevant(run, qrels))
     with jax.enable_x64(True):
         ours = {other: np.asarray(score(ranks)) for _, other, score in MEASURES}

@@ -22,8 +22,8 @@ def benchmark(texts=('ask', 'frag')):
     )
 
 
-def saved(folder, seed=0, **given):
-    case = benchmark(**given)
+def save_and_load(folder, seed=0, **texts):
+    case = benchmark(**texts)
     generator = np.random.default_rng(seed)
     queries, documents = (generator.standard_normal((n, 4)).astype(np.float32) for n in (2, 3))
     result = evaluator.score_embeddings(case, queries, documents)
@@ -33,24 +33,24 @@ def saved(folder, seed=0, **given):
 
 
 def test_a_result_is_read_back_as_it_was_saved(tmp_path):
-    result, found = saved(tmp_path)
-    assert found.numbers == json.loads(
+    result, loaded = save_and_load(tmp_path)
+    assert loaded.numbers == json.loads(
         json.dumps({'format': results.FORMAT, 'step': 7} | result.numbers)
     )
-    assert found.query_ids == ['q:en:1', 'q:de:1'] and found.languages == ['de', 'en']
-    assert found.query_languages.tolist() == [1, 0] and found.query_groups.tolist() == [0, 0]
+    assert loaded.query_ids == ['q:en:1', 'q:de:1'] and loaded.languages == ['de', 'en']
+    assert loaded.query_languages.tolist() == [1, 0] and loaded.query_groups.tolist() == [0, 0]
     for side in aggregate.QueryMetrics._fields:
-        ours, theirs = getattr(result.query_metrics, side), getattr(found.query_metrics, side)
+        ours, theirs = getattr(result.query_metrics, side), getattr(loaded.query_metrics, side)
         assert ours.keys() == theirs.keys()
         for name in ours:
             np.testing.assert_allclose(theirs[name], ours[name], rtol=1e-6)
-    means = {name: np.nanmean(x) for name, x in found.query_metrics.pooled.items()}
-    assert means['map'] == pytest.approx(found.numbers['metrics']['multi']['map'])
+    means = {name: np.nanmean(x) for name, x in loaded.query_metrics.pooled.items()}
+    assert means['map'] == pytest.approx(loaded.numbers['metrics']['multi']['map'])
 
 
 def test_the_manifest_tells_what_the_numbers_depend_on(tmp_path):
-    _, found = saved(tmp_path)
-    manifest = found.numbers['manifest']
+    _, loaded = save_and_load(tmp_path)
+    manifest = loaded.numbers['manifest']
     assert manifest['documents'] == {'de': 2, 'en': 1} and manifest['unanswerable'] == 0
     assert manifest['prefixes'] == ['', ''] and 'descending' in manifest['ties']
     assert set(manifest['versions']) == {'python', 'hbt', *results.PACKAGES}
@@ -58,10 +58,10 @@ def test_the_manifest_tells_what_the_numbers_depend_on(tmp_path):
 
 
 def test_results_of_other_queries_are_not_compared(tmp_path):
-    _, first = saved(tmp_path / 'a')
-    _, second = saved(tmp_path / 'b', seed=1)
+    _, first = save_and_load(tmp_path / 'a')
+    _, second = save_and_load(tmp_path / 'b', seed=1)
     results.check_comparable(first, second)
-    _, other = saved(tmp_path / 'c', texts=('ask', 'anders'))
+    _, other = save_and_load(tmp_path / 'c', texts=('ask', 'anders'))
     with pytest.raises(ValueError, match='c/set-a-b.json: content: expected .* as in .*/a/set'):
         results.check_comparable(first, other)
     fewer = second._replace(query_ids=second.query_ids[:1])
@@ -69,8 +69,8 @@ def test_results_of_other_queries_are_not_compared(tmp_path):
         results.check_comparable(first, fewer)
 
 
-def test_a_file_that_is_no_result_is_named(tmp_path):
-    saved(tmp_path)
+def test_a_file_that_is_not_a_result_is_named(tmp_path):
+    save_and_load(tmp_path)
     path = tmp_path / 'set-a-b.json'
     with pytest.raises(ValueError, match='none.json: expected the result of an evaluation'):
         results.load_result(tmp_path / 'none.json')
@@ -92,7 +92,7 @@ def test_a_benchmark_without_anything_relevant_is_refused():
         benchmarks.assemble('x', benchmarks.Collection(rows[0], [], {'q:1': {}}))
 
 
-def edited(path, change):
+def edit_json(path, change):
     numbers = json.loads(path.read_text())
     change(numbers)
     path.write_text(json.dumps(numbers))
@@ -113,19 +113,19 @@ def edited(path, change):
         (lambda x: x['metrics']['multi'].update(map=0.123), 'expected 0.123 as in set-a-b.json'),
     ],
 )
-def test_numbers_that_are_none_are_refused_with_file_and_place(tmp_path, change, message):
-    saved(tmp_path)
-    edited(tmp_path / 'set-a-b.json', change)
+def test_invalid_numbers_are_refused_with_file_and_key(tmp_path, change, message):
+    save_and_load(tmp_path)
+    edit_json(tmp_path / 'set-a-b.json', change)
     with pytest.raises(ValueError, match=f'set-a-b.(json|npz): .*{message}'):
         results.load_result(tmp_path / 'set-a-b.json')
 
 
 @pytest.mark.parametrize('ending', ['json', 'npz'])
-@pytest.mark.parametrize('kept', [0, 0.5])
-def test_a_half_written_result_is_refused_by_the_name_of_its_file(tmp_path, ending, kept):
-    saved(tmp_path)
+@pytest.mark.parametrize('share', [0, 0.5])
+def test_a_half_written_result_is_refused_by_the_name_of_its_file(tmp_path, ending, share):
+    save_and_load(tmp_path)
     path = tmp_path / f'set-a-b.{ending}'
-    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(
         ValueError, match=f'set-a-b.{ending}: expected .* got {path.stat().st_size}'
     ):
@@ -136,7 +136,7 @@ def test_a_half_written_result_is_refused_by_the_name_of_its_file(tmp_path, endi
 
 
 def test_values_of_other_queries_than_the_numbers_are_refused(tmp_path):
-    saved(tmp_path)
+    save_and_load(tmp_path)
     path = tmp_path / 'set-a-b.npz'
     arrays = dict(np.load(path))
     for name, values, message in (
