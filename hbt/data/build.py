@@ -46,11 +46,7 @@ def build_store(
     out = pathlib.Path(out)
     cleaning_config = cleaning_config or checks.CleaningConfig()
     sources = registry.open_sources(inputs)
-    if data.tokenizer.startswith('train:'):
-        tokenizer = tokenizer_files.train_tokenizer(data.tokenizer, _all_texts(data, sources))
-    else:
-        folder = hub.snapshot(data.tokenizer, tokenizer_files.PATTERNS)
-        tokenizer = tokenizer_files.load_tokenizer(folder)
+    tokenizer = _load_tokenizer(data, sources)
     manifest = _describe_store(data, tokenizer, sources, checks.changed_settings(cleaning_config))
     if out.exists():
         return _reopen_store(out, manifest)
@@ -59,26 +55,33 @@ def build_store(
     tokenizer.save(tokenizer_file)
     tokenization.cache_tokenizer(tokenizer_file, tokenizer)  # before processes are forked
     if beam_options:
-        runner = apache_beam.Beam(beam_options, partial, processes)
+        runner = apache_beam.open_runner(beam_options, partial, processes)
     else:
-        runner = workers.Workers(processes, sum(x.num_bytes for x in sources), method)
-    with files.name_in_errors(partial), runner:
+        runner = workers.start_workers(processes, sum(x.num_bytes for x in sources), method)
+    with files.name_in_errors(partial), runner as run_blocks:
         if 'cleaning' in manifest:
             sources, counts = cleaning.clean_sources(
-                sources, cleaning_config, benchmark_texts, partial, runner
+                sources, cleaning_config, benchmark_texts, partial, run_blocks
             )
             for entry in manifest['datasets']:
                 entry['cleaning'] = counts[entry['name']]
-        tokenization_config = tokenization.TokenizationConfig(
+        tokenization_config = tokenization.Config(
             tokenizer_file, **manifest['settings'], dtype=manifest['tokenizer']['dtype']
         )
         for entry, source in zip(manifest['datasets'], sources, strict=True):
             write = _WRITERS[type(source)]
-            entry.update(write(partial / entry['name'], source, runner, tokenization_config))
+            entry.update(write(partial / entry['name'], source, run_blocks, tokenization_config))
         manifest['files'] = store.describe_files(partial, '*')
         files.write_json(partial / 'manifest.json', store.add_checksum(manifest))
     resume.finish_folder(out)
     return store.open_store(out)
+
+
+def _load_tokenizer(data: config.Data, sources) -> tokenizers.Tokenizer:
+    if data.tokenizer.startswith('train:'):
+        return tokenizer_files.train_tokenizer(data.tokenizer, _all_texts(data, sources))
+    path = hub.snapshot(data.tokenizer, tokenizer_files.PATTERNS)
+    return tokenizer_files.load_tokenizer(path)
 
 
 def _all_texts(data: config.Data, sources) -> abc.Iterator[str]:

@@ -21,6 +21,13 @@ class TokenTable(typing.NamedTuple):
     hashes: np.ndarray  # of the text, 0 where there is none
 
 
+def make_table(
+    tokens: np.ndarray, lengths: Int[np.ndarray, ' n'], hashes: UInt64[np.ndarray, ' n']
+) -> TokenTable:
+    """A table of texts that follow each other in `tokens`."""
+    return TokenTable(tokens, np.cumsum(lengths, dtype=np.int64) - lengths, lengths, hashes)
+
+
 def truncated_lengths(
     table: TokenTable, indices: Int[np.ndarray, ' n'], limit: int
 ) -> Int[np.ndarray, ' n']:
@@ -47,8 +54,7 @@ def truncate_texts(
     """Some texts of a table, each truncated to `limit` tokens, as a table of their own."""
     lengths = truncated_lengths(table, indices, limit)
     _, tokens = concatenate_texts(table, indices, lengths, end)
-    starts = np.cumsum(lengths, dtype=np.int64) - lengths
-    return TokenTable(tokens, starts, lengths, table.hashes[indices])
+    return make_table(tokens, lengths, table.hashes[indices])
 
 
 def concatenate_texts(

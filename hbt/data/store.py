@@ -5,7 +5,7 @@ tokenizer.json        with which the texts were tokenised
 cleaning.tsv          what was found in the texts, where that was asked for
 DATASET/              SIDE is query or passage; text i of a side is one text in all languages
   SIDE.LANGUAGE.{tokens,starts,lengths,hashes}    a `ragged.TokenTable`
-  SIDE.ids{,.starts,.lengths}                     a name of every text (passages: collections)
+  SIDE.ids.{tokens,starts,lengths,hashes}         ids as bytes; of passages in collections only
   SIDE.clusters                                   duplicate cluster of every text
   SIDE.indices                                    which text each group has
   negatives.LANGUAGE.{offsets,passages}           `Negatives`; no language: the same for all
@@ -26,6 +26,7 @@ from hbt.utils import files
 
 VERSION = 3  # of the layout
 SIDES = ('query', 'passage')
+TABLE_TYPES = {'starts': np.int64, 'lengths': np.int32, 'hashes': np.uint64}  # next to the tokens
 
 
 class Negatives(typing.NamedTuple):
@@ -33,18 +34,6 @@ class Negatives(typing.NamedTuple):
 
     offsets: np.ndarray  # groups + 1
     passages: np.ndarray  # indices of the passage tables
-
-
-class Ids(typing.NamedTuple):
-    """Names of texts, as the source gives them."""
-
-    data: np.ndarray  # UTF-8
-    starts: np.ndarray
-    lengths: np.ndarray
-
-    def __getitem__(self, index: int | np.integer) -> str:
-        start = self.starts[index]
-        return bytes(self.data[start : start + self.lengths[index]]).decode()
 
 
 class Dataset(typing.NamedTuple):
@@ -63,25 +52,28 @@ class Dataset(typing.NamedTuple):
     query_clusters: np.ndarray  # texts
     passage_clusters: np.ndarray  # texts
     cluster_offset: int  # added to clusters, makes them unique in the store
-    query_ids: Ids
-    passage_ids: Ids | None  # none: passages have no names of their own
+    query_ids: ragged.TokenTable  # of bytes
+    passage_ids: ragged.TokenTable | None  # none: passages have no ids of their own
 
     def texts_of_groups(
         self, side: str, language: str, groups: Int[np.ndarray, ' n']
     ) -> tuple[ragged.TokenTable, Int[np.ndarray, ' n'], Int[np.ndarray, ' n']]:
         """The table of a side, the indices of the groups' texts in it, and their clusters."""
-        if side == 'query':
-            indices = self.query_indices[groups]
-            return self.query[language], indices, self.cluster_offset + self.query_clusters[indices]
-        indices = self.passage_indices[groups]
-        return self.passage[language], indices, self.cluster_offset + self.passage_clusters[indices]
+        indices = getattr(self, f'{side}_indices')[groups]
+        clusters = self.cluster_offset + getattr(self, f'{side}_clusters')[indices]
+        return getattr(self, side)[language], indices, clusters
 
     def group_id(self, group: int | np.integer) -> str:
         """The id that the source gives to a group; in a collection, those of query and passage."""
-        name = self.query_ids[self.query_indices[group]]
+        name = decode_id(self.query_ids, self.query_indices[group])
         if self.passage_ids is None:
             return name
-        return f'{name}/{self.passage_ids[self.passage_indices[group]]}'
+        return f'{name}/{decode_id(self.passage_ids, self.passage_indices[group])}'
+
+
+def decode_id(ids: ragged.TokenTable, index: int | np.integer) -> str:
+    """The id of a text."""
+    return bytes(ragged.token_ids(ids, index)).decode()
 
 
 class Store(typing.NamedTuple):
@@ -101,8 +93,7 @@ def open_store(path: str | os.PathLike) -> Store:
     """Opens a store without reading its arrays.
 
     Raises:
-      ValueError: there is none, it has another version, or a file differs in size from the
-        manifest.
+      ValueError: there is none, it has another version, or a file has another size than it should.
     """
     path = pathlib.Path(path)
     manifest = _read_manifest(path)
@@ -175,19 +166,12 @@ def _open_dataset(folder: pathlib.Path, entry: dict, token_type: str, offset: in
         empty = file.stat().st_size == 0  # memmap refuses empty files
         return np.zeros(0, dtype) if empty else np.memmap(file, dtype, 'r')
 
-    def table(stem: str) -> ragged.TokenTable:
-        return ragged.TokenTable(
-            array(f'{stem}.tokens', token_type),
-            array(f'{stem}.starts', np.int64),
-            array(f'{stem}.lengths', np.int32),
-            array(f'{stem}.hashes', np.uint64),
-        )
+    def table(stem: str, token_type: str = token_type) -> ragged.TokenTable:
+        types = {'tokens': token_type} | TABLE_TYPES
+        return ragged.TokenTable(*(array(f'{stem}.{x}', dtype) for x, dtype in types.items()))
 
-    def ids(stem: str) -> Ids | None:
-        if not (folder / stem).exists():
-            return None
-        starts, lengths = array(f'{stem}.starts', np.int64), array(f'{stem}.lengths', np.int32)
-        return Ids(array(stem, np.uint8), starts, lengths)
+    def ids(stem: str) -> ragged.TokenTable | None:
+        return table(stem, 'uint8') if (folder / f'{stem}.tokens').exists() else None
 
     tables = {side: {x: table(f'{side}.{x}') for x in entry[side]} for side in SIDES}
     negatives = {

@@ -14,40 +14,33 @@ from hbt.data.readers import schema
 from hbt.utils import log
 
 _CHUNK = 1 << 20  # numbers handled at a time
-_ARRAYS = {'starts': np.int64, 'lengths': np.int32, 'hashes': np.uint64}  # of a table
 
 
 def write_groups(
     folder: pathlib.Path,
     source: schema.GroupSource,
-    runner,
-    config: tokenization.TokenizationConfig,
+    run_blocks,
+    config: tokenization.Config,
 ) -> dict:
-    """Writes the dataset of a source of groups.
+    """Writes the dataset of a source of groups; returns its counts, by side and language.
 
     Args:
-      folder: of the dataset.
-      source: what is read.
-      runner: `workers.Workers` or `apache_beam.Beam`.
-      config: how texts are tokenised.
-
-    Returns:
-      Counts for the manifest, by side and language.
+      run_blocks: see `workers.start_workers`.
 
     Raises:
       ValueError: a bad group, no group at all, or an id that occurs twice.
     """
     start = {'blocks': 0, 'groups': 0, 'passages': 0, 'counts': {}, 'done': False}
-    with array_files.ArrayFiles(folder, start) as arrays:
-        state = arrays.state
-        if not state['done']:
-            function = functools.partial(tokenization.encode_groups, source.parse, config)
-            with log.progress(desc=source.name, unit=' groups', initial=state['groups']) as bar:
-                for block in runner.map(function, source.blocks, state['blocks']):
-                    _append_groups(arrays, block)
-                    bar.update(block.num_groups)
-            _finish_groups(arrays, source)
-        return _counts_by_side(state)
+    arrays = array_files.ArrayFiles(folder, start)
+    state = arrays.state
+    if not state['done']:
+        function = functools.partial(tokenization.encode_groups, source.parse, config)
+        with log.progress(desc=source.name, unit=' groups', initial=state['groups']) as bar:
+            for block in run_blocks(function, source.blocks, state['blocks']):
+                _append_groups(arrays, block)
+                bar.update(block.num_groups)
+        _finish_groups(arrays, source)
+    return _counts_by_side(state)
 
 
 def _append_groups(arrays: array_files.ArrayFiles, block: tokenization.GroupBlock) -> None:
@@ -56,9 +49,8 @@ def _append_groups(arrays: array_files.ArrayFiles, block: tokenization.GroupBloc
     for (side, language), texts in block.texts.items():
         texts = texts._replace(indices=texts.indices + first[side])
         _write_texts(arrays, f'{side}.{language}', texts, 0)
-    ids = block.query_ids._replace(indices=block.query_ids.indices + first['query'])
-    _write_ids(arrays, 'query', ids, 0)
-    arrays.scatter('progress.ids.hashes', ids.indices, ids.hashes, 0)
+    ids = block.ids._replace(indices=block.ids.indices + state['groups'])
+    _write_table(arrays, 'query.ids', ids, 0)
     arrays.append('passage.indices', (block.positives + first['passage']).astype(np.int32))
     for language, (counts, numbers) in block.negatives.items():
         stem = f'negatives.{language}'
@@ -73,41 +65,35 @@ def _append_groups(arrays: array_files.ArrayFiles, block: tokenization.GroupBloc
 def _write_texts(
     arrays: array_files.ArrayFiles, stem: str, texts: tokenization.EncodedTexts, total: int
 ) -> None:
-    """Appends tokens, and sets the elements of the other arrays of a table."""
-    table = texts.table
-    start = arrays.append(f'{stem}.tokens', table.tokens) // table.tokens.itemsize
-    table = table._replace(starts=table.starts + start)
-    for name in _ARRAYS:
-        arrays.scatter(f'{stem}.{name}', texts.indices, getattr(table, name), total)
+    _write_table(arrays, stem, texts, total)
     counts = arrays.state['counts'].setdefault(stem, {'texts': 0, 'tokens': 0, 'truncated': 0})
-    counts['texts'] += texts.num_texts
-    counts['tokens'] += len(table.tokens)
+    counts['texts'] += int(np.count_nonzero(texts.table.hashes))
+    counts['tokens'] += len(texts.table.tokens)
     counts['truncated'] += texts.num_truncated
 
 
-def _write_ids(
-    arrays: array_files.ArrayFiles, side: str, ids: tokenization.EncodedIds, total: int
+def _write_table(
+    arrays: array_files.ArrayFiles, stem: str, texts: tokenization.EncodedTexts, total: int
 ) -> None:
-    start = arrays.append(f'{side}.ids', ids.data)
-    starts = start + np.cumsum(ids.lengths, dtype=np.int64) - ids.lengths
-    arrays.scatter(f'{side}.ids.starts', ids.indices, starts, total)
-    arrays.scatter(f'{side}.ids.lengths', ids.indices, ids.lengths, total)
+    """Appends tokens, and sets the elements of the other arrays of a table."""
+    start = arrays.append(f'{stem}.tokens', texts.table.tokens) // texts.table.tokens.itemsize
+    table = texts.table._replace(starts=texts.table.starts + start)
+    for name in store.TABLE_TYPES:
+        arrays.scatter(f'{stem}.{name}', texts.indices, getattr(table, name), total)
 
 
 def _finish_groups(arrays: array_files.ArrayFiles, source: schema.GroupSource) -> None:
     groups = arrays.state['groups']
     if not groups:
         raise ValueError(f'{source.spec}: expected at least one group, got none')
-    pairs = dedup.equal_pairs(arrays.map_array('progress.ids.hashes', np.uint64, groups))
+    pairs = dedup.equal_pairs(arrays.map_array('query.ids.hashes', np.uint64, groups))
     if len(pairs):
         first, second = sorted(pairs[0].tolist())
         raise ValueError(
             f'{source.where(second)}: id: expected a new one, got that of {source.where(first)}'
         )
-    for start in range(0, groups, _CHUNK):
-        indices = np.arange(start, min(start + _CHUNK, groups), dtype=np.int32)
-        arrays.write('query.indices', 4 * start, indices)
-    for name in arrays.names:
+    arrays.write('query.indices', 0, np.arange(groups, dtype=np.int32))
+    for name in sorted(arrays.sizes):
         if name.startswith('progress.negatives.'):
             _write_offsets(arrays, name.removeprefix('progress.').removesuffix('.counts'))
     _finish_tables(arrays, {'query': groups, 'passage': arrays.state['passages']})
@@ -130,7 +116,7 @@ def _finish_tables(arrays: array_files.ArrayFiles, sizes: dict[str, int]) -> Non
     for side, size in sizes.items():
         stems = sorted(x for x in arrays.state['counts'] if x.startswith(f'{side}.'))
         for stem in stems:
-            for name, dtype in _ARRAYS.items():
+            for name, dtype in store.TABLE_TYPES.items():
                 arrays.grow(f'{stem}.{name}', size * np.dtype(dtype).itemsize)
         tables = (arrays.map_array(f'{stem}.hashes', np.uint64, size) for stem in stems)
         arrays.write(f'{side}.clusters', 0, dedup.duplicate_clusters(tables, size))
@@ -149,35 +135,37 @@ def _counts_by_side(state: dict) -> dict:
 def write_collection(
     folder: pathlib.Path,
     source: schema.CollectionSource,
-    runner,
-    config: tokenization.TokenizationConfig,
+    run_blocks,
+    config: tokenization.Config,
 ) -> dict:
     """Writes the dataset of a source of texts and links; as `write_groups`."""
     start = {'stage': 0, 'blocks': 0, 'groups': 0, 'counts': {}, 'done': False}
-    with array_files.ArrayFiles(folder, start) as arrays:
-        if arrays.state['stage'] == 0:
-            _write_links(arrays, source, runner)
-        for stage, (side, language) in enumerate(sorted(source.texts), 1):
-            if arrays.state['stage'] == stage:
-                _write_collection_texts(arrays, source, runner, side, language, config)
-        if not arrays.state['done']:
-            _finish_collection(arrays, source)
-        return _counts_by_side(arrays.state)
+    arrays = array_files.ArrayFiles(folder, start)
+    if arrays.state['stage'] == 0:
+        _write_links(arrays, source, run_blocks)
+    for stage, (side, language) in enumerate(sorted(source.texts), 1):
+        if arrays.state['stage'] == stage:
+            _write_collection_texts(arrays, source, run_blocks, side, language, config)
+    if not arrays.state['done']:
+        _finish_collection(arrays, source)
+    return _counts_by_side(arrays.state)
 
 
-def _write_links(arrays: array_files.ArrayFiles, source: schema.CollectionSource, runner) -> None:
+def _write_links(
+    arrays: array_files.ArrayFiles, source: schema.CollectionSource, run_blocks
+) -> None:
     """Writes the hashed keys of all links; those of a side, in order, number its texts."""
     state, links = arrays.state, source.links
     function = functools.partial(tokenization.hash_links, links.parse)
     with log.progress(desc=f'{source.name} links', unit=' links', initial=state['groups']) as bar:
-        for block in runner.map(function, links.blocks, state['blocks']):
+        for block in run_blocks(function, links.blocks, state['blocks']):
             for name in ('query', 'passage', 'negatives'):
-                arrays.append(f'progress.links.{name}', getattr(block, name))
-            arrays.append('progress.negatives..counts', block.counts)
+                arrays.append(f'progress.links.{name}', block[name])
+            arrays.append('progress.negatives..counts', block['counts'])
             state['blocks'] += 1
-            state['groups'] += len(block.query)
+            state['groups'] += len(block['query'])
             arrays.commit()
-            bar.update(len(block.query))
+            bar.update(len(block['query']))
     if not state['groups']:
         raise ValueError(f'{source.spec}: expected at least one link, got none')
     for side, names in (('query', ('query',)), ('passage', ('passage', 'negatives'))):
@@ -192,33 +180,33 @@ def _write_links(arrays: array_files.ArrayFiles, source: schema.CollectionSource
 
 def _map_hashes(arrays: array_files.ArrayFiles, name: str) -> np.ndarray:
     name = f'progress.{name}'
-    return arrays.map_array(name, np.uint64, arrays.size(name) // 8)
+    return arrays.map_array(name, np.uint64, arrays.sizes[name] // 8)
 
 
 def _write_collection_texts(
     arrays: array_files.ArrayFiles,
     source: schema.CollectionSource,
-    runner,
+    run_blocks,
     side: str,
     language: str,
-    config: tokenization.TokenizationConfig,
+    config: tokenization.Config,
 ) -> None:
     """Writes the texts of a side and language that have links."""
     state, reader, stem = arrays.state, source.texts[side, language], f'{side}.{language}'
-    total = arrays.size(f'progress.keys.{side}') // 8
+    total = arrays.sizes[f'progress.keys.{side}'] // 8
     keys_file = str(arrays.folder / f'progress.keys.{side}')
     function = functools.partial(
-        tokenization.encode_collection_texts, reader.parse, side, language, keys_file, config
+        tokenization.encode_collection_texts, reader.parse, side, keys_file, config
     )
     with log.progress(desc=f'{source.name} {stem}', unit=' texts') as bar:
-        for block in runner.map(function, reader.blocks, state['blocks']):
+        for block in run_blocks(function, reader.blocks, state['blocks']):
             _check_keys_are_new(arrays, stem, block, total)
             _write_texts(arrays, stem, block.texts, total)
             lengths = arrays.map_array(f'{side}.ids.lengths', np.int32, total)
-            _write_ids(arrays, side, _select_unnamed(block.ids, lengths), total)
+            _write_table(arrays, f'{side}.ids', _select_unnamed(block.ids, lengths), total)
             state['blocks'] += 1
             arrays.commit()
-            bar.update(block.texts.num_texts)
+            bar.update(len(block.where))
     if stem not in state['counts']:
         raise ValueError(f'{source.spec}: expected texts of {stem}, got none')
     state.update(stage=state['stage'] + 1, blocks=0)
@@ -235,21 +223,21 @@ def _check_keys_are_new(
     if not len(repeated):
         hashes = arrays.map_array(f'{stem}.hashes', np.uint64, total)
         starts = arrays.map_array(f'{stem}.starts', np.int64, total)
-        end = arrays.size(f'{stem}.tokens') // block.texts.table.tokens.itemsize
+        end = arrays.sizes.get(f'{stem}.tokens', 0) // block.texts.table.tokens.itemsize
         repeated = np.flatnonzero((hashes[indices] != 0) & (starts[indices] < end))
     if len(repeated):
         where = block.where[repeated[0]]
         raise ValueError(f'{where}: id: expected a new one, got one that came before')
 
 
-def _select_unnamed(ids: tokenization.EncodedIds, lengths: np.ndarray) -> tokenization.EncodedIds:
+def _select_unnamed(
+    ids: tokenization.EncodedTexts, lengths: np.ndarray
+) -> tokenization.EncodedTexts:
     """The ids of texts that no other language has named yet."""
-    new = lengths[ids.indices] == 0
-    ends = np.cumsum(ids.lengths)
-    data = b''.join(
-        ids.data[end - size : end] for end, size in zip(ends[new], ids.lengths[new], strict=True)
-    )
-    return ids._replace(indices=ids.indices[new], lengths=ids.lengths[new], data=data)
+    new = np.flatnonzero(lengths[ids.indices] == 0)
+    table = ragged.truncate_texts(ids.table, new, 2**31 - 1, None)
+    table = table._replace(tokens=table.tokens.astype(np.uint8))
+    return tokenization.EncodedTexts(ids.indices[new], table)
 
 
 def _finish_collection(arrays: array_files.ArrayFiles, source: schema.CollectionSource) -> None:
@@ -268,7 +256,7 @@ def _finish_collection(arrays: array_files.ArrayFiles, source: schema.Collection
         for start in range(0, len(links), _CHUNK):
             indices = np.searchsorted(keys[side], links[start : start + _CHUNK]).astype(np.int32)
             arrays.write(target, 4 * start, indices)
-    if arrays.size('progress.links.negatives'):
+    if arrays.sizes['progress.links.negatives']:
         _write_offsets(arrays, 'negatives.')
     _finish_tables(arrays, {side: len(keys[side]) for side in store.SIDES})
 

@@ -10,7 +10,7 @@ import tokenizers
 from hbt.data import ragged, tokenizer_files
 
 
-class TokenizationConfig(typing.NamedTuple):
+class Config(typing.NamedTuple):
     """What the tokens of a text depend on."""
 
     tokenizer_file: str
@@ -22,32 +22,20 @@ class TokenizationConfig(typing.NamedTuple):
 
 
 class EncodedTexts(typing.NamedTuple):
-    """Texts of one side and language, as they are added to a table of the store."""
+    """Texts of one side and language, or ids as bytes, that are added to a table of the store."""
 
     indices: np.ndarray  # n; in the table; of groups, counted from the first text of the block
     table: ragged.TokenTable  # n
-    num_texts: int  # n, less the groups without a text
-    num_truncated: int
-
-
-class EncodedIds(typing.NamedTuple):
-    """Names of texts, as bytes."""
-
-    indices: np.ndarray
-    lengths: np.ndarray
-    hashes: np.ndarray
-    data: bytes
+    num_truncated: int = 0
 
 
 class GroupBlock(typing.NamedTuple):
-    """A block of groups. Its passages are numbered: those of a group are its positive one, then its
-    negatives.
-    """
+    """A block of groups. The passages of a group are numbered: the positive one, then negatives."""
 
     num_groups: int
     num_passages: int
     texts: dict[tuple[str, str], EncodedTexts]  # by side and language
-    query_ids: EncodedIds
+    ids: EncodedTexts
     positives: np.ndarray  # groups; number of the passage
     negatives: dict[str, tuple[np.ndarray, np.ndarray]]  # language -> count per group, numbers
 
@@ -56,17 +44,8 @@ class TextBlock(typing.NamedTuple):
     """A block of texts of one side and language of a collection."""
 
     texts: EncodedTexts
-    ids: EncodedIds
+    ids: EncodedTexts
     where: list[str]  # the place of each, for errors
-
-
-class LinkBlock(typing.NamedTuple):
-    """Hashed keys of a block of links."""
-
-    query: np.ndarray
-    passage: np.ndarray
-    negatives: np.ndarray
-    counts: np.ndarray  # of negatives
 
 
 _CACHE: dict[str, tokenizers.Tokenizer] = {}  # the last tokenizer of this process, by its file
@@ -109,12 +88,11 @@ def encode_texts(
     tokens = array.array(np.dtype(dtype).char)
     for text in ids:
         tokens.fromlist(text)  # four times as fast as by an iterator
-    starts = np.cumsum(lengths, dtype=np.int64) - lengths
     tokens = np.frombuffer(tokens, dtype)
-    return ragged.TokenTable(tokens, starts, lengths, ragged.hash_texts(texts)), len(truncated)
+    return ragged.make_table(tokens, lengths, ragged.hash_texts(texts)), len(truncated)
 
 
-def encode_groups(parse: abc.Callable, config: TokenizationConfig, block) -> GroupBlock:
+def encode_groups(parse: abc.Callable, config: Config, block) -> GroupBlock:
     """Encodes a block of a source of groups."""
     groups = parse(block)
     texts = {}  # (side, language) -> number of the text -> text
@@ -147,12 +125,7 @@ def encode_groups(parse: abc.Callable, config: TokenizationConfig, block) -> Gro
 
 
 def encode_collection_texts(
-    parse: abc.Callable,
-    side: str,
-    language: str,
-    keys_file: str,
-    config: TokenizationConfig,
-    block,
+    parse: abc.Callable, side: str, keys_file: str, config: Config, block
 ) -> TextBlock:
     """Encodes a block of texts, without those whose hashed key is not in the file."""
     keys = np.memmap(keys_file, np.uint64, 'r')
@@ -161,47 +134,42 @@ def encode_collection_texts(
     indices = np.searchsorted(keys, hashes)
     linked = np.flatnonzero(keys[np.minimum(indices, len(keys) - 1)] == hashes)
     texts, indices = [texts[i] for i in linked], indices[linked]
-    table, truncated = _encode_side([x.text for x in texts], side, config)
     return TextBlock(
-        EncodedTexts(indices, table, len(texts), truncated),
+        EncodedTexts(indices, *_encode_side([x.text for x in texts], side, config)),
         _encode_ids([x.key for x in texts], indices),
         [x.where for x in texts],
     )
 
 
-def hash_links(parse: abc.Callable, block) -> LinkBlock:
-    """Hashes the keys of a block of links."""
+def hash_links(parse: abc.Callable, block) -> dict[str, np.ndarray]:
+    """Hashed keys of the texts that a block of links names, and how many negatives each has."""
     links = parse(block)
-    return LinkBlock(
-        ragged.hash_keys(x.query_key for x in links),
-        ragged.hash_keys(x.passage_key for x in links),
-        ragged.hash_keys(key for x in links for key in x.negative_keys),
-        np.array([len(x.negative_keys) for x in links], np.int32),
-    )
+    return {
+        'query': ragged.hash_keys(x.query_key for x in links),
+        'passage': ragged.hash_keys(x.passage_key for x in links),
+        'negatives': ragged.hash_keys(key for x in links for key in x.negative_keys),
+        'counts': np.array([len(x.negative_keys) for x in links], np.int32),
+    }
 
 
-def _encode_side(
-    texts: list[str], side: str, config: TokenizationConfig
-) -> tuple[ragged.TokenTable, int]:
+def _encode_side(texts: list[str], side: str, config: Config) -> tuple[ragged.TokenTable, int]:
     prefix, limit = getattr(config, f'{side}_prefix'), getattr(config, f'{side}_length')
     tokenizer = _load_tokenizer(config.tokenizer_file)
     return encode_texts(tokenizer, texts, prefix, limit, config.dtype)
 
 
-def _fill_gaps(
-    texts: dict[int, str], size: int, side: str, config: TokenizationConfig
-) -> EncodedTexts:
+def _fill_gaps(texts: dict[int, str], size: int, side: str, config: Config) -> EncodedTexts:
     """A table of `size` texts, of which those without a number are empty."""
     numbers = list(texts)
     table, truncated = _encode_side(list(texts.values()), side, config)
     lengths, hashes = np.zeros(size, np.int32), np.zeros(size, np.uint64)
     lengths[numbers], hashes[numbers] = table.lengths, table.hashes
-    starts = np.cumsum(lengths, dtype=np.int64) - lengths
-    table = ragged.TokenTable(table.tokens, starts, lengths, hashes)
-    return EncodedTexts(np.arange(size), table, len(texts), truncated)
+    table = ragged.make_table(table.tokens, lengths, hashes)
+    return EncodedTexts(np.arange(size), table, truncated)
 
 
-def _encode_ids(ids: list[str], indices: np.ndarray) -> EncodedIds:
+def _encode_ids(ids: list[str], indices: np.ndarray) -> EncodedTexts:
     data = [x.encode() for x in ids]
     lengths = np.fromiter(map(len, data), np.int32, len(data))
-    return EncodedIds(indices, lengths, ragged.hash_keys(ids), b''.join(data))
+    tokens = np.frombuffer(b''.join(data), np.uint8)
+    return EncodedTexts(indices, ragged.make_table(tokens, lengths, ragged.hash_keys(ids)))

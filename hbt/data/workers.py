@@ -2,6 +2,8 @@
 
 import collections
 import concurrent.futures
+import contextlib
+import functools
 import itertools
 import multiprocessing
 import os
@@ -11,66 +13,57 @@ _SMALL_INPUT = 1 << 22  # bytes for which no process is started
 _WAITING_BLOCKS = 3  # per process
 
 
-class Workers:
-    """Processes that live until the end of the `with` block."""
+@contextlib.contextmanager
+def start_workers(processes: int, num_bytes: int, method: str) -> abc.Iterator[abc.Callable]:
+    """Starts processes that live until the end of the `with` block.
 
-    def __init__(self, processes: int, num_bytes: int, method: str):
-        """Starts the processes.
+    Args:
+      processes: 0: one for each core, or none for a small input.
+      num_bytes: size of the input.
+      method: 'fork' shares the memory of the tokenizer, hundreds of MB, but is safe only in a
+        program that runs no threads of its own or of JAX; else 'forkserver'.
 
-        Args:
-          processes: 0: one for each core, or none for a small input.
-          num_bytes: size of the input.
-          method: 'fork' shares the memory of the tokenizer, hundreds of MB, but is safe only in a
-            program that runs no threads of its own or of JAX; else 'forkserver'.
-        """
-        small = num_bytes < _SMALL_INPUT
-        self._count = processes or (1 if small else len(os.sched_getaffinity(0)))
-        self._pool = None
-        if self._count > 1:
-            context = multiprocessing.get_context(method)
-            self._pool = concurrent.futures.ProcessPoolExecutor(self._count, context, _start)
-            self._pool.submit(int).result()  # starts all of them, before any thread is there
-
-    def map(self, function: abc.Callable, blocks: abc.Callable, first: int = 0) -> abc.Iterator:
-        """Yields `function(block)` for each of `blocks()` after the `first`, in order.
-
-        The first error is raised in its turn.
-        """
-        blocks = itertools.islice(blocks(), first, None)
-        if self._pool is None:
-            yield from map(function, blocks)
-            return
-        waiting = collections.deque()
-        try:
-            for block in blocks:
-                waiting.append(self._pool.submit(function, block))
-                if len(waiting) > _WAITING_BLOCKS * self._count:
-                    yield _result(waiting.popleft())
-            while waiting:
-                yield _result(waiting.popleft())
-        finally:
-            for future in waiting:
-                future.cancel()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+    Yields:
+      `run_blocks(function, blocks, first=0)`, which yields `function(block)` for each of `blocks()`
+      after the `first`, in order, and raises the first error in its turn.
+    """
+    count = processes or (1 if num_bytes < _SMALL_INPUT else len(os.sched_getaffinity(0)))
+    if count == 1:
+        yield lambda function, blocks, first=0: map(
+            function, itertools.islice(blocks(), first, None)
+        )
+        return
+    context = multiprocessing.get_context(method)
+    pool = concurrent.futures.ProcessPoolExecutor(count, context, _set_environment)
+    try:
+        pool.submit(int).result()  # starts all of them, before any thread is there
+        yield functools.partial(_run_blocks, pool, _WAITING_BLOCKS * count)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _start() -> None:
+def _set_environment() -> None:
     # One thread of the tokenizer in every process is as fast as all of its threads in one, and the
     # rest of the work runs beside it.
     os.environ['TOKENIZERS_PARALLELISM'] = 'false'
 
 
-def _result(future: concurrent.futures.Future):
+def _run_blocks(
+    pool, limit: int, function: abc.Callable, blocks: abc.Callable, first: int = 0
+) -> abc.Iterator:
+    waiting = collections.deque()
     try:
-        return future.result()
+        for block in itertools.islice(blocks(), first, None):
+            waiting.append(pool.submit(function, block))
+            if len(waiting) > limit:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     except concurrent.futures.process.BrokenProcessPool:
         raise ValueError(
             'a worker process was killed, perhaps for want of memory; run the same command again, '
             'with a smaller --processes, to resume'
         ) from None
+    finally:
+        for future in waiting:
+            future.cancel()

@@ -264,9 +264,9 @@ def test_many_processes_make_the_same_store_as_one(tmp_path, monkeypatch):
 
 
 def test_a_process_that_dies_is_named(tmp_path):
-    with workers.Workers(2, 0, 'forkserver') as run:
+    with workers.start_workers(2, 0, 'forkserver') as run_blocks:
         with pytest.raises(ValueError, match='worker process was killed, .* to resume'):
-            list(run.map(os._exit, lambda: iter([1])))
+            list(run_blocks(os._exit, lambda: iter([1])))
 
 
 def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):

@@ -99,14 +99,7 @@ def _char_limits(config: CleaningConfig, side: str) -> tuple[int, int]:
 
 
 def check_groups(parse: abc.Callable, config: CleaningConfig, index: str, block) -> BlockReport:
-    """Reports on a block of groups.
-
-    Args:
-      parse: of the source.
-      config: what is looked for.
-      index: file of the benchmark texts, or ''.
-      block: of the source.
-    """
+    """Checks a block of groups; `index`: the file of benchmark texts, or ''."""
     groups = [normalise_group(group, config.normalise) for group in parse(block)]
     flaws = [
         Flaw(i, kind, side, language, detail)
@@ -139,7 +132,7 @@ def _join(texts: dict[str, str]) -> str:
 def check_texts(
     parse: abc.Callable, side: str, language: str, config: CleaningConfig, index: str, block
 ) -> tuple[int, list[tuple[str, str, str, str]]]:
-    """Reports on a block of texts of a collection: their number, (key, where, kind, detail)."""
+    """Checks a block of texts of a collection: (their number, [(key, where, kind, detail)])."""
     texts = parse_normalised(parse, config.normalise, block)
     flaws = [
         (text.key, text.where, kind, detail)

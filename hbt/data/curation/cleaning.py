@@ -29,7 +29,7 @@ def clean_sources(
     config: checks.CleaningConfig,
     benchmark_texts: abc.Callable | None,
     folder: pathlib.Path,
-    runner,
+    run_blocks,
 ) -> tuple[list[schema.GroupSource | schema.CollectionSource], dict[str, dict[str, int]]]:
     """Looks for flaws and writes them to `folder/cleaning.tsv`.
 
@@ -40,7 +40,7 @@ def clean_sources(
       config: what is looked for.
       benchmark_texts: function from `config.leakage` to (id, text) of these benchmarks.
       folder: also gets files `progress...` with what is dropped.
-      runner: `workers.Workers` or `apache_beam.Beam`.
+      run_blocks: see `workers.start_workers`.
 
     Returns:
       The sources without what is dropped and with normalised texts; and counts by source.
@@ -54,7 +54,7 @@ def clean_sources(
         if config.leakage:
             index = str(folder / 'progress.leakage.json')
             decontamination.save_texts(pathlib.Path(index), benchmark_texts(config.leakage))
-        files.write_json(result, _scan_sources(sources, config, index, folder, runner))
+        files.write_json(result, _scan_sources(sources, config, index, folder, run_blocks))
     counts = files.read_json(result, dict)
     leaks = sum(count.get('leak', 0) for count in counts.values())
     if leaks and config.leaks == 'refuse':
@@ -76,11 +76,11 @@ def _first_leak(folder: pathlib.Path) -> str:
 
 
 def _scan_sources(
-    sources, config: checks.CleaningConfig, index: str, folder: pathlib.Path, runner
+    sources, config: checks.CleaningConfig, index: str, folder: pathlib.Path, run_blocks
 ) -> dict[str, dict[str, int]]:
     """Writes what is wrong and what is dropped; returns counts by source."""
     groups = [x for x in sources if isinstance(x, schema.GroupSource)]
-    firsts, starts = _scan_groups(groups, config, index, folder, runner)
+    firsts, starts = _scan_groups(groups, config, index, folder, run_blocks)
     counts = {}
     with (folder / 'cleaning.tsv').open('w', encoding='utf-8') as report:
         _report(report, *HEADER)
@@ -88,7 +88,7 @@ def _scan_sources(
             counts[source.name] = _decide_groups(i, groups, config, folder, firsts, starts, report)
         for source in sources:
             if isinstance(source, schema.CollectionSource):
-                counts[source.name] = _scan_texts(source, config, index, folder, runner, report)
+                counts[source.name] = _scan_texts(source, config, index, folder, run_blocks, report)
     return counts
 
 
@@ -101,7 +101,7 @@ def _scan_groups(
     config: checks.CleaningConfig,
     index: str,
     folder: pathlib.Path,
-    runner,
+    run_blocks,
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Checks all groups; writes a line for each block to `progress.<source>.flaws`.
 
@@ -118,7 +118,7 @@ def _scan_groups(
             lines = stack.enter_context((folder / f'progress.{source.name}.flaws').open('w'))
             size = 0
             with log.progress(desc=f'{source.name} cleaning', unit=' groups') as bar:
-                for block in runner.map(function, source.blocks):
+                for block in run_blocks(function, source.blocks):
                     print(json.dumps([block.ids, block.sizes, block.flaws]), file=lines)
                     hashes.append(block.hashes)
                     for table, array in zip(tables, (block.low, *block.keys), strict=True):
@@ -209,7 +209,7 @@ def _scan_texts(
     config: checks.CleaningConfig,
     index: str,
     folder: pathlib.Path,
-    runner,
+    run_blocks,
     report,
 ) -> dict[str, int]:
     """Reports on the texts of a collection; returns the counts.
@@ -225,7 +225,7 @@ def _scan_texts(
             checks.check_texts, reader.parse, side, language, config, index
         )
         with log.progress(desc=f'{source.name} {side}.{language} cleaning', unit=' texts') as bar:
-            for size, flaws in runner.map(function, reader.blocks):
+            for size, flaws in run_blocks(function, reader.blocks):
                 for key, where, kind, detail in flaws:
                     _report(report, source.name, key, where, kind, side, language, detail)
                     counts[kind] += 1

@@ -52,9 +52,9 @@ def load_index(file: str) -> LeakIndex:
     """Indexes the texts of a file; those of less than half of a long sentence tell nothing."""
     index = LeakIndex({}, {})
     for name, text in json.loads(pathlib.Path(file).read_text()):
-        whole = letters(text)
-        if 2 * len(whole) >= min_long(whole):
-            index.texts.setdefault(whole, name)
+        content = letters(text)
+        if 2 * len(content) >= min_long(content):
+            index.texts.setdefault(content, name)
         for sentence in map(letters, _SENTENCE_END.split(text)):
             if len(sentence) >= min_long(sentence):
                 same_start = index.sentences.setdefault(sentence[: min_long(sentence)], [])
@@ -65,12 +65,12 @@ def load_index(file: str) -> LeakIndex:
 
 def find_leak(index: LeakIndex, text: str) -> str:
     """The id of a benchmark's text that equals or is part of `text`; '' if there is none."""
-    whole = letters(text)
-    if whole in index.texts:
-        return index.texts[whole]
+    content = letters(text)
+    if content in index.texts:
+        return index.texts[content]
     for width in (_LONG, _LONG_DENSE):
-        for start in range(len(whole) - width + 1):
-            for sentence, name in index.sentences.get(whole[start : start + width], ()):
-                if whole.startswith(sentence, start):
+        for start in range(len(content) - width + 1):
+            for sentence, name in index.sentences.get(content[start : start + width], ()):
+                if content.startswith(sentence, start):
                     return name
     return ''

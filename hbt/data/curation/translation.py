@@ -73,11 +73,12 @@ def translate_source(
     if not shards:
         raise ValueError(f'{source.spec}: expected at least one group, got none')
     files.write_json(out.with_name(out.name + '.report.json'), counts)
-    with (folder / 'whole').open('wb') as whole:
+    joined = folder / 'joined'
+    with joined.open('wb') as file:
         for path in shards:  # gzip files one after another are one
-            with path.open('rb') as file:
-                shutil.copyfileobj(file, whole)
-    os.replace(folder / 'whole', out)
+            with path.open('rb') as part:
+                shutil.copyfileobj(part, file)
+    os.replace(joined, out)
     shutil.rmtree(folder)
     return counts
 

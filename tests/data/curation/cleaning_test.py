@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hbt import config
-from hbt.data import build
+from hbt.data import build, store
 from hbt.data.curation import checks, cleaning, decontamination, dedup
 from hbt.data.readers import schema
 from hbt.evaluation import benchmarks
@@ -238,7 +238,8 @@ def test_a_leak_in_a_collection_goes_with_its_links(tmp_path, benchmark):
     opened = made(tmp_path, [spec], leakage=(benchmark,), leaks='drop', languages='count')
     (dataset,) = opened.datasets
     assert [dataset.group_id(g) for g in range(dataset.num_groups)] == ['0/0', '2/3']
-    assert [dataset.passage_ids[x] for x in dataset.negatives['en'].passages] == ['1', '1']
+    negatives = dataset.negatives['en'].passages
+    assert [store.decode_id(dataset.passage_ids, x) for x in negatives] == ['1', '1']
     assert opened.manifest['datasets'][0]['cleaning'] == {
         'texts': 7, 'language': 0, 'leak': 2, 'dropped': 2,
     }  # fmt: skip
