@@ -221,7 +221,9 @@ def test_only_a_newline_ends_a_row_of_a_table(tmp_path, kind, separator):
     assert groups == list(lines[1:])
 
 
-def test_a_quoted_column_has_several_lines(tmp_path):
+@pytest.mark.parametrize('size', [1, 3, 8, 1000])
+def test_a_quoted_column_has_several_lines(tmp_path, monkeypatch, size):
+    monkeypatch.setattr(text_lines, 'BLOCK', size)
     path = write(tmp_path / 'x.csv', 'q,p\n"who\n\nasks?",me\nwhat,"it\n"\n')
     (source,) = registry.open_sources([f'table:file={path},query.en=q,passage.en=p'])
     groups = {x.id: (x.query['en'], x.passage['en']) for x in source.iter_groups()}
