@@ -44,7 +44,7 @@ class Tensor(typing.NamedTuple):
     stride: tuple[int, ...]
 
 
-class Content(typing.NamedTuple):
+class _Content(typing.NamedTuple):
     """A parsed file."""
 
     tree: typing.Any  # what was pickled
@@ -67,7 +67,7 @@ def read_tensors(file: pathlib.Path, mapped: mmap.mmap) -> abc.Iterator[tuple[st
         yield name, array.byteswap() if content.is_swapped else array
 
 
-def _parse_zip(file: pathlib.Path, mapped: mmap.mmap) -> Content:
+def _parse_zip(file: pathlib.Path, mapped: mmap.mmap) -> _Content:
     with zipfile.ZipFile(file) as opened:
         entries = {info.filename: info for info in opened.infolist()}
     roots = [name[:-8] for name in entries if re.fullmatch(r'[^/]+/data\.pkl', name)]
@@ -83,7 +83,7 @@ def _parse_zip(file: pathlib.Path, mapped: mmap.mmap) -> Content:
     pickled, order = (entries.get(f'{roots[0]}{name}') for name in ('data.pkl', 'byteorder'))
     mapped.seek(_find_span(pickled, mapped)[0])
     is_big = order is not None and mapped[slice(*_find_span(order, mapped))] == b'big'
-    return Content(_unpickle(mapped, {}), spans, is_big)
+    return _Content(_unpickle(mapped, {}), spans, is_big)
 
 
 def _find_span(info: zipfile.ZipInfo, mapped: mmap.mmap) -> tuple[int, int]:
@@ -97,7 +97,7 @@ def _find_span(info: zipfile.ZipInfo, mapped: mmap.mmap) -> tuple[int, int]:
     return start, min(start + info.file_size, len(mapped))
 
 
-def _parse_stream(file: pathlib.Path, mapped: mmap.mmap) -> Content:
+def _parse_stream(file: pathlib.Path, mapped: mmap.mmap) -> _Content:
     """The file of an older torch: pickles, then numbers, which are little-endian."""
     for expected in MAGIC:
         got = _unpickle(mapped, {})
@@ -115,7 +115,7 @@ def _parse_stream(file: pathlib.Path, mapped: mmap.mmap) -> Content:
             raise ValueError(f'storage {key}: expected bytes up to {end}, got fewer')
         spans[key] = start, end
         mapped.seek(end)
-    return Content(tree, spans, False)
+    return _Content(tree, spans, False)
 
 
 def _unpickle(stream: mmap.mmap, dtypes: dict[str, np.dtype]):
