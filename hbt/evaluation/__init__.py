@@ -1,1 +1,19 @@
-"""Benchmarks, exact search, metrics, language bias, and results on disk."""
+"""From a model and a benchmark to metrics, and to results on disk.
+
+`evaluator` embeds the texts of `benchmarks`; `search` ranks the documents, counting on the devices
+by `rank_counts`; `metrics` and `bias` score the ranks of every query, which `aggregate` averages;
+`results` writes, reads and compares what comes out. `debias` removes language from embeddings,
+`trec` reads and writes qrels and runs.
+"""
+
+__all__ = [
+    'aggregate',
+    'benchmarks',
+    'bias',
+    'debias',
+    'evaluator',
+    'metrics',
+    'results',
+    'search',
+    'trec',
+]

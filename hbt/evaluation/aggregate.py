@@ -136,7 +136,7 @@ def aggregate_metrics(
 
     def average_by(kind: Callable[[str], str]) -> dict[str, dict[str, Means]]:
         members = {value: [x for x in names if kind(x) == value] for value in map(kind, names)}
-        trees = {value: average_settings(some) for value, some in sorted(members.items())}
+        trees = {value: average_settings(xs) for value, xs in sorted(members.items())}
         return {value: tree for value, tree in trees.items() if tree}
 
     families = {}

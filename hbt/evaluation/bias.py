@@ -215,10 +215,7 @@ def _spearman(x: Float[Array, ' n'], y: Float[Array, ' n'], mask) -> Float[Array
 
 
 def own_language_share(
-    top_k: Int[np.ndarray, 'q k'],
-    document_languages: Int[np.ndarray, ' n'],
-    query_languages: Int[np.ndarray, ' q'],
-    k: int,
+    top_k: Int[np.ndarray, 'q k'], document_languages, query_languages, k: int
 ) -> Float[np.ndarray, ' q']:
     """Share of documents in the query's language among the first k (Multi-EuP, 2311.01870)."""
     best = top_k[:, :k]

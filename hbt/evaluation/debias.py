@@ -3,6 +3,7 @@
 It is fitted on the texts of a store, never on those of a benchmark.
 """
 
+import functools
 import json
 import pathlib
 import re
@@ -64,10 +65,7 @@ def open_removal(
             return removal
     _check_store(texts, model.config.data, model.tokenizer)
     embed_table = embedder.make_table_embedder(model.config, sharding.make_mesh())
-
-    def embed(table: ragged.TokenTable) -> Float[np.ndarray, 'n d']:
-        return embed_table(model.params, table, 'training texts')
-
+    embed = functools.partial(embed_table, model.params, label='training texts')
     removal = fit_removal(kind, texts, model.config.data, languages, embed)
     removal.manifest.update(source)
     save_removal(removal, path)
@@ -103,12 +101,10 @@ def fit_removal(
 
 def _num_components(kind: str) -> int:
     """R of `lir:R`, 0 for `centre`; else ValueError."""
-    if kind == 'centre':
-        return 0
-    match = re.fullmatch(r'lir:([1-9]\d{0,5})', kind)
+    match = re.fullmatch(r'centre|lir:([1-9]\d{0,5})', kind)
     if not match:
         raise ValueError(f'debias: expected {KINDS}, got {kind!r}')
-    return int(match[1])
+    return int(match[1] or 0)
 
 
 def _fit_language(kind: str, count: int, language: str, s: store.Store, data, embed) -> tuple:

@@ -19,6 +19,7 @@ from hbt.utils import sharding
 class Layout(typing.NamedTuple):
     """How the work is divided."""
 
+    mesh: jax.sharding.Mesh
     resident: bool  # all documents are scored in one block
     part: int  # documents of a device in a block
     block: int  # documents of all devices in a block
@@ -45,11 +46,10 @@ class State(typing.NamedTuple):
 
 
 @functools.cache
-def make_step(mesh, layout: Layout, collect: bool, count: bool) -> abc.Callable:
+def make_step(layout: Layout, collect: bool, count: bool) -> abc.Callable:
     """Compiles `step(state, queries, documents, document_languages, start) -> state`.
 
     Args:
-      mesh: devices.
       layout: how the work is divided.
       collect: fills in the scores of the relevant documents.
       count: counts the documents above these and keeps the best; needs their scores.
@@ -69,9 +69,8 @@ def make_step(mesh, layout: Layout, collect: bool, count: bool) -> abc.Callable:
         return jax.tree.map(lambda x, like: x.reshape(like.shape), updated, state)
 
     split = P(sharding.AXIS)
-    mapped = jax.shard_map(
-        step, mesh=mesh, in_specs=(split, split, split, split, P()), out_specs=split
-    )
+    specs = split, split, split, split, P()
+    mapped = jax.shard_map(step, mesh=layout.mesh, in_specs=specs, out_specs=split)
     return jax.jit(mapped, donate_argnums=(0,))
 
 

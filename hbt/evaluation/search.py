@@ -55,8 +55,7 @@ def search(
       mesh: devices; None: all.
 
     Raises:
-      ValueError: embeddings are not finite or do not fit each other, an index is no document's, or
-        k is greater than the number of documents.
+      ValueError: for embeddings that are not finite, and for inputs that do not fit each other.
     """
     mesh = mesh or sharding.make_mesh()
     excluded = np.zeros((len(queries), 0), np.int32) if excluded is None else excluded
@@ -65,14 +64,14 @@ def search(
     layout = _make_layout(len(documents), mesh)
     batches = list(_batch_queries(relevant))
     inputs = [
-        _put_queries(queries[i], relevant[i, :r], document_languages, excluded[i], layout, mesh)
+        _put_queries(queries[i], relevant[i, :r], document_languages, excluded[i], layout)
         for i, r in batches
     ]
     states = [_empty_state(x, k, mesh) for x in inputs]
     if not layout.resident:
-        states = _collect_scores(inputs, states, documents, relevant, layout, mesh)
-    step = rank_counts.make_step(mesh, layout, collect=layout.resident, count=True)
-    states = _stream(step, inputs, states, documents, document_languages, layout, mesh)
+        states = _collect_scores(inputs, states, documents, relevant, layout)
+    step = rank_counts.make_step(layout, collect=layout.resident, count=True)
+    states = _stream(step, inputs, states, documents, document_languages, layout)
     return _gather_results(batches, states, relevant, k, mesh)
 
 
@@ -123,9 +122,8 @@ def _make_layout(num_documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Lay
     part = -(-num_documents // mesh.size) if resident else DEVICE_DOCUMENTS
     part = -(-part // STRIP) * STRIP
     assert part <= 2**15, 'two counts share 32 bits'
-    return rank_counts.Layout(
-        resident, part, part * mesh.size, max(1, DEVICE_SCORES // (part * mesh.size))
-    )
+    block = part * mesh.size
+    return rank_counts.Layout(mesh, resident, part, block, max(1, DEVICE_SCORES // block))
 
 
 def _batch_queries(
@@ -142,9 +140,10 @@ def _batch_queries(
 
 
 def _put_queries(
-    queries, relevant, document_languages, excluded, layout: rank_counts.Layout, mesh
+    queries, relevant, document_languages, excluded, layout: rank_counts.Layout
 ) -> rank_counts.Queries:
     """A batch on the devices; padding has nothing relevant and nothing excluded."""
+    mesh = layout.mesh
     device_rows = -(-len(queries) // mesh.size)
     pieces = -(-device_rows // layout.rows)
     size = -(-device_rows // pieces) * pieces * mesh.size
@@ -180,30 +179,27 @@ def _empty_state(queries: rank_counts.Queries, k: int, mesh) -> rank_counts.Stat
     )
 
 
-def _collect_scores(
-    inputs, states, documents, relevant, layout: rank_counts.Layout, mesh
-) -> list[rank_counts.State]:
+def _collect_scores(inputs, states, documents, relevant, layout) -> list[rank_counts.State]:
     """Scores the relevant documents alone, in blocks of the same shape.
 
     One shape, so that a document has the same score, bit for bit, as among all others.
     """
     indices = np.unique(relevant[relevant >= 0])
-    step = rank_counts.make_step(mesh, layout, collect=True, count=False)
+    step = rank_counts.make_step(layout, collect=True, count=False)
 
     def reindex(relevant: Array) -> Array:
         """The same documents as positions in `indices`."""
-        rows = np.asarray(_replicate(mesh)(relevant))
-        return _shard(
-            np.where(rows >= 0, np.searchsorted(indices, rows), -1).astype(np.int32), mesh
-        )
+        rows = np.asarray(_replicate(layout.mesh)(relevant))
+        rows = np.where(rows >= 0, np.searchsorted(indices, rows), -1).astype(np.int32)
+        return _shard(rows, layout.mesh)
 
     subset = [x._replace(relevant=reindex(x.relevant), excluded=x.excluded[:, :0]) for x in inputs]
     languages = np.zeros(len(indices), np.int32)
-    return _stream(step, subset, states, documents[indices], languages, layout, mesh)
+    return _stream(step, subset, states, documents[indices], languages, layout)
 
 
 def _stream(
-    step, inputs, states, documents, document_languages, layout: rank_counts.Layout, mesh
+    step, inputs, states, documents, document_languages, layout: rank_counts.Layout
 ) -> list[rank_counts.State]:
     """Passes the documents through `step`; the next ones are read while it computes."""
     n, dim = documents.shape
@@ -217,11 +213,11 @@ def _stream(
             padding = ((0, last - first - len(vectors)), (0, 0))  # NaN is above nothing
             return np.pad(vectors, padding, constant_values=np.nan) if padding[0][1] else vectors
 
-        split = sharding.sharded(mesh)
+        split = sharding.sharded(layout.mesh)
         block = jax.make_array_from_callback((layout.block, dim), split, read)
         languages = np.full(layout.block, -1, np.int32)
         languages[: min(layout.block, n - start)] = document_languages[start : start + layout.block]
-        languages = _shard(languages, mesh)
+        languages = _shard(languages, layout.mesh)
         jax.block_until_ready(states)
         first = np.int32(start)
         states = [step(s, x, block, languages, first) for s, x in zip(states, inputs, strict=True)]

@@ -11,7 +11,7 @@ from hbt import config
 from hbt.data import build, ragged
 from hbt.data.readers import synthetic
 from hbt.evaluation import debias, evaluator
-from hbt.models import embedder, encoder
+from hbt.models import embedder, encoder, model_dir
 from hbt.utils import sharding
 from tests import tiny
 
@@ -181,6 +181,22 @@ def case(stored, tmp_path_factory):
     c.encoder = dataclasses.replace(c.encoder, vocab_size=800)
     c.eval = config.Eval(benchmarks=('jsonl:held.jsonl.gz',), root=str(folder), batch_size=64)
     return c, encoder.init_params(c.encoder, jax.random.key(0)), evaluator.load_benchmarks(c.eval)
+
+
+def test_a_removal_is_fitted_once_for_a_model_and_then_loaded(case, stored, tmp_path, monkeypatch):
+    c, params, _ = case
+    params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
+    model = model_dir.Model(c, params, tokenizers_of(stored))
+    first = debias.open_removal('centre', model, ['de', 'en'], stored.path, tmp_path)
+    file = str(tmp_path / 'debias.npz')
+    monkeypatch.setattr(debias, 'fit_removal', None)
+    for kind in ('centre', file):
+        again = debias.open_removal(kind, model, ['en'], stored.path, tmp_path)
+        assert again.manifest == first.manifest
+        np.testing.assert_array_equal(again.means, first.means)
+    other = model._replace(params=jax.tree.map(lambda x: x + 1, params))
+    with pytest.raises(ValueError, match='debias.npz: expected a fit for this model, got one for'):
+        debias.open_removal(file, other, ['en'], stored.path, tmp_path)
 
 
 @pytest.fixture(scope='module')
