@@ -129,7 +129,7 @@ def step(root: pathlib.Path) -> None:
 
 
 def sampler(root: pathlib.Path) -> None:
-    """Prints how fast rows are planned and batches assembled, and their share of a step."""
+    """Prints how fast pairs are planned and batches assembled, and their share of a step."""
     contest = work.task('base', root, flags.FLAGS.batch)
     s, b = contest.sampler, contest.config.batch_size
     s.plans(0)
@@ -143,7 +143,7 @@ def sampler(root: pathlib.Path) -> None:
     for number in range(200):
         s.batch(number)
     each = (time.perf_counter() - start) / 200
-    print(f'{rate:,.0f} rows/s planned; {1e3 * each:.2f} ms a batch of {b} pairs, with its plan')
+    print(f'{rate:,.0f} pairs/s planned; {1e3 * each:.2f} ms a batch of {b} pairs, with its plan')
     turn, _ = work.hbt(contest, flags.FLAGS.dtype or 'bfloat16')
     taken = statistics.median(turn() for _ in range(flags.FLAGS.turns)) / contest.steps
     print(f'{each / taken:.2%} of a step of XLM-R base, which takes {taken:.2f} s')
