@@ -1,7 +1,7 @@
 """Attention of tokens to those of their own text, by the fastest kernel that there is.
 
-Hides cuDNN, the splash kernel of TPUs and the formula itself, which give equal results. Called by
-`encoder`.
+cuDNN, the splash kernel of TPUs and the formula itself give equal results. Shapes: r rows, w width,
+h heads, e dim of a head.
 """
 
 import functools
@@ -17,25 +17,29 @@ BLOCK = 128  # the splash kernel's rows and columns come in multiples of it
 
 
 def attend(
-    q: Float[Array, 'b l h e'],
-    k: Float[Array, 'b l h e'],
-    v: Float[Array, 'b l h e'],
-    texts: Int[Array, 'b l'],
-    kept: Bool[Array, 'b h l l'] | None = None,
+    q: Float[Array, 'r w h e'],
+    k: Float[Array, 'r w h e'],
+    v: Float[Array, 'r w h e'],
+    segment_ids: Int[Array, 'r w'],
+    keep: Bool[Array, 'r h w w'] | None = None,
     rate: float = 0.0,
-) -> Float[Array, 'b l h e']:
-    """Softmax attention; tokens of row b see each other if they have the same number in `texts`.
+) -> Float[Array, 'r w h e']:
+    """Softmax attention, the softmax in float32 at least.
 
-    In training a share `rate` of the weights is dropped, those that are not `kept`; only the
-    formula has weights, so then no fused kernel is used. The softmax is in float32 at least.
+    Args:
+      segment_ids: tokens of a row attend to those of the same id.
+      keep: the weights that dropout leaves; only the formula has weights, so with dropout no fused
+        kernel is used.
+      rate: the proportion of the weights that dropout zeroes.
     """
-    if kept is None:
-        return KERNELS[choose_kernel(jax.default_backend(), q.dtype, q.shape)](q, k, v, texts)
-    return plain(q, k, v, texts, kept, rate)
+    if keep is None:
+        kernel = choose_kernel(jax.default_backend(), q.dtype, q.shape)
+        return _KERNELS[kernel](q, k, v, segment_ids)
+    return plain(q, k, v, segment_ids, keep, rate)
 
 
 def choose_kernel(backend: str, dtype, shape: tuple[int, ...]) -> str:
-    """The kernel for a backend, a type and a shape (b, l, h, e)."""
+    """The kernel for a backend, a type and a shape (r, w, h, e)."""
     half = dtype in (jnp.bfloat16, jnp.float16)
     if backend == 'gpu' and half and shape[3] % 8 == 0 and shape[3] <= 128 and shape[1] % 2 == 0:
         return 'cudnn'
@@ -45,65 +49,73 @@ def choose_kernel(backend: str, dtype, shape: tuple[int, ...]) -> str:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def plain(q, k, v, texts, kept=None, rate=0.0):
-    """The formula. For the gradient its weights are kept in the type of q, and nothing else of
-    their size: the sign tells which were dropped."""
-    return forward(q, k, v, texts, kept, rate)[0]
+def plain(q, k, v, segment_ids, keep=None, rate=0.0):
+    """The formula; arguments as of `attend`.
+
+    For the gradient its weights are stored in the type of q, and nothing else of their size: the
+    sign says which were dropped.
+    """
+    return _plain_forward(q, k, v, segment_ids, keep, rate)[0]
 
 
-def forward(q, k, v, texts, kept, rate):
-    scores = product('blhe,bmhe->bhlm', q * root(q), k)
-    together = texts[:, None, :, None] == texts[:, None, None, :]
-    weights = jax.nn.softmax(jnp.where(together, scores, jnp.finfo(scores.dtype).min), axis=-1)
+def _plain_forward(q, k, v, segment_ids, keep, rate):
+    scores = _product('rwhe,rvhe->rhwv', q * _scale(q), k)
+    lowest = jnp.finfo(scores.dtype).min
+    weights = jax.nn.softmax(jnp.where(_same_text(segment_ids), scores, lowest), axis=-1)
     signed = weights.astype(q.dtype)
-    if kept is not None:
-        signed = jnp.where(kept, signed, -signed)
-    out = product('bhlm,bmhe->blhe', drop(signed, signed, rate), v).astype(q.dtype)
+    if keep is not None:
+        signed = jnp.where(keep, signed, -signed)
+    out = _product('rhwv,rvhe->rwhe', _drop(signed, signed, rate), v).astype(q.dtype)
     return out, (q, k, v, signed, out)
 
 
-def backward(rate, saved, g):
+def _plain_backward(rate, saved, g):
     q, k, v, signed, out = saved
-    dv = product('bhlm,blhe->bmhe', drop(signed, signed, rate), g).astype(v.dtype)
-    slopes = drop(signed, product('blhe,bmhe->bhlm', g, v), rate)
+    dv = _product('rhwv,rwhe->rvhe', _drop(signed, signed, rate), g).astype(v.dtype)
+    slopes = _drop(signed, _product('rwhe,rvhe->rhwv', g, v), rate)
     # The mean of a row's slopes, by its weights, needs no sum over them (Dao et al. 2022, B.4).
-    mean = product('blhe,blhe->bhl', g, out)[..., None]
+    mean = _product('rwhe,rwhe->rhw', g, out)[..., None]
     slopes = (jnp.abs(signed).astype(mean.dtype) * (slopes - mean)).astype(q.dtype)
-    dq = product('bhlm,bmhe->blhe', slopes, k).astype(q.dtype) * root(q)
-    dk = product('bhlm,blhe->bmhe', slopes, q * root(q)).astype(k.dtype)
+    dq = _product('rhwv,rvhe->rwhe', slopes, k).astype(q.dtype) * _scale(q)
+    dk = _product('rhwv,rwhe->rvhe', slopes, q * _scale(q)).astype(k.dtype)
     return dq, dk, dv, None, None
 
 
-plain.defvjp(forward, backward)
+plain.defvjp(_plain_forward, _plain_backward)
 
 
-def product(axes: str, x, y):
+def _same_text(segment_ids: Int[Array, 'r w']) -> Bool[Array, 'r 1 w w']:
+    return segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
+
+
+def _product(axes: str, x, y):
     return jnp.einsum(axes, x, y, preferred_element_type=np.promote_types(x.dtype, jnp.float32))
 
 
-def root(q):
+def _scale(q):
     return jnp.asarray(1 / math.sqrt(q.shape[-1]), q.dtype)
 
 
-def drop(signed, x, rate: float):
-    """What was kept of x, scaled to make up for the rest."""
+def _drop(signed, x, rate: float):
+    """x where the sign says that it is kept, scaled to make up for the rest."""
     return jnp.where(signed > 0, x * jnp.asarray(1 / (1 - rate), x.dtype), 0) if rate else x
 
 
-def cudnn(q, k, v, texts):
-    together = texts[:, None, :, None] == texts[:, None, None, :]
-    return jax.nn.dot_product_attention(q, k, v, mask=together, implementation='cudnn')
+def _cudnn(q, k, v, segment_ids):
+    mask = _same_text(segment_ids)
+    return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation='cudnn')
 
 
-def splash(q, k, v, texts, interpret=False):
-    length, heads = q.shape[1:3]
-    mask = splash_attention.MultiHeadMask([splash_attention.FullMask((length, length))] * heads)
+def splash(q, k, v, segment_ids, interpret=False):
+    """The splash kernel of TPUs; `interpret` runs it elsewhere, slowly."""
+    width, heads = q.shape[1:3]
+    mask = splash_attention.MultiHeadMask([splash_attention.FullMask((width, width))] * heads)
     kernel = splash_attention.make_splash_mha(
         mask, head_shards=1, q_seq_shards=1, interpret=interpret
     )
-    q, k, v = (x.swapaxes(1, 2) for x in (q * root(q), k, v))  # b h l e
-    out = jax.vmap(kernel)(q, k, v, splash_attention.SegmentIds(texts, texts))
+    q, k, v = (x.swapaxes(1, 2) for x in (q * _scale(q), k, v))  # r h w e
+    out = jax.vmap(kernel)(q, k, v, splash_attention.SegmentIds(segment_ids, segment_ids))
     return out.swapaxes(1, 2).astype(q.dtype)
 
 
-KERNELS = {'plain': plain, 'cudnn': cudnn, 'splash': splash}
+_KERNELS = {'plain': plain, 'cudnn': _cudnn, 'splash': splash}

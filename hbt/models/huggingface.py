@@ -225,7 +225,7 @@ def load_params(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
     if missing:
         missing = [f'{prefix}{name} {targets[name][1].shape}' for name in missing]
         raise ValueError(f'{file}: expected {files.shorten_list(missing)}, got no such tensor')
-    return encoder.nest_params(flat)
+    return traverse_util.unflatten_dict(flat, sep='/')
 
 
 def rename_params(params: encoder.Params, c: config.Encoder) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """The arithmetic of a layer, each piece with the gradient that runs fast.
 
-Hides types (products of bfloat16 are summed in float32, statistics are float32), kernels split
-over devices, and dropout that depends on nothing but the token. Called by `encoder`.
+Products of bfloat16 are summed in float32 and statistics are float32; kernels may be split over
+devices; dropout depends on nothing but the token. Shapes as in `encoder`.
 """
 
 import functools
@@ -22,46 +22,47 @@ def widen(x):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def dense(
-    x: Float[Array, 'b l d'], kernel: Float[Array, 'e f'], axis: str | None = None
-) -> Float[Array, 'b l f']:
+    x: Float[Array, 'r w d'], kernel: Float[Array, 'k f'], axis: str | None = None
+) -> Float[Array, 'r w f']:
     """x @ kernel in the type of x, summed in float32; the kernel's gradient is float32.
 
     With a mesh axis, a device has only some rows of the kernel. The rest is gathered, in the type
     of x, for this product and again for its gradient, which ends up split in the same way and
-    summed over the devices: `train` divides by their number.
+    summed over the devices: the training step divides by their number.
     """
-    return forward(x, kernel, axis)[0]
+    return _dense_forward(x, kernel, axis)[0]
 
 
-def forward(x, kernel, axis):
-    return multiply(x, whole(kernel, x.dtype, axis), ((2,), (0,))).astype(x.dtype), (x, kernel)
+def _dense_forward(x, kernel, axis):
+    y = _product(x, _gather(kernel, x.dtype, axis), ((2,), (0,)))
+    return y.astype(x.dtype), (x, kernel)
 
 
-def backward(axis, saved, g):
+def _dense_backward(axis, saved, g):
     x, kernel = saved
-    dx = multiply(g, whole(kernel, x.dtype, axis), ((2,), (1,))).astype(x.dtype)
+    dx = _product(g, _gather(kernel, x.dtype, axis), ((2,), (1,))).astype(x.dtype)
     # Over both axes at once: flattened into one, XLA's CPU product of bfloat16 is much slower.
-    dk = multiply(x, g, ((0, 1), (0, 1))).astype(kernel.dtype)
+    dk = _product(x, g, ((0, 1), (0, 1))).astype(kernel.dtype)
     if axis is not None:
         dk = jax.lax.psum_scatter(dk, axis, tiled=True)
     return dx, dk
 
 
-dense.defvjp(forward, backward)
+dense.defvjp(_dense_forward, _dense_backward)
 
 
-def whole(kernel, dtype, axis):
+def _gather(kernel, dtype, axis):
     kernel = kernel.astype(dtype)
     return kernel if axis is None else jax.lax.all_gather(kernel, axis, tiled=True)
 
 
-def multiply(x, y, axes):
+def _product(x, y, axes):
     # Without a type for the sum, XLA's CPU backend raises bfloat16 to float32 before the product.
-    kind = np.promote_types(x.dtype, jnp.float32)
-    return jax.lax.dot_general(x, y, (axes, ((), ())), preferred_element_type=kind)
+    dtype = np.promote_types(x.dtype, jnp.float32)
+    return jax.lax.dot_general(x, y, (axes, ((), ())), preferred_element_type=dtype)
 
 
-def layer_norm(p: dict, x: Float[Array, 'b l d'], eps: float) -> Float[Array, 'b l d']:
+def layer_norm(p: dict, x: Float[Array, 'r w d'], eps: float) -> Float[Array, 'r w d']:
     """Statistics in float32 at least, the result in the type of x."""
     y = widen(x)
     y = y - y.mean(-1, keepdims=True)
@@ -73,18 +74,18 @@ def layer_norm(p: dict, x: Float[Array, 'b l d'], eps: float) -> Float[Array, 'b
 @jax.custom_vjp
 def gelu(x: Float[Array, '*n']) -> Float[Array, '*n']:
     """x * P(normal variable < x) (Hendrycks and Gimpel 2016), in float32 at least."""
-    return gelu_forward(x)[0]
+    return _gelu_forward(x)[0]
 
 
-def gelu_forward(x):
+def _gelu_forward(x):
     y = widen(x)
     below = 0.5 * (1 + jax.lax.erf(y * math.sqrt(0.5)))
     slope = below + y * jnp.exp(-0.5 * jnp.square(y)) * (1 / math.sqrt(2 * math.pi))
     return (y * below).astype(x.dtype), slope.astype(x.dtype)
 
 
-# The slope is kept, not x: nothing is computed twice, nothing wider than x is stored.
-gelu.defvjp(gelu_forward, lambda slope, g: (g * slope,))
+# The slope is stored, not x: nothing is computed twice, nothing wider than x is stored.
+gelu.defvjp(_gelu_forward, lambda slope, g: (g * slope,))
 
 
 def gelu_new(x: Float[Array, '*n']) -> Float[Array, '*n']:
@@ -92,7 +93,7 @@ def gelu_new(x: Float[Array, '*n']) -> Float[Array, '*n']:
     return jax.nn.gelu(x, approximate=True)
 
 
-def mix(x: UInt32[Array, '*n']) -> UInt32[Array, '*n']:
+def _mix_bits(x: UInt32[Array, '*n']) -> UInt32[Array, '*n']:
     """A bijection of 32-bit integers that spreads every bit (MurmurHash3's finaliser)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
@@ -101,7 +102,7 @@ def mix(x: UInt32[Array, '*n']) -> UInt32[Array, '*n']:
 
 def fold_seeds(seeds: UInt32[Array, '...'], number) -> UInt32[Array, '...']:
     """Other seeds, one from each seed and number."""
-    return mix(seeds + jnp.asarray(number).astype(jnp.uint32) * jnp.uint32(GOLDEN))
+    return _mix_bits(seeds + jnp.asarray(number).astype(jnp.uint32) * jnp.uint32(GOLDEN))
 
 
 def keep_mask(seeds: UInt32[Array, '*n'], rate: float) -> Bool[Array, '*n']:
@@ -109,11 +110,10 @@ def keep_mask(seeds: UInt32[Array, '*n'], rate: float) -> Bool[Array, '*n']:
     return seeds >= jnp.uint32(min(round(rate * 2**32), 2**32 - 1))
 
 
-def dropout(x: Float[Array, 'b l d'], rate: float, seeds: UInt32[Array, 'b l'] | None):
-    """Zeroes a share `rate` of x and scales the rest; a token's from its own seed (none: off)."""
+def dropout(x: Float[Array, 'r w d'], rate: float, seeds: UInt32[Array, 'r w'] | None):
+    """Zeroes a proportion `rate` of each token by its seed, and scales the rest; no seeds: off."""
     if seeds is None or rate == 0:
         return x
-    kept = keep_mask(
-        fold_seeds(seeds[:, :, None], jnp.arange(x.shape[2], dtype=jnp.uint32)[None, None]), rate
-    )
-    return jnp.where(kept, x * jnp.asarray(1 / (1 - rate), x.dtype), 0)
+    features = jnp.arange(x.shape[2], dtype=jnp.uint32)[None, None]
+    keep = keep_mask(fold_seeds(seeds[:, :, None], features), rate)
+    return jnp.where(keep, x * jnp.asarray(1 / (1 - rate), x.dtype), 0)

@@ -69,18 +69,10 @@ def build_batch(
     num_devices: int,
     devices: range,
 ) -> Batch:
-    """Builds the batch of a step.
+    """Builds the batch of the plans of a step, for `devices` out of so many.
 
     Every device gets as many pairs, of nearly as many tokens. The shape follows from the texts of
     all devices, so that all hosts compile the same shapes.
-
-    Args:
-      c: settings.
-      s: the store.
-      languages: those of the sampler.
-      plans: one of each task.
-      num_devices: all devices of the training run.
-      devices: those that the batch is for.
     """
     texts = collect_texts(c, s, languages, plans)
     width = packing.row_width(longest_text(c.data))

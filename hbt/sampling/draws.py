@@ -22,14 +22,7 @@ class Stream:
     """
 
     def __init__(self, key: abc.Sequence[int], weights: Weights, size: int | None = None):
-        """Makes the stream of a key.
-
-        Args:
-          key: seeds the draws.
-          weights: constant weights of the values; or a function from indices of draws [n] to
-            weights [n size].
-          size: how many values there are, where the weights are a function.
-        """
+        """`weights` are constant, or a function from indices of draws, [n] -> [n size]."""
         self.key, self.weights = key, weights
         size = size or len(weights)
         self._counts_before = [np.zeros(size, np.int64)]  # at the start of each block
@@ -73,8 +66,6 @@ class Stream:
         ordered = draws[order]
         nth = np.empty(BLOCK, np.int64)
         nth[order] = np.arange(BLOCK) - np.searchsorted(ordered, ordered) + before[ordered]
-        if len(self._counts_before) == number + 1:
-            self._counts_before.append(before + np.bincount(draws, minlength=len(before)))
         return draws, nth
 
 

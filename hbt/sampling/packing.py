@@ -52,12 +52,7 @@ def computed_rows(tokens: int, width: int, rows: int) -> int:
 
 
 def pack_texts(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Placement]:
-    """Packs the texts of a device: the longest first, each into the fullest row with room (best
-    fit decreasing).
-
-    Returns:
-      The number of rows, and the placement of the texts.
-    """
+    """Packs the texts of a device by best fit decreasing; returns the number of rows, too."""
     placement = np.full((3, len(lengths)), -1)
     order = np.argsort(-lengths, kind='stable')[: np.count_nonzero(lengths)]
     counts: list[int] = []  # texts of each row
@@ -88,24 +83,16 @@ def pack_texts(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Placeme
 def pack_devices(
     lengths: abc.Iterable[Int[np.ndarray, ' n']], width: int
 ) -> tuple[int, list[Placement]]:
-    """Packs the texts of each device.
-
-    Returns:
-      The number of rows of a device, enough for each of them, and the placements by device.
-    """
+    """Packs the texts of each device; returns the rows of a device, enough for each of them."""
     counts, placements = zip(*(pack_texts(x, width) for x in lengths), strict=True)
     return round_row_count(max(counts)), list(placements)
 
 
 def deal_pairs(tokens: Int[np.ndarray, 't b'], devices: int) -> Int[np.ndarray, 't b']:
-    """Deals the pairs of each task to the devices, the longest first, to and fro.
-
-    Args:
-      tokens: of the texts of each pair, together.
-      devices: how many there are; each gets as many pairs, of nearly as many tokens.
+    """Deals pairs of so many tokens to devices, the longest first, to and fro.
 
     Returns:
-      Indices of the pairs, those of the first device first.
+      Indices of the pairs, those of the first device first. Each gets as many pairs.
     """
     turns = np.arange(tokens.shape[1]).reshape(-1, devices)
     turns[1::2] = turns[1::2, ::-1]

@@ -34,7 +34,6 @@ class Mixture:
         proportions: Float[np.ndarray, ' p'],
         key_of: abc.Callable,
     ):
-        """`key_of` gives the key of a pool."""
         self.pools, self.proportions = pools, proportions
         by_key = collections.defaultdict(list)
         for i, pool in enumerate(pools):
@@ -100,12 +99,7 @@ class Sampler:
     """Plans and batches of a training run over a store."""
 
     def __init__(self, c: config.Config, s: store.Store, devices: int = 1):
-        """Makes the mixtures of the kinds of batches that `c` needs.
-
-        Args:
-          c: settings.
-          s: the store to draw from.
-          devices: over how many every batch is divided.
+        """Every batch is divided over so many devices.
 
         Raises:
           ValueError: the settings do not fit the store, or there is nothing to draw.

@@ -29,7 +29,7 @@ def random_params(c, seed=0):
     for path, shape in encoder.param_shapes(c).items():
         noise = 0.2 * rng.standard_normal(shape)
         flat[path] = jnp.asarray(noise + path.endswith('/scale'), jnp.float32)
-    return encoder.nest_params(flat)
+    return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
 def random_tokens(c, lengths, width, left=False, seed=0):
@@ -46,14 +46,14 @@ def seeds(number, count=4):
     return jax.random.bits(jax.random.key(number), (count,))
 
 
-def encode(params, tokens, c, keys=None):
-    return compiled(dataclasses.astuple(c))(params, tokens, keys)
+def encode(params, tokens, c, drop_seeds=None):
+    return compiled(dataclasses.astuple(c))(params, tokens, drop_seeds)
 
 
 @functools.cache
 def compiled(values):
     c = config.Encoder(*values)
-    return jax.jit(lambda params, tokens, keys: encoder.encode_padded(params, tokens, c, keys))
+    return jax.jit(lambda p, tokens, seeds: encoder.encode_padded(p, tokens, c, seeds))
 
 
 @pytest.mark.parametrize('family, pooling', [('xlmr', 'mean'), ('bert', 'cls')])
@@ -92,8 +92,8 @@ def test_a_row_of_padding_only_stays_finite_and_leaves_the_others_alone():
     tokens = random_tokens(c, [4, 9, 6, 2], 9)
     result = encode(params, tokens.at[1].set(c.pad_id), c)
     assert jnp.isfinite(result).all()
-    kept = jnp.asarray([0, 2, 3])
-    np.testing.assert_allclose(result[kept], encode(params, tokens, c)[kept], atol=2e-6)
+    others = jnp.asarray([0, 2, 3])
+    np.testing.assert_allclose(result[others], encode(params, tokens, c)[others], atol=2e-6)
 
 
 def test_mean_pooling_counts_real_tokens_and_cls_takes_the_first_of_them():
@@ -103,18 +103,18 @@ def test_mean_pooling_counts_real_tokens_and_cls_takes_the_first_of_them():
     np.testing.assert_array_equal(encoder.first_pool(x, mask[:, None])[:, 0], [[1, 2], [5, 6]])
 
 
-def test_dropout_of_a_row_depends_on_its_key_only():
+def test_dropout_of_a_row_depends_on_its_seed_only():
     c = settings(dropout=0.3, attention_dropout=0.3)
     params = random_params(c)
     tokens = random_tokens(c, [7, 3, 9, 5], 9)
-    keys = seeds(3)
-    result = encode(params, tokens, c, keys)
-    turned = encode(params, tokens[::-1], c, keys[::-1])
+    drop_seeds = seeds(3)
+    result = encode(params, tokens, c, drop_seeds)
+    turned = encode(params, tokens[::-1], c, drop_seeds[::-1])
     np.testing.assert_allclose(turned[::-1], result, atol=2e-6)
     others = encode(params, tokens, c, seeds(4))
     assert (jnp.abs(others - result).max(axis=1) > 1e-2).all()
     strangers = random_tokens(c, [9, 9, 2, 6], 9, seed=1).at[1].set(tokens[1])
-    among = encode(params, strangers, c, seeds(5).at[1].set(keys[1]))
+    among = encode(params, strangers, c, seeds(5).at[1].set(drop_seeds[1]))
     np.testing.assert_allclose(among[1], result[1], atol=2e-6)
 
 
@@ -122,8 +122,8 @@ def test_dropout_of_a_row_depends_on_its_key_only():
 def test_copies_of_a_text_differ_by_either_kind_of_dropout(part):
     c = settings(**{'num_layers': 1, 'dropout': 0.0, 'attention_dropout': 0.0, part: 0.3})
     tokens = jnp.repeat(random_tokens(c, [6], 6), 2, axis=0)
-    keys = seeds(0)[:2]
-    first, second = encode(random_params(c), tokens, c, keys)
+    drop_seeds = seeds(0)[:2]
+    first, second = encode(random_params(c), tokens, c, drop_seeds)
     assert jnp.abs(first - second).max() > 1e-3
 
 
@@ -131,9 +131,9 @@ def test_keys_change_nothing_where_both_rates_are_zero():
     c = settings(num_layers=1, dropout=0.0, attention_dropout=0.0)
     params = random_params(c)
     tokens = random_tokens(c, [7, 3, 9, 5], 9)
-    keys = seeds(0)
-    with_keys = encode(params, tokens, c, keys)
-    np.testing.assert_allclose(with_keys, encode(params, tokens, c), atol=1e-6)
+    drop_seeds = seeds(0)
+    with_seeds = encode(params, tokens, c, drop_seeds)
+    np.testing.assert_allclose(with_seeds, encode(params, tokens, c), atol=1e-6)
 
 
 def test_dropout_zeroes_its_share_and_keeps_the_mean():
@@ -201,10 +201,10 @@ def test_the_scan_of_accelerators_computes_what_the_unrolled_layers_do(monkeypat
     c = settings(dropout=0.3, attention_dropout=0.3)
     params = random_params(c)
     tokens = random_tokens(c, [7, 3, 9, 5], 9)
-    keys = seeds(0)
-    unrolled = encode(params, tokens, c, keys)
+    drop_seeds = seeds(0)
+    unrolled = encode(params, tokens, c, drop_seeds)
     monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
-    scanned = jax.jit(lambda p, t, k: encoder.encode_padded(p, t, c, k))(params, tokens, keys)
+    scanned = jax.jit(lambda p, t, k: encoder.encode_padded(p, t, c, k))(params, tokens, drop_seeds)
     np.testing.assert_allclose(scanned, unrolled, atol=2e-6)
 
 
@@ -236,33 +236,33 @@ def test_a_packed_text_is_embedded_and_dropped_out_as_if_alone(family, pooling):
     params = random_params(c)
     lengths = [7, 3, 9, 1]
     alone = random_tokens(c, lengths, 9)
-    keys = seeds(7)
+    drop_seeds = seeds(7)
     tokens = np.full((2, 16), c.pad_id, np.int32)
-    texts, of_slot = np.zeros_like(tokens), np.zeros((2, 3), np.uint32)
+    segment_ids, slot_seeds = np.zeros_like(tokens), np.zeros((2, 3), np.uint32)
     for text, (row, slot, start) in enumerate([(0, 1, 4), (0, 0, 0), (1, 0, 0), (1, 2, 12)]):
-        here = slice(start, start + lengths[text])
-        tokens[row, here] = alone[text][: lengths[text]]
-        texts[row, here] = slot + 1
-        of_slot[row, slot] = keys[text]
-    rows = ragged.PackedRows(jnp.asarray(tokens), jnp.asarray(texts))
-    packed = encoder.encode_packed(params, rows, 3, c, jnp.asarray(of_slot))
-    expected = encode(params, alone, c, keys)
-    found = jnp.stack([packed[0, 1], packed[0, 0], packed[1, 0], packed[1, 2]])
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+        part = slice(start, start + lengths[text])
+        tokens[row, part] = alone[text][: lengths[text]]
+        segment_ids[row, part] = slot + 1
+        slot_seeds[row, slot] = drop_seeds[text]
+    rows = ragged.PackedRows(jnp.asarray(tokens), jnp.asarray(segment_ids))
+    packed = encoder.encode_packed(params, rows, 3, c, jnp.asarray(slot_seeds))
+    expected = encode(params, alone, c, drop_seeds)
+    result = jnp.stack([packed[0, 1], packed[0, 0], packed[1, 0], packed[1, 2]])
+    np.testing.assert_allclose(result, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize('remat', ['cheap', 'layer'])
 def test_what_is_computed_again_changes_no_gradient(remat):
     c = settings(dropout=0.2, attention_dropout=0.2)
-    params, tokens, keys = random_params(c), random_tokens(c, [7, 3, 9, 5], 9), seeds(0)
+    params, tokens, drop_seeds = random_params(c), random_tokens(c, [7, 3, 9, 5], 9), seeds(0)
     target = jnp.asarray(np.random.default_rng(1).standard_normal((4, c.hidden_dim)), jnp.float32)
 
     def gradient(c):
         return jax.jit(
-            jax.grad(lambda p: (encoder.encode_padded(p, tokens, c, keys) * target).sum())
+            jax.grad(lambda p: (encoder.encode_padded(p, tokens, c, drop_seeds) * target).sum())
         )
 
     expected = gradient(c)(params)
-    found = gradient(dataclasses.replace(c, remat=remat))(params)
-    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    result = gradient(dataclasses.replace(c, remat=remat))(params)
+    for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)

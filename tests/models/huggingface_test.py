@@ -31,7 +31,8 @@ def small(family='xlmr', **changes):
 def random_params(c, seed=0):
     rng = np.random.default_rng(seed)
     shapes = encoder.param_shapes(c).items()
-    return encoder.nest_params({p: rng.standard_normal(s).astype(np.float32) for p, s in shapes})
+    flat = {p: rng.standard_normal(s).astype(np.float32) for p, s in shapes}
+    return flax.traverse_util.unflatten_dict(flat, sep='/')
 
 
 def flax_tree(params, c):
