@@ -1,3 +1,5 @@
+"""Texts are embedded in their order, by the prompt of their kind."""
+
 import dataclasses
 import json
 import pathlib
@@ -19,12 +21,12 @@ LABSE = str(ROOT / 'tests/fixtures/labse')
 def tokenizer():
     words = {'<s>': 0, '<pad>': 1, '</s>': 2, '<unk>': 3}
     words |= {f'w{i}': 4 + i for i in range(40)}
-    made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, '<unk>'))
-    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    made.post_processor = tokenizers.processors.TemplateProcessing(
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, '<unk>'))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
         single='<s> $A </s>', special_tokens=[('<s>', 0), ('</s>', 2)]
     )
-    return made
+    return tokenizer
 
 
 def test_a_text_too_long_is_cut_and_keeps_its_end():
@@ -42,27 +44,29 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
     texts = [' '.join(f'w{i}' for i in rng.integers(0, 40, n)) for n in rng.integers(1, 30, 37)]
     table, _ = tokenization.encode_texts(tokenizer(), texts, '', 64)
     params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
-    found = embedder.make_table_embedder(c, sharding.make_mesh())(params, table, 'texts')
-    assert found.shape == (37, 32)
+    result = embedder.make_table_embedder(c, sharding.make_mesh())(params, table, 'texts')
+    assert result.shape == (37, 32)
     for i in (0, 7, 36):
         tokens = table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]][None]
         alone = encoder.encode_padded(params, tokens, c.encoder)
-        np.testing.assert_allclose(found[i], alone[0], atol=1e-6)
+        np.testing.assert_allclose(result[i], alone[0], atol=1e-6)
 
 
-def test_kinds_and_texts_that_cannot_be_are_named():
-    model = embedder.load_embedder(LABSE, batch_size=8)
-    with pytest.raises(
-        ValueError, match="kind: expected query, passage, document or nothing, got 'doc'"
-    ):
-        model(['w1'], 'doc')
+@pytest.fixture(scope='module')
+def embed():
+    return embedder.load_embedder(LABSE, batch_size=8)
+
+
+def test_wrong_kinds_and_texts_are_named(embed):
+    message = "kind: expected query, passage, document or nothing, got 'doc'"
+    with pytest.raises(ValueError, match=message):
+        embed(['w1'], 'doc')
     with pytest.raises(ValueError, match="texts: expected a list of texts, got one: 'w1'"):
-        model('w1')
-    assert model([]).shape == (0, 24)
+        embed('w1')
+    assert embed([]).shape == (0, 24)
 
 
-def test_a_document_is_a_passage():
-    embed = embedder.load_embedder(LABSE, batch_size=8)
+def test_a_document_is_a_passage(embed):
     passage, query = embed(['w1'], 'passage'), embed(['w1'], 'query')
     np.testing.assert_array_equal(embed(['w1'], 'document'), passage)
     assert not np.array_equal(query, passage)
@@ -89,5 +93,5 @@ def test_a_real_model_embeds_real_sentences_as_sentence_transformers_does(shared
             texts += [x for paragraph in article['paragraphs'] for x in paragraph['sentences']]
     texts = texts[:: len(texts) // 200][:200]
     assert len(texts) == 200
-    theirs = sentence_transformers.SentenceTransformer(folder, device='cpu').encode(texts)
-    np.testing.assert_allclose(embedder.load_embedder(folder)(texts), theirs, atol=1e-5, rtol=0)
+    expected = sentence_transformers.SentenceTransformer(folder, device='cpu').encode(texts)
+    np.testing.assert_allclose(embedder.load_embedder(folder)(texts), expected, atol=1e-5, rtol=0)

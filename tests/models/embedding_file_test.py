@@ -15,31 +15,31 @@ LABSE = str(ROOT / 'tests/fixtures/labse')
 
 
 def run(*flags):
-    """The command in a process of its own: (exit status, what it printed on stderr)."""
-    done = subprocess.run(
+    """The command in a process of its own: (exit status, standard error)."""
+    result = subprocess.run(
         [sys.executable, '-m', 'hbt.embed', f'--model={LABSE}', *flags],
         cwd=ROOT,
         capture_output=True,
         text=True,
         env=os.environ | {'XLA_FLAGS': ''},
     )
-    return done.returncode, done.stderr
+    return result.returncode, result.stderr
 
 
 def test_the_command_embeds_every_line_of_a_file(tmp_path):
     texts = ['w1 w2', '', 'w3', 'w4 w5 w6\tw7', ' w8 ']
     (tmp_path / 'texts').write_bytes('\r\n'.join(texts).encode())
     out = tmp_path / 'out.npy'
-    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}', '--kind=query')
-    assert code == 0, printed
+    code, message = run(f'--input={tmp_path}/texts', f'--out={out}', '--kind=query')
+    assert code == 0, message
     expected = embedder.load_embedder(LABSE, batch_size=8)(texts, 'query')
     np.testing.assert_allclose(np.load(out), expected, atol=1e-6)
     assert sorted(os.listdir(tmp_path)) == ['out.npy', 'texts']
-    code, printed = run(f'--input={tmp_path}/texts', f'--out={out}')
-    assert code == 2 and printed.endswith('out.npy: expected nothing there yet, got a file\n')
+    code, message = run(f'--input={tmp_path}/texts', f'--out={out}')
+    assert code == 2 and message.endswith('out.npy: expected nothing there yet, got a file\n')
 
 
-def test_what_was_embedded_before_a_kill_is_not_embedded_again(tmp_path, monkeypatch):
+def test_a_killed_call_is_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_file, 'CHUNK', 3)
     source, out = tmp_path / 'x.gz', tmp_path / 'out.npy'
     source.write_bytes(gzip.compress('\n'.join(map(str, range(10))).encode()))

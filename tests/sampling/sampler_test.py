@@ -1,6 +1,8 @@
 import collections
 import itertools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ import tokenizers
 from hbt import config
 from hbt.data import build
 from hbt.sampling import batches, draws, packing, sampler
-from tests import tiny
+from tests import ROOT, tiny
 
 
 def write(path, rows):
@@ -273,3 +275,11 @@ def test_a_text_equal_to_its_query_is_in_no_pool(tmp_path):
     assert all(min(mono.plans(step)[0].groups) >= 10 for step in range(10))
     cross = make(s, alpha=0.0, batch_size=20)
     assert min(min(cross.plans(step)[0].groups) for step in range(10)) < 10
+
+
+def test_sampling_needs_no_jax():
+    code = (
+        'import sys; from hbt.sampling import batches, proportions, sampler, schedule; '
+        "sys.exit('jax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, '-c', code], cwd=ROOT).returncode == 0
