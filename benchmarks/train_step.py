@@ -78,7 +78,7 @@ def find_peak(device: str) -> float:
     if not kinds:
         platform = jax.devices()[0].platform
         sys.exit(f'error: --device=gpu: expected a GPU that JAX can use, got {platform} only')
-    peak = telemetry.peak(min(kinds))
+    peak = telemetry.peak_flops(min(kinds))
     if peak is None:
         sys.exit(f'error: --device=gpu: expected a GPU of makers speed, got {min(kinds)}')
     return peak

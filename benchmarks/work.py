@@ -68,7 +68,7 @@ def flops(work: Task) -> list[float]:
         s = work.sampler
         lengths = batches.collect_texts(s.config, s.store, s.languages, s.plans(step)).lengths
         squares = float(np.square(lengths).sum())
-        result.append(telemetry.flops(work.config, float(lengths.sum()), squares, 1))
+        result.append(telemetry.model_flops(work.config, float(lengths.sum()), squares, 1))
     return result
 
 

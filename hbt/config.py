@@ -11,11 +11,17 @@ from collections import abc
 from hbt.utils import settings
 from hbt.utils.settings import section, setting
 
-VERSION = 2  # of config.json
+VERSION = 2  # of a run directory: config.json, metrics.jsonl
 METRICS = (  # those of `evaluation.metrics` of which more is better
     *('map', 'map@10', 'mrr', 'mrr@10', 'mrr@100', 'ndcg@10', 'recall@1', 'recall@5', 'recall@10'),
     *('recall@100', 'success@1', 'success@10', 'r_precision'),
 )
+
+
+LENGTH = {'low': 4, 'high': 10**5}
+SIZE = {'low': 1, 'high': 10**7}
+STEPS = {'low': 1, 'high': 10**9}
+PROBABILITY = {'low': 0, 'high': 1}
 
 
 @dataclasses.dataclass
@@ -23,18 +29,14 @@ class Data:
     """Where the texts come from and how they become tokens."""
 
     root: str = setting('', 'store of tokens; empty: stores/<name>')
-    sources: tuple[str, ...] = setting(
-        (), 'files, or cldr:GROUPS, that a missing store is made from'
-    )
+    sources: tuple[str, ...] = setting((), 'files or cldr:GROUPS to make a missing store from')
     tokenizer: str = setting('', 'hub name, directory, tokenizer.json, or train:SIZE for a new one')
     query_prefix: str = setting('Query: ', 'put before every query')
     passage_prefix: str = setting('Passage: ', 'put before every passage')
     query_length: int = setting(
-        64, 'tokens of a query, special tokens included; the rest is cut', low=4, high=10**5
+        64, 'tokens of a query, special tokens included; the rest is truncated', **LENGTH
     )
-    passage_length: int = setting(
-        256, 'tokens of a passage, special tokens included', low=4, high=10**5
-    )
+    passage_length: int = setting(256, 'tokens of a passage, special tokens included', **LENGTH)
     verify: bool = setting(True, 'compare the store with its checksums before training')
 
 
@@ -51,8 +53,7 @@ class Sampler:
         0.5,
         'hybrid: probability of a monolingual batch, 1 is X-X and 0 is X-Y; multitask: weight of '
         'the monolingual loss, the cross-lingual loss has the rest',
-        low=0,
-        high=1,
+        **PROBABILITY,
     )
     alpha_points: str = setting(
         '', 'STEP:ALPHA,STEP:ALPHA: alpha changes with the step, in place of alpha'
@@ -71,17 +72,16 @@ class Sampler:
     language_power: float = setting(
         0.0,
         'a language is as likely as its size to this power: 0 uniform, 1 by size, 1/T',
-        low=0,
-        high=1,
+        **PROBABILITY,
     )
     language_floor: float = setting(
-        0.0, 'smallest proportion of a language in monolingual pairs', low=0, high=1
+        0.0, 'smallest proportion of a language in monolingual pairs', **PROBABILITY
     )
     pair_power: float = setting(
-        0.0, 'an ordered language pair is as likely as its size to this power', low=0, high=1
+        0.0, 'an ordered language pair is as likely as its size to this power', **PROBABILITY
     )
     pair_floor: float = setting(
-        0.0, 'smallest proportion of an ordered language pair in cross-lingual pairs', low=0, high=1
+        0.0, 'smallest proportion of an ordered language pair in cross-lingual pairs', **PROBABILITY
     )
     pairs: str = setting(
         '', 'QUERY:PASSAGE:WEIGHT, as en:de:2,de:en:1, in place of pair_power; others are not drawn'
@@ -92,16 +92,11 @@ class Sampler:
         ('dataset', 'pair'),
     )
     dataset_power: float = setting(
-        1.0, 'a dataset is as likely as its size to this power', low=0, high=1
+        1.0, 'a dataset is as likely as its size to this power', **PROBABILITY
     )
     dataset_weights: str = setting('', 'NAME:FACTOR,NAME:FACTOR on top of that; without, 1')
     languages: tuple[str, ...] = setting((), 'languages to train on; empty: all of the store')
-    negatives: int = setting(
-        0, 'hard negatives taken from every group that has them', low=0, high=1000
-    )
-
-
-SIZES = {'low': 1, 'high': 10**7}
+    negatives: int = setting(0, 'hard negatives of every group that has them', low=0, high=1000)
 
 
 @dataclasses.dataclass
@@ -115,26 +110,20 @@ class Encoder:
     vocab_size: int = setting(
         0, 'rows of the token table; 0: as many as the tokenizer has', low=0, high=10**8
     )
-    hidden_dim: int = setting(
-        768, 'width of the hidden states, and without a projection of the embedding', **SIZES
-    )
+    hidden_dim: int = setting(768, 'width of the hidden states', **SIZE)
     num_layers: int = setting(
         12, 'transformer layers; 0: token embeddings are pooled as they are', low=0, high=10**7
     )
-    num_heads: int = setting(12, 'attention heads', **SIZES)
-    mlp_dim: int = setting(3072, 'width of the feed-forward layer', **SIZES)
-    max_positions: int = setting(514, 'rows of the position table', **SIZES)
-    type_vocab_size: int = setting(1, 'rows of the token-type table', **SIZES)
+    num_heads: int = setting(12, 'attention heads', **SIZE)
+    mlp_dim: int = setting(3072, 'width of the feed-forward layer', **SIZE)
+    max_positions: int = setting(514, 'rows of the position table', **SIZE)
+    type_vocab_size: int = setting(1, 'rows of the token-type table', **SIZE)
     pad_id: int = setting(1, 'token id of padding')
     norm_eps: float = setting(1e-5, 'epsilon of layer normalisation')
     init_std: float = setting(0.02, 'standard deviation of random weights')
-    activation: str = setting(
-        'gelu', 'gelu (exact) or gelu_new (tanh approximation)', ('gelu', 'gelu_new')
-    )
+    activation: str = setting('gelu', 'exact, or gelu_new: by tanh', ('gelu', 'gelu_new'))
     dropout: float = setting(0.1, 'dropout of hidden states during training', low=0, high=0.99)
-    attention_dropout: float = setting(
-        0.1, 'dropout of attention weights during training', low=0, high=0.99
-    )
+    attention_dropout: float = setting(0.1, 'dropout of attention weights', low=0, high=0.99)
     norm: str = setting(
         'post', 'layer normalisation after each sublayer, or pre: before (XL)', ('post', 'pre')
     )
@@ -144,10 +133,8 @@ class Encoder:
     projection_dim: int = setting(
         0, 'width of a dense layer over the pooled vector; 0: no such layer', low=0, high=10**6
     )
-    projection_activation: str = setting(
-        'tanh', 'of that layer: tanh or identity', ('tanh', 'identity')
-    )
-    normalise: bool = setting(True, 'embeddings of unit length; training needs them')
+    projection_activation: str = setting('tanh', 'of that layer', ('tanh', 'identity'))
+    normalise: bool = setting(True, 'embeddings of unit length; training requires it')
     dtype: str = setting(
         'float32',
         'type of the computation; parameters stay float32',
@@ -155,7 +142,7 @@ class Encoder:
     )
     remat: str = setting(
         'none',
-        'computed again for the gradient: none, cheap parts, or layer',
+        'what is recomputed for the gradient: none, cheap parts, or every layer',
         ('none', 'cheap', 'layer'),
     )
     chunk: int = setting(
@@ -196,9 +183,7 @@ class Optim:
         'after the warm-up: linear or cosine to zero, or constant',
         ('linear', 'cosine', 'constant'),
     )
-    weight_decay: float = setting(
-        1e-2, 'decoupled decay of matrices and embeddings', low=0, high=10
-    )
+    weight_decay: float = setting(1e-2, 'decoupled; of matrices and embeddings', low=0, high=10)
     b1: float = setting(0.9, 'decay of the first moment')
     b2: float = setting(0.999, 'decay of the second moment')
     eps: float = setting(1e-8, 'added to the root of the second moment')
@@ -215,10 +200,8 @@ class Eval:
         'beir:FOLDER, jsonl:FILE',
     )
     root: str = setting('', 'folder that holds the benchmarks, or hub: the Hugging Face hub')
-    every: int = setting(
-        0, 'steps between evaluations; 0: only after the last step', low=0, high=10**9
-    )
-    batch_size: int = setting(256, 'texts encoded at a time, over all devices', **SIZES)
+    every: int = setting(0, 'steps between evaluations; 0: only at the end', low=0, high=10**9)
+    batch_size: int = setting(256, 'texts encoded at a time, over all devices', **SIZE)
     at_start: bool = setting(False, 'also evaluate before the first step')
     best: str = setting(
         'multi.map',
@@ -231,21 +214,19 @@ class Eval:
 class Config:
     """One experiment."""
 
-    name: str = setting('hbt', 'names the workdir and the store where those are not given')
+    name: str = setting('hbt', 'default name of the workdir and the store')
     seed: int = setting(0, 'of the weights, the batches and the dropout', low=0, high=2**32 - 1)
-    steps: int = setting(1000, 'optimizer steps', low=1, high=10**9)
+    steps: int = setting(1000, 'optimizer steps', **STEPS)
     batch_size: int = setting(96, 'pairs of a batch, over all devices', low=2, high=10**7)
-    log_every: int = setting(50, 'steps between lines of metrics.jsonl', low=1, high=10**9)
+    log_every: int = setting(50, 'steps between lines of metrics.jsonl', **STEPS)
     nonfinite: str = setting(
         'stop',
-        'where the loss or its gradient is not finite: stop, or skip that step and continue',
+        'if the loss or its gradient is not finite: stop, or skip that step and continue',
         ('stop', 'skip'),
     )
-    ckpt_every: int = setting(500, 'steps between checkpoints', low=1, high=10**9)
+    ckpt_every: int = setting(500, 'steps between checkpoints', **STEPS)
     mapping: str = setting(
-        'shard_map',
-        'how the step is mapped over devices: shard_map or pmap',
-        ('shard_map', 'pmap'),
+        'shard_map', 'how the step is mapped over devices', ('shard_map', 'pmap')
     )
     shard_params: bool = setting(False, 'split weights and moments over the devices')
     distributed: bool = setting(False, 'several hosts: call jax.distributed.initialize first')

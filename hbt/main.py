@@ -14,7 +14,7 @@ from hbt.utils import cli, distributed, log, sharding
 def main(_) -> None:
     c = config.check(flags.FLAGS.config)
     if c.distributed:
-        distributed.run_as_one_of_many(lambda: run(c))
+        distributed.run_in_processes(lambda: run(c))
     else:
         run(c)
 

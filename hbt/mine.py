@@ -1,7 +1,6 @@
-"""Command line: a model and a store -> the store with the model's own hard negatives.
+"""Mines hard negatives: a model and a store -> the store with the negatives that the model finds.
 
-Hides which passages a query may not have as negatives, and what of the store stays as it is. The
-same command on a later checkpoint refreshes them. A search that was finished before a kill is kept.
+Run it again with a later checkpoint to refresh them.
 """
 
 import pathlib
@@ -16,27 +15,27 @@ from hbt.utils import cli
 
 
 def main(_) -> None:
-    given = flags.FLAGS
-    model, step = run_dir.load_model(given.workdir, given.model, given.step)
+    args = flags.FLAGS
+    model, step = run_dir.load_model(args.workdir, args.model, args.step)
     c = model.config
-    s = store.open_store(given.store or config.store_path(c))
-    tokenizer_files.check_same_tokenizer(s.path, model.tokenizer, given.model or given.workdir)
-    c.eval.batch_size = given.batch_size
-    setting = hard_negatives.Setting(given.count, given.depth, given.margin)
-    name = given.model or f'{given.workdir} at step {step}'
+    s = store.open_store(args.store or config.store_path(c))
+    tokenizer_files.check_same_tokenizer(s.path, model.tokenizer, args.model or args.workdir)
+    c.eval.batch_size = args.batch_size
+    settings = hard_negatives.Settings(args.count, args.depth, args.margin)
+    name = args.model or f'{args.workdir} at step {step}'
     name += f', {embedder.fingerprint(model)}'
-    out = pathlib.Path(given.out)
-    mined = hard_negatives.mine(c, model.params, s, out, setting, name)
+    out = pathlib.Path(args.out)
+    mined = hard_negatives.mine_negatives(c, model.params, s, out, settings, name)
     print(hard_negatives.format_counts(mined.manifest))
 
 
 if __name__ == '__main__':
-    default = hard_negatives.Setting()
-    flags.DEFINE_string('workdir', None, 'a run')
-    flags.DEFINE_string('step', 'latest', 'its checkpoint: latest, best, or a kept step')
-    flags.DEFINE_string('model', None, 'or a model directory or hub name')
-    flags.DEFINE_string('store', None, 'store whose passages are searched; of a run, its own')
-    flags.DEFINE_string('out', None, 'store to write')
+    default = hard_negatives.Settings()
+    flags.DEFINE_string('workdir', None, 'directory of the run')
+    flags.DEFINE_string('step', 'latest', 'of the run: latest, best, or the number of a kept step')
+    flags.DEFINE_string('model', None, 'or: a model directory, or the name of one on the hub')
+    flags.DEFINE_string('store', None, 'store whose passages are searched; none: that of the run')
+    flags.DEFINE_string('out', None, 'directory of the new store')
     flags.DEFINE_integer('count', default.count, 'negatives of a group in a language, at most')
     flags.DEFINE_integer('depth', default.depth, 'best passages that are looked at')
     flags.DEFINE_float('margin', default.margin, 'least distance to the cosine of the positive')

@@ -142,12 +142,14 @@ def aggregate_metrics(
     families = {}
     for (x, c), row in pairs.items():
         if x != c:
-            families.setdefault(f'{languages.family(x)}-{languages.family(c)}', []).append(row)
+            families.setdefault(
+                f'{languages.script_family(x)}-{languages.script_family(c)}', []
+            ).append(row)
     return {
         'metrics': average_settings(names),
         'languages': average_by(str),
         'scripts': average_by(languages.script),
-        'resources': average_by(languages.resources),
+        'resources': average_by(languages.resource_class),
         'families': {name: _macro_average(rows) for name, rows in sorted(families.items())},
         'pairs': {f'{x}-{c}': row for (x, c), row in pairs.items()},
     }

@@ -141,7 +141,7 @@ def used_by_languages(tokenizer: tokenizers.Tokenizer, codes: abc.Sequence[str])
         raise ValueError('--languages: expected a tokenizer of characters, got one of bytes')
     for code in codes:
         languages.check_language(code, '--languages')
-    scripts = sorted({script for code in codes for script in languages.written(code)})
+    scripts = sorted({script for code in codes for script in languages.character_scripts(code)})
     kinds = ''.join(rf'\p{{Script={script}}}' for script in scripts)
     is_covered = regex.compile(rf'[{kinds}\p{{Common}}\p{{Inherited}}]*').fullmatch
     return {i for piece, i in tokenizer.get_vocab().items() if is_covered(piece)}

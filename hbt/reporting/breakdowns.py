@@ -14,7 +14,7 @@ GROUPS = {  # breakdown of `aggregate.aggregate_metrics` -> words for it
     'scripts': 'script of the query language',
     'resources': 'resource level of the query language',
 }
-GROUP_OF = {'languages': str, 'scripts': languages.script, 'resources': languages.resources}
+GROUP_OF = {'languages': str, 'scripts': languages.script, 'resources': languages.resource_class}
 SOURCES = {
     'scripts': 'Most likely script of a language, by the Unicode CLDR (ISO 15924 codes).',
     'resources': 'Classes of Joshi et al. (ACL 2020): 5 has the most resources, 0 none.',
@@ -119,11 +119,11 @@ def group_gaps(
 def _group_function(system: experiments.System, division: Division) -> Callable[[str], str] | None:
     """language -> its group; None where that is not known."""
     if division.name == 'resource-levels':
-        return lambda x: 'high' if languages.resources(x) in HIGH else 'low'
+        return lambda x: 'high' if languages.resource_class(x) in HIGH else 'low'
     trained = experiments.training_languages(system.experiments[0])
     if not trained:
         return None
-    levels = (str, languages.script, languages.family, lambda x: '')
+    levels = (str, languages.script, languages.script_family, lambda x: '')
     values = [{level(x) for x in trained} for level in levels]
     return lambda x: next(
         name for name, level, of in zip(SHARED, levels, values, strict=True) if level(x) in of

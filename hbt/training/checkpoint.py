@@ -1,8 +1,7 @@
-"""Checkpoints: `ckpt/` holds the newest whole states, `best/` the parameters of the best step.
+"""Checkpoints: `ckpt/` holds the newest states, `best/` the parameters of the best step.
 
-Hides orbax. With every checkpoint goes a sum of each array, by which damaged bytes are found: what
-is restored is what was saved, or the checkpoint is named, set aside in `damaged/`, and the one
-before it taken. Called by `main` and by the programs that read a run.
+Each carries a checksum of every array, so what is restored is what was saved; a damaged checkpoint
+is named, moved to `damaged/`, and the one before it restored.
 """
 
 import json
@@ -12,73 +11,80 @@ import zlib
 
 import jax
 import jax.numpy as jnp
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from hbt.utils import distributed, log
 
-KEEP = 2  # newest states kept
+VERSION = 2  # of the names in a state and of what is saved with it
+KEEP = 2  # newest states
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was saved."""
+    """A checkpoint is not what was saved."""
 
 
 class Checkpoints:
-    """The checkpoints of one run."""
+    """The checkpoints of one training run."""
 
     def __init__(self, workdir: pathlib.Path):
         """Sets aside, and names, checkpoints that cannot even be opened."""
         for folder in (workdir / 'ckpt', workdir / 'best'):
             for step in sorted(int(x.name) for x in folder.glob('*') if x.name.isdigit()):
                 try:
-                    told(folder / str(step))
+                    _read_metadata(folder / str(step))
                 except Damaged as error:
-                    set_aside(folder, step, error)
-        self.newest = open_folder(workdir / 'ckpt', KEEP)
-        self.best = open_folder(workdir / 'best', 1)
+                    _set_aside(folder, step, error)
+        self.newest = _open_folder(workdir / 'ckpt', KEEP)
+        self.best = _open_folder(workdir / 'best', 1)
         self.writing = None
 
     def restore(self, shapes, before: int | None = None) -> tuple[typing.Any, dict] | None:
-        """(state, notes) of the newest sound checkpoint; None if none was ever saved.
+        """The newest sound checkpoint; damaged ones are named and set aside.
 
-        The state is in the layout of `shapes`, the notes are what was saved with it.
+        Args:
+          shapes: shape, type and sharding of each array of the state.
+          before: take one of a step below this.
 
-        With `before`, the newest of a step below it. Damaged ones are named and set aside.
-        ValueError if no sound one is left.
+        Returns:
+          The state, laid out as `shapes`, and the notes saved with it; None if none was ever saved.
+
+        Raises:
+          ValueError: no sound one is left, or it is of another version.
         """
-        found = [x.step for x in self.newest.checkpoints if before is None or x.step < before]
-        for step in reversed(found):
+        steps = [x.step for x in self.newest.checkpoints if before is None or x.step < before]
+        folder = pathlib.Path(self.newest.directory)
+        for step in reversed(steps):
             try:
-                place = pathlib.Path(self.newest.directory) / str(step)
-                return load(self.newest, step, shapes), told(place)['notes']
+                state = _load(self.newest, step, shapes)
+                return state, _read_metadata(folder / str(step))['notes']
             except Damaged as error:
-                set_aside(pathlib.Path(self.newest.directory), step, error)
+                _set_aside(folder, step, error)
                 self.newest.reload()
-        if found:
+        if steps:
             raise ValueError(
-                f'{self.newest.directory}: expected a sound checkpoint, got damaged ones of steps '
-                f'{found}; they are in damaged/. Delete the workdir to begin again'
+                f'{folder}: expected a sound checkpoint, got damaged ones of steps {steps}; they '
+                'are in damaged/. Delete the workdir to start again'
             )
         return None
 
     def save(self, step: int, state, notes: dict) -> None:
-        """Writes a state in the background, and with it notes, which JSON can hold."""
+        """Writes a state in the background, with notes for `restore`, which JSON can hold."""
         self.wait()
-        self.writing = self.newest.save_async(step, state, custom_metadata=beside(state, notes))
+        metadata = _make_metadata(state, notes)
+        self.writing = self.newest.save_async(step, state, custom_metadata=metadata)
 
     def wait(self) -> None:
-        """For what is still being written; orbax keeps a thread for what is not waited for."""
+        """Waits until `save` is done; orbax keeps a thread for what is not waited for."""
         if self.writing is not None:
             writing, self.writing = self.writing, None
             writing.result()
 
     def save_best(self, step: int, params, score: float) -> None:
-        """Keeps the parameters if no earlier step scored higher."""
+        """Saves the parameters if no earlier step scored as high."""
         latest = self.best.latest
         if latest is None or score > latest.metrics['score']:
-            told = beside(params, {})
-            self.best.save(step, params, metrics={'score': score}, custom_metadata=told)
+            metadata = _make_metadata(params, {})
+            self.best.save(step, params, metrics={'score': score}, custom_metadata=metadata)
 
     def close(self) -> None:
         self.newest.close()
@@ -86,104 +92,22 @@ class Checkpoints:
         self.wait()
 
 
-def open_folder(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
-    return ocp.training.Checkpointer(
-        folder.absolute(),
-        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-        preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-    )
-
-
-def beside(tree, notes: dict) -> dict:
-    """What is saved beside the arrays: their sums, notes, and a sum of these."""
-    found = {'sums': sums(tree), 'notes': notes}
-    return found | {'crc': crc(found)}
-
-
-def crc(found: dict) -> int:
-    return zlib.crc32(json.dumps([found['sums'], found['notes']], sort_keys=True).encode())
-
-
-def told(place: pathlib.Path) -> dict:
-    """What `beside` gave when it was saved; Damaged if it cannot be had."""
-    try:
-        found = ocp.metadata(place).custom_metadata
-        if found['crc'] == crc(found):
-            return found
-    except Exception as error:  # whatever orbax and JSON make of damaged files
-        raise damaged(place, error) from error
-    raise Damaged(f'{place}: damaged: expected a sum {crc(found)} of its notes, got {found["crc"]}')
-
-
-def load(checkpoints: ocp.training.Checkpointer, step: int, shapes):
-    """A checkpoint in the layout of `shapes`, placeholders left out; Damaged if it is not sound."""
-    place = pathlib.Path(checkpoints.directory) / str(step)
-    wanted = told(place)['sums']
-    try:
-        tree = checkpoints.load(step, shapes)
-    except Exception as error:  # and tensorstore
-        raise damaged(place, error) from error
-    for name, got in sums(tree).items():
-        if got != wanted.get(name):
-            raise Damaged(f'{place}: damaged: {name}: expected sum {wanted.get(name)}, got {got}')
-    return tree
-
-
-def damaged(place: pathlib.Path, error: BaseException) -> Damaged:
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__
-    reason = ' '.join(str(error).split())[:200]
-    return Damaged(f'{place}: damaged: {type(error).__name__}: {reason}')
-
-
-def set_aside(folder: pathlib.Path, step: int, error: Damaged) -> None:
-    """Moves a checkpoint to where it is neither read nor overwritten, and says so."""
-    place = folder.with_name('damaged') / f'{folder.name}-{step}'
-    if distributed.is_main_process():
-        place.parent.mkdir(exist_ok=True)
-        while place.exists():
-            place = place.with_name(place.name + '+')
-        (folder / str(step)).rename(place)
-    log.info(f'{error}; set aside as {place}')
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(str(place))
-
-
-def sums(tree) -> dict[str, int]:
-    """Path -> a sum of the bits of each array, weighted by place: one changed bit changes it."""
-    arrays = {
-        '/'.join(str(getattr(k, 'key', getattr(k, 'name', k))) for k in path): leaf
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-        if isinstance(leaf, jax.Array)
-    }
-    return {name: int(x) for name, x in jax.device_get(sums_of(arrays)).items()}
-
-
-@jax.jit
-def sums_of(arrays):
-    def total(x):
-        width = min(x.dtype.itemsize, 4)
-        bits = jax.lax.bitcast_convert_type(x, f'uint{8 * width}').astype(jnp.uint32)
-        place, stride = jnp.zeros(bits.shape, jnp.uint32), 1
-        for axis in reversed(range(bits.ndim)):
-            place += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride)
-            stride = stride * bits.shape[axis] % 2**32
-        return (bits * (2 * place + 1)).sum(dtype=jnp.uint32)
-
-    return jax.tree.map(total, arrays)
-
-
 def load_params(
-    workdir: pathlib.Path, which: str, place: jax.sharding.Sharding
+    workdir: pathlib.Path, which: str, sharding: jax.sharding.Sharding
 ) -> tuple[int, dict]:
-    """(step, parameters laid out by `place`) of a run: `latest`, `best`, or a kept step's number.
+    """Step and parameters of a training run.
 
-    Raises ValueError listing the steps that there are, and for a damaged checkpoint.
+    Args:
+      which: latest, best, or the number of a kept step.
+      sharding: of every parameter.
+
+    Raises:
+      ValueError: no such step, listing those that there are; or a damaged checkpoint.
     """
     folder = workdir / ('best' if which == 'best' else 'ckpt')
     if not folder.is_dir():
         raise ValueError(f'{workdir}: expected a run with a folder {folder.name}/, found none')
-    with open_folder(folder, KEEP) as checkpoints:
+    with _open_folder(folder, KEEP) as checkpoints:
         steps = [x.step for x in checkpoints.checkpoints]
         if which == 'best' and not steps:
             raise ValueError(
@@ -194,14 +118,115 @@ def load_params(
         if step not in map(str, steps):
             raise ValueError(f'{folder}: expected one of the steps {steps}, got {which!r}')
         try:
-            tree = checkpoints.metadata(int(step)).metadata
-            wanted = tree if which == 'best' else tree['params']
-            shapes = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), wanted
-            )
-            if which == 'best':
-                return int(step), load(checkpoints, int(step), shapes)
-            rest = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
-            return int(step), load(checkpoints, int(step), rest | {'params': shapes})['params']
+            return int(step), _load_params(checkpoints, int(step), which == 'best', sharding)
         except Damaged as error:
             raise ValueError(f'{error}; others are {steps}') from error
+
+
+def _load_params(checkpoints, step: int, is_best: bool, sharding: jax.sharding.Sharding):
+    tree = checkpoints.metadata(step).metadata
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        tree if is_best else tree['params'],
+    )
+    if is_best:
+        return _load(checkpoints, step, shapes)
+    others = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
+    return _load(checkpoints, step, others | {'params': shapes})['params']
+
+
+def _open_folder(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
+    return ocp.training.Checkpointer(
+        folder.absolute(),
+        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+        preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+    )
+
+
+def _load(checkpoints: ocp.training.Checkpointer, step: int, shapes):
+    """A checkpoint in the layout of `shapes`, placeholders left out; Damaged if it is not sound."""
+    path = pathlib.Path(checkpoints.directory) / str(step)
+    expected = _read_metadata(path)['sums']
+    try:
+        tree = checkpoints.load(step, shapes)
+    except Exception as error:  # of orbax and tensorstore
+        raise _damaged(path, error) from error
+    for name, checksum in checksums(tree).items():
+        if checksum != expected.get(name):
+            raise Damaged(
+                f'{path}: damaged: {name}: expected checksum {expected.get(name)}, got {checksum}'
+            )
+    return tree
+
+
+def _make_metadata(tree, notes: dict) -> dict:
+    """What is saved beside the arrays."""
+    metadata = {'version': VERSION, 'sums': checksums(tree), 'notes': notes}
+    return metadata | {'crc': _metadata_crc(metadata)}
+
+
+def _read_metadata(path: pathlib.Path) -> dict:
+    """What `_make_metadata` gave; Damaged if it cannot be read, ValueError for another version."""
+    try:
+        metadata = ocp.metadata(path).custom_metadata
+        # Version 1 had no version, and another checksum.
+        version = 1 if {*metadata} == {'sums', 'notes', 'crc'} else metadata['version']
+        crc = _metadata_crc(metadata)
+        if version != 1 and metadata['crc'] != crc:
+            raise ValueError(f'expected metadata of CRC {crc}, got {metadata["crc"]}')
+    except Exception as error:  # whatever orbax and JSON make of damaged files
+        raise _damaged(path, error) from error
+    if version != VERSION:
+        raise ValueError(
+            f'{path}: expected a checkpoint of version {VERSION}, got {version}; use the version '
+            'of hbt that wrote it, or train again in another --workdir'
+        )
+    return metadata
+
+
+def _metadata_crc(metadata: dict) -> int:
+    covered = {name: value for name, value in metadata.items() if name != 'crc'}
+    return zlib.crc32(json.dumps(covered, sort_keys=True).encode())
+
+
+def _damaged(path: pathlib.Path, error: BaseException) -> Damaged:
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__
+    reason = ' '.join(str(error).split())[:200]
+    return Damaged(f'{path}: damaged: {type(error).__name__}: {reason}')
+
+
+def _set_aside(folder: pathlib.Path, step: int, error: Damaged) -> None:
+    """Moves a checkpoint to where it is neither read nor overwritten, and says so."""
+    path = folder.with_name('damaged') / f'{folder.name}-{step}'
+    if distributed.is_main_process():
+        path.parent.mkdir(exist_ok=True)
+        while path.exists():
+            path = path.with_name(path.name + '+')
+        (folder / str(step)).rename(path)
+    log.info(f'{error}; set aside as {path}')
+    distributed.barrier(f'{folder.name}-{step} set aside')
+
+
+def checksums(tree) -> dict[str, int]:
+    """Path -> checksum of the bits of each array, weighted by index: a changed bit changes it."""
+    arrays = {
+        '/'.join(str(getattr(k, 'key', getattr(k, 'name', k))) for k in path): leaf
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if isinstance(leaf, jax.Array)
+    }
+    return {name: int(x) for name, x in jax.device_get(_checksums_on_device(arrays)).items()}
+
+
+@jax.jit
+def _checksums_on_device(arrays):
+    def checksum(x):
+        width = min(x.dtype.itemsize, 4)
+        bits = jax.lax.bitcast_convert_type(x, f'uint{8 * width}').astype(jnp.uint32)
+        index, stride = jnp.zeros(bits.shape, jnp.uint32), 1
+        for axis in reversed(range(bits.ndim)):
+            index += jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis) * jnp.uint32(stride)
+            stride = stride * bits.shape[axis] % 2**32
+        return (bits * (2 * index + 1)).sum(dtype=jnp.uint32)
+
+    return jax.tree.map(checksum, arrays)

@@ -1,7 +1,7 @@
-"""Command line: a model and a store -> the store with the model's own hard negatives.
+"""Hard negatives of the current model: a model and a store -> the store with other negatives.
 
-Hides which passages a query may not have as negatives, and what of the store stays as it is. The
-same command on a later checkpoint refreshes them. A search that was finished before a kill is kept.
+The same call with a later checkpoint refreshes them; a language that was searched before a kill is
+not searched again.
 """
 
 import dataclasses
@@ -12,6 +12,7 @@ import shutil
 import typing
 from collections import abc
 
+import jax
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
@@ -23,12 +24,12 @@ from hbt.models import embedder
 from hbt.sampling import sampler
 from hbt.utils import files, log, resume, sharding, text_table
 
-CHUNK = 50_000  # texts embedded, or groups looked at, at a time
+CHUNK = 50_000  # texts embedded, or groups filtered, at a time
 GROWTH = 8  # queries are searched together that exclude up to 1, 8, 64 ... passages
 
 
 @dataclasses.dataclass
-class Setting:
+class Settings:
     """Which of the best passages become negatives."""
 
     count: int = 8  # of a group in each language, at most
@@ -36,164 +37,201 @@ class Setting:
     margin: float = 0.05  # by which the cosine of a negative is at least below the positive's
 
 
-class Asked(typing.NamedTuple):
-    """What is asked in one language of passages; equal queries are asked once."""
+class Queries(typing.NamedTuple):
+    """The queries whose positives are in one language; equal queries are searched once."""
 
-    groups: Int[np.ndarray, ' g']  # those with a passage in the language
-    query: Int[np.ndarray, ' g']  # of each, in the lists that follow
-    rows: dict[str, Int[np.ndarray, ' n']]  # query language -> rows of its table
-    classes: Int[np.ndarray, ' u']  # of all queries, by language as in `rows`
+    groups: Int[np.ndarray, ' g']  # with a passage in the language
+    query_of_group: Int[np.ndarray, ' g']  # index into all queries, in the order of `indices`
+    indices: dict[str, Int[np.ndarray, ' n']]  # by query language, in its table
+    clusters: Int[np.ndarray, ' q']  # duplicate cluster of each query
 
 
-def mine(
-    c: config.Config, params, s: store.Store, out: pathlib.Path, setting: Setting, model: str = ''
+def mine_negatives(
+    c: config.Config,
+    params,
+    s: store.Store,
+    out: pathlib.Path,
+    settings: Settings,
+    model: str = '',
 ) -> store.Store:
-    """Writes `out`, whole or not at all: the store with other negatives.
+    """Writes `out`, whole or not at all: the store with the negatives that the model finds.
 
-    Negatives of a group in a language are the best `depth` passages of its dataset for its query in
-    that language, or where it has none in another, without: every passage that answers a copy or a
-    translation of the query, and its translations and copies; passages less than `margin` below the
-    positive; and what comes after the first `count`. What does not change is linked, not copied.
-    Raises ValueError where the model has other prefixes than the store, or `out` was begun with
-    other settings or another `model`.
+    Negatives of a group in a language are the best `depth` passages of its dataset for its query,
+    in that language or else in another, without: every passage that answers a copy or a translation
+    of the query, and its translations and copies; passages less than `margin` below the positive;
+    and all after the first `count`. Unchanged files are linked, not copied.
+
+    Args:
+      model: identity of the model; another one does not resume `out`.
+
+    Raises:
+      ValueError: the model has other prefixes than the store, a setting is out of range, or `out`
+        exists or was begun with other settings.
     """
-    c = shortened(c, s)
-    for name, low in (('count', 1), ('depth', setting.count), ('margin', -2)):
-        if getattr(setting, name) < low:
-            raise ValueError(f'--{name}: expected {low} or more, got {getattr(setting, name)}')
+    c = _fit_lengths(c, s)
+    for name, low in (('count', 1), ('depth', settings.count), ('margin', -2)):
+        if getattr(settings, name) < low:
+            raise ValueError(f'--{name}: expected {low} or more, got {getattr(settings, name)}')
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
-    about = {'model': model, 'store': s.manifest['checksum'], **dataclasses.asdict(setting)}
-    partial = resume.open_folder(out, about)
+    origin = {'model': model, 'store': s.manifest['checksum'], **dataclasses.asdict(settings)}
+    partial = resume.open_folder(out, origin)
     mesh = sharding.make_mesh()
-    encode = encoder(c, params, s, mesh)
-    manifest = json.loads(json.dumps(s.manifest)) | {'mined': about}
+    embed = _make_embed(c, params, s, mesh)
+    manifest = json.loads(json.dumps(s.manifest)) | {'mined': origin}
     for dataset, entry in zip(s.datasets, manifest['datasets'], strict=True):
         folder = partial / dataset.name
         folder.mkdir(exist_ok=True)
         for language in dataset.passage:
             report = folder / f'progress.{language}.json'
             if not report.exists():
-                counted = language_of(dataset, language, encode, folder, setting, mesh)
-                files.write_json(report, counted)
-        found = {x: files.read_json(folder / f'progress.{x}.json', dict) for x in dataset.passage}
-        entry['negatives'] = {x: counted['negatives'] for x, counted in found.items()}
-        entry['mined'] = found
-    return finish(s, manifest, partial, out)
+                counts = _mine_language(dataset, language, embed, folder, settings, mesh)
+                files.write_json(report, counts)
+        counts = {x: files.read_json(folder / f'progress.{x}.json', dict) for x in dataset.passage}
+        entry['negatives'] = {x: count['negatives'] for x, count in counts.items()}
+        entry['mined'] = counts
+    return _finish_store(s, manifest, partial, out)
 
 
-def shortened(c: config.Config, s: store.Store) -> config.Config:
-    """The config with lengths that the store has; how batches are composed is of no matter."""
-    had = s.manifest['settings']
-    lengths = {x: min(getattr(c.data, x), had[x]) for x in ('query_length', 'passage_length')}
+def _fit_lengths(c: config.Config, s: store.Store) -> config.Config:
+    """The config with lengths that the store has; ValueError for other prefixes."""
+    stored = s.manifest['settings']
+    lengths = {x: min(getattr(c.data, x), stored[x]) for x in ('query_length', 'passage_length')}
     data = dataclasses.replace(c.data, **lengths)
     c = dataclasses.replace(c, data=data, sampler=config.Sampler())
     sampler.check_store(c, s)
     return c
 
 
-def finish(s: store.Store, manifest: dict, partial: pathlib.Path, out: pathlib.Path) -> store.Store:
-    """Links what stays, counts what is new, and names the whole."""
-    known = manifest['files']
-    kept = {x: known[x] for x in known if not pathlib.Path(x).name.startswith('negatives.')}
-    for name in kept:
+def _finish_store(
+    s: store.Store, manifest: dict, partial: pathlib.Path, out: pathlib.Path
+) -> store.Store:
+    """Links the unchanged files, writes the manifest, and renames the folder."""
+    unchanged = {
+        name: entry
+        for name, entry in manifest['files'].items()
+        if not pathlib.Path(name).name.startswith('negatives.')
+    }
+    for name in unchanged:
         (partial / name).unlink(missing_ok=True)
         try:
             os.link(s.path / name, partial / name)
         except OSError:  # another file system
             shutil.copyfile(s.path / name, partial / name)
-    manifest['files'] = kept | store.describe_files(partial, 'negatives.*')
+    manifest['files'] = unchanged | store.describe_files(partial, 'negatives.*')
     files.write_json(partial / 'manifest.json', store.add_checksum(manifest))
     resume.finish_folder(out)
     return store.open_store(out)
 
 
-def encoder(c: config.Config, params, s: store.Store, mesh) -> abc.Callable:
-    """`encode(table, rows, side) -> chunks of [n d]`, cut as in training."""
-    run, end = embedder.make_table_embedder(c, mesh), s.manifest['tokenizer']['end_id']
+def _make_embed(
+    c: config.Config, params, s: store.Store, mesh: jax.sharding.Mesh
+) -> abc.Callable[..., abc.Iterator[Float[np.ndarray, 'n d']]]:
+    """`embed(table, indices, side)` -> chunks of embeddings, of texts truncated as in training."""
+    embed_table, end = embedder.make_table_embedder(c, mesh), s.manifest['tokenizer']['end_id']
 
-    def encode(table: ragged.TokenTable, rows: Int[np.ndarray, ' n'], side: str):
+    def embed(table: ragged.TokenTable, indices: Int[np.ndarray, ' n'], side: str):
         limit = getattr(c.data, f'{side}_length')
-        for start in range(0, len(rows), CHUNK):
-            part = rows[start : start + CHUNK]
-            yield run(params, ragged.truncate_texts(table, part, limit, end), side)
+        for start in range(0, len(indices), CHUNK):
+            texts = ragged.truncate_texts(table, indices[start : start + CHUNK], limit, end)
+            yield embed_table(params, texts, side)
 
-    return encode
+    return embed
 
 
-def language_of(
-    dataset: store.Dataset, language: str, encode, folder: pathlib.Path, setting: Setting, mesh
+def _mine_language(
+    dataset: store.Dataset,
+    language: str,
+    embed: abc.Callable,
+    folder: pathlib.Path,
+    settings: Settings,
+    mesh: jax.sharding.Mesh,
 ) -> dict[str, int]:
     """Writes the negatives of one language; returns its counts."""
-    asked = ask(dataset, language)
-    counts, texts = np.zeros(dataset.num_groups + 1, np.int64), np.zeros(0, np.int32)
-    if len(asked.groups):  # else the language has negatives alone
+    queries = _collect_queries(dataset, language)
+    counts, passages = np.zeros(dataset.num_groups + 1, np.int64), np.zeros(0, np.int32)
+    if len(queries.groups):  # else the language has negatives only
         vectors = folder / 'progress.vectors.npy'
-        counts[asked.groups + 1], texts = chosen(
-            dataset, language, asked, encode, vectors, setting, mesh
+        counts[queries.groups + 1], passages = _select_negatives(
+            dataset, language, queries, embed, vectors, settings, mesh
         )
         vectors.unlink()
-    rows = np.cumsum(counts)
-    rows.tofile(folder / f'negatives.{language}.offsets')
-    texts.tofile(folder / f'negatives.{language}.passages')
-    without = int(np.count_nonzero(counts[asked.groups + 1] == 0))
-    return {'groups': len(asked.groups), 'without': without, 'negatives': int(rows[-1])}
+    offsets = np.cumsum(counts)
+    offsets.tofile(folder / f'negatives.{language}.offsets')
+    passages.tofile(folder / f'negatives.{language}.passages')
+    without = int(np.count_nonzero(counts[queries.groups + 1] == 0))
+    return {'groups': len(queries.groups), 'without': without, 'negatives': int(offsets[-1])}
 
 
-def chosen(
-    dataset: store.Dataset, language: str, asked: Asked, encode, file, setting: Setting, mesh
+def _select_negatives(
+    dataset: store.Dataset,
+    language: str,
+    queries: Queries,
+    embed: abc.Callable,
+    file: pathlib.Path,
+    settings: Settings,
+    mesh: jax.sharding.Mesh,
 ) -> tuple[Int[np.ndarray, ' g'], Int[np.ndarray, ' m']]:
-    """How many negatives each of the groups has, and all of them, as rows of the passage table."""
+    """How many negatives each of the groups has, and all of them, as indices of the table.
+
+    Args:
+      file: the embeddings of the passages, which may be larger than memory.
+    """
     table = dataset.passage[language]
-    corpus = first_of_each(table.hashes)
+    hashes, corpus = np.unique(table.hashes, return_index=True)  # each text once
+    corpus = corpus[hashes != 0]
     log.info(
-        f'{dataset.name}: {len(asked.classes)} queries in {len(corpus)} passages of {language}'
+        f'{dataset.name}: {len(queries.clusters)} queries in {len(corpus)} passages of {language}'
     )
-    documents = save(file, encode(table, corpus, 'passage'), len(corpus))
-    queries = np.concatenate(
-        [x for code, rows in asked.rows.items() for x in encode(dataset.query[code], rows, 'query')]
+    passage_vectors = _write_vectors(file, embed(table, corpus, 'passage'), len(corpus))
+    query_vectors = np.concatenate(
+        [
+            vectors
+            for code, indices in queries.indices.items()
+            for vectors in embed(dataset.query[code], indices, 'query')
+        ]
     )
-    banned = answers(dataset, asked.classes, corpus)
-    scores, top = best(queries, documents, banned, min(setting.depth, len(corpus)), mesh)
-    place = np.searchsorted(
-        table.hashes[corpus], table.hashes[dataset.passage_indices[asked.groups]]
+    excluded = _find_answers(dataset, queries.clusters, corpus)
+    depth = min(settings.depth, len(corpus))
+    scores, top_k = _search_without(query_vectors, passage_vectors, excluded, depth, mesh)
+    positives = np.searchsorted(
+        table.hashes[corpus], table.hashes[dataset.passage_indices[queries.groups]]
     )
-    counts, texts = [], []
-    for start in range(0, len(place), CHUNK):
-        mine = asked.query[start : start + CHUNK]
-        positive = np.einsum('gd,gd->g', queries[mine], documents[place[start : start + CHUNK]])
-        fit = (top[mine] >= 0) & (scores[mine] <= positive[:, None] - setting.margin)
-        fit &= np.cumsum(fit, axis=1) <= setting.count
-        counts.append(fit.sum(axis=1))
-        texts.append(corpus[top[mine][fit]].astype(np.int32))
-    return np.concatenate(counts), np.concatenate(texts)
+    counts, passages = [], []
+    for start in range(0, len(positives), CHUNK):
+        query = queries.query_of_group[start : start + CHUNK]
+        positive = passage_vectors[positives[start : start + CHUNK]]
+        cosine = np.einsum('gd,gd->g', query_vectors[query], positive)
+        mask = (top_k[query] >= 0) & (scores[query] <= cosine[:, None] - settings.margin)
+        mask &= np.cumsum(mask, axis=1) <= settings.count
+        counts.append(mask.sum(axis=1))
+        passages.append(corpus[top_k[query][mask]].astype(np.int32))
+    return np.concatenate(counts), np.concatenate(passages)
 
 
-def first_of_each(hashes: np.ndarray) -> Int[np.ndarray, ' n']:
-    """A row of every text that there is, in the order of their hashes."""
-    known, rows = np.unique(hashes, return_index=True)
-    return rows[known != 0]
-
-
-def ask(dataset: store.Dataset, language: str) -> Asked:
+def _collect_queries(dataset: store.Dataset, language: str) -> Queries:
     """The queries of all groups that have a passage in the language, each in one language."""
-    has = dataset.passage[language].hashes[dataset.passage_indices] != 0
-    query, rows, classes, count = np.full(dataset.num_groups, -1), {}, [], 0
+    has_passage = dataset.passage[language].hashes[dataset.passage_indices] != 0
+    query_of_group, indices, clusters = np.full(dataset.num_groups, -1), {}, []
+    count = 0
     for code in sorted(dataset.query, key=lambda x: (x != language, x)):
         hashes = dataset.query[code].hashes[dataset.query_indices]
-        mine = np.flatnonzero(has & (query < 0) & (hashes != 0))
-        _, first, number = np.unique(hashes[mine], return_index=True, return_inverse=True)
-        if len(mine):
-            query[mine] = count + number
-            rows[code] = dataset.query_indices[mine[first]]
-            classes.append(dataset.query_clusters[rows[code]])
+        groups = np.flatnonzero(has_passage & (query_of_group < 0) & (hashes != 0))
+        _, first, number = np.unique(hashes[groups], return_index=True, return_inverse=True)
+        if len(groups):
+            query_of_group[groups] = count + number
+            indices[code] = dataset.query_indices[groups[first]]
+            clusters.append(dataset.query_clusters[indices[code]])
             count += len(first)
-    groups = np.flatnonzero(query >= 0)
-    return Asked(groups, query[groups], rows, np.concatenate([np.zeros(0, np.int32), *classes]))
+    groups = np.flatnonzero(query_of_group >= 0)
+    clusters = np.concatenate([np.zeros(0, np.int32), *clusters])
+    return Queries(groups, query_of_group[groups], indices, clusters)
 
 
-def save(file: pathlib.Path, chunks: abc.Iterable, count: int) -> Float[np.ndarray, 'n d']:
-    """Embeddings in a file, which may be larger than memory."""
+def _write_vectors(
+    file: pathlib.Path, chunks: abc.Iterable[np.ndarray], count: int
+) -> Float[np.ndarray, 'n d']:
+    """Embeddings in a file, memory-mapped."""
     rows, start = None, 0
     for chunk in chunks:
         if rows is None:
@@ -204,63 +242,57 @@ def save(file: pathlib.Path, chunks: abc.Iterable, count: int) -> Float[np.ndarr
     return np.load(file, mmap_mode='r')
 
 
-def answers(
-    dataset: store.Dataset, classes: Int[np.ndarray, ' u'], corpus: Int[np.ndarray, ' n']
+def _find_answers(
+    dataset: store.Dataset, clusters: Int[np.ndarray, ' q'], corpus: Int[np.ndarray, ' n']
 ) -> scipy.sparse.csr_array:
-    """Row u holds the passages of the corpus that answer any query of its class, [u n]."""
+    """Row i holds the passages of the corpus that answer any query of cluster i, [q n]."""
     query, passage = dataset.query_clusters, dataset.passage_clusters
     pairs = query[dataset.query_indices], passage[dataset.passage_indices]
     sizes = [int(max(x.max(), y.max())) + 1 for x, y in ((query, pairs[0]), (passage, pairs[1]))]
-    links = scipy.sparse.csr_array((np.ones(len(pairs[0]), bool), pairs), tuple(sizes))
-    places = passage[corpus], np.arange(len(corpus))
-    texts = scipy.sparse.csr_array((np.ones(len(corpus), bool), places), (sizes[1], len(corpus)))
-    return (links @ texts)[classes]
+    answers = scipy.sparse.csr_array((np.ones(len(pairs[0]), bool), pairs), tuple(sizes))
+    members = passage[corpus], np.arange(len(corpus))
+    texts = scipy.sparse.csr_array((np.ones(len(corpus), bool), members), (sizes[1], len(corpus)))
+    return (answers @ texts)[clusters]
 
 
-def best(
-    queries: Float[np.ndarray, 'u d'],
+def _search_without(
+    queries: Float[np.ndarray, 'q d'],
     documents: Float[np.ndarray, 'n d'],
-    banned: scipy.sparse.csr_array,
+    excluded: scipy.sparse.csr_array,
     depth: int,
-    mesh,
-) -> tuple[Float[np.ndarray, 'u k'], Int[np.ndarray, 'u k']]:
-    """Scores and numbers of the best documents of each query that are not banned; -1: none left."""
-    counts = np.diff(banned.indptr)
+    mesh: jax.sharding.Mesh,
+) -> tuple[Float[np.ndarray, 'q k'], Int[np.ndarray, 'q k']]:
+    """Scores and indices of the best documents of each query that are not excluded, then -1."""
+    counts = np.diff(excluded.indptr)
     scores = np.zeros((len(queries), depth), np.float32)
-    top = np.zeros(scores.shape, np.int32)
+    top_k = np.zeros(scores.shape, np.int32)
     sizes = np.ceil(np.log(np.maximum(counts, 1)) / np.log(GROWTH)).astype(int)
     for size in np.unique(sizes):
         rows = np.flatnonzero(sizes == size)
-        excluded = np.full((len(rows), max(1, counts[rows].max())), -1, np.int32)
-        part = banned[rows]
+        padded = np.full((len(rows), max(1, counts[rows].max())), -1, np.int32)
+        selected = excluded[rows]
         row = np.repeat(np.arange(len(rows)), counts[rows])
-        excluded[row, np.arange(len(row)) - np.repeat(part.indptr[:-1], counts[rows])] = (
-            part.indices
-        )
-        found = search.search(
+        column = np.arange(len(row)) - np.repeat(selected.indptr[:-1], counts[rows])
+        padded[row, column] = selected.indices
+        result = search.search(
             queries[rows],
             documents,
             np.zeros((len(rows), 0), np.int32),
             np.zeros(len(documents), np.int32),
             depth,
-            excluded,
+            padded,
             mesh,
         )
-        scores[rows], top[rows] = found.scores, found.top_k
-    return scores, top
+        scores[rows], top_k[rows] = result.scores, result.top_k
+    return scores, top_k
 
 
 def format_counts(manifest: dict) -> str:
     """Groups, negatives, and groups without any, by dataset and language, as text."""
-    rows = [
-        (entry['name'], language, n['groups'], n['negatives'], f'{_without(n):.1f}')
-        for entry in manifest['datasets']
-        for language, n in entry['mined'].items()
-    ]
-    return text_table.format_table(
-        ('dataset', 'language', 'groups', 'negatives', 'without %'), rows
-    )
-
-
-def _without(counts: dict) -> float:
-    return 100 * counts['without'] / max(counts['groups'], 1)
+    rows = []
+    for entry in manifest['datasets']:
+        for language, n in entry['mined'].items():
+            without = f'{100 * n["without"] / max(n["groups"], 1):.1f}'
+            rows.append((entry['name'], language, n['groups'], n['negatives'], without))
+    header = ('dataset', 'language', 'groups', 'negatives', 'without %')
+    return text_table.format_table(header, rows)

@@ -1,6 +1,6 @@
-"""Command line: trains one config, evaluating and checkpointing on the way.
+"""The training loop: steps, log, evaluations, checkpoints.
 
-The same command resumes a run that was stopped, and ends as if it had never been.
+The same call resumes a run that was stopped, and ends as if it had never been.
 """
 
 import collections
@@ -11,26 +11,25 @@ import typing
 from collections import abc
 
 import jax
-import tokenizers
 
 from hbt import config
-from hbt.data import store
+from hbt.data import store, tokenizer_files
 from hbt.evaluation import evaluator, results
-from hbt.sampling import proportions, sampler
+from hbt.sampling import batches, proportions, sampler
 from hbt.training import checkpoint, run_dir, telemetry, train_state, train_step
 from hbt.utils import distributed, files, log, sharding
 
-AHEAD = 2  # batches assembled while a step runs
-NOTED = 100  # steps that are not finite whose rows are written down
+PREFETCH = 2  # batches built while a step runs
+MAX_NONFINITE_FILES = 100  # a run that skips for ever must not fill the disk
 
 
 class Run(typing.NamedTuple):
-    """What the parts of a run share."""
+    """What the parts of a training run share."""
 
     config: config.Config
     workdir: pathlib.Path
     mesh: jax.sharding.Mesh
-    batches: sampler.Sampler
+    sampler: sampler.Sampler
     evaluation: abc.Callable
     metrics: log.MetricsWriter
     checkpoints: checkpoint.Checkpoints
@@ -39,81 +38,77 @@ class Run(typing.NamedTuple):
 def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     """Trains `c` in `workdir`, from the newest checkpoint there if there is one.
 
-    Raises ValueError for settings, data or weights that do not fit, before anything is trained.
+    Raises:
+      ValueError: settings, data or weights do not fit; before anything is trained.
+      SystemExit: the run was stopped by a signal; its status tells a launcher what to do.
     """
     mesh = sharding.make_mesh()
-    data = store.open_store(config.store_path(c))
-    c = run_dir.resolve_config(c, data, mesh)
+    s = store.open_store(config.store_path(c))
+    c = run_dir.resolve_config(c, s, mesh)
     if c.data.verify:
-        store.verify_store(data)
-    batches = sampler.Sampler(c, data, mesh.size)
-    tokenizer = tokenizers.Tokenizer.from_file(str(data.path / 'tokenizer.json'))
+        store.verify_store(s)
+    batch_sampler = sampler.Sampler(c, s, mesh.size)
+    tokenizer = tokenizer_files.load_tokenizer(s.path / 'tokenizer.json')
     evaluation = evaluator.make_evaluation(c, tokenizer, mesh, evaluator.load_benchmarks(c.eval))
-    held = run_dir.claim(c, workdir, data)
-    distributed.barrier('workdir')
-    checkpoints = checkpoint.Checkpoints(workdir)
-    restored = checkpoints.restore(train_state.state_shapes(c, mesh))
-    state, sums = restored or (train_state.init_state(c, mesh), {})
-    metrics = log.MetricsWriter(workdir, -1 if restored is None else int(state.step))
-    run = Run(c, workdir, mesh, batches, evaluation, metrics, checkpoints)
-    if restored is not None:
-        done = int(state.step)
-        log.info(
-            f'{workdir}: {"complete at" if done >= c.steps else "continuing after"} step {done}'
-        )
-    elif c.eval.at_start:
-        measure(run, state)
-    show_shares(run, 0)
-    with (
-        distributed.Requests() as asked,
-        files.name_in_errors(workdir),
-        contextlib.ExitStack() as stack,
-    ):
-        for opened in (held, metrics, checkpoints):  # closed in the opposite order
-            stack.callback(opened.close)
-        done = loop(run, state, sums, asked)
-        show_shares(run, done)
+    with contextlib.ExitStack() as stack:  # closed in the opposite order
+        stack.enter_context(run_dir.claim(c, workdir, s))
+        distributed.barrier('workdir')
+        checkpoints = checkpoint.Checkpoints(workdir)
+        restored = checkpoints.restore(train_state.state_shapes(c, mesh))
+        state, sums = restored or (train_state.init_state(c, mesh), {})
+        start = int(state.step)
+        metrics = log.MetricsWriter(workdir, start if restored else -1)
+        run = Run(c, workdir, mesh, batch_sampler, evaluation, metrics, checkpoints)
+        if restored:
+            status = 'complete at' if start >= c.steps else 'continuing after'
+            log.info(f'{workdir}: {status} step {start}')
+        elif c.eval.at_start:
+            _evaluate(run, state)
+        _report_proportions(run, 0)
+        requests = stack.enter_context(distributed.StopRequests())
+        stack.enter_context(files.name_in_errors(workdir))
+        stack.callback(metrics.close)
+        stack.callback(checkpoints.close)
+        done = _train_steps(run, state, sums, requests)
+        _report_proportions(run, done)
     if done < c.steps:
-        log.info(f'{workdir}: {asked.signal.name}: saved at step {done}; the same command goes on')
-        raise SystemExit(asked.status)
+        name = requests.signal.name
+        log.info(f'{workdir}: {name}: saved at step {done}; run the same command again to resume')
+        raise SystemExit(requests.status)
 
 
-def loop(run: Run, state: train_state.State, sums: dict, asked: distributed.Requests) -> int:
-    """Trains to the last step, which it returns, or to that at which it is asked to stop.
+def _train_steps(
+    run: Run, state: train_state.State, sums: dict, requests: distributed.StopRequests
+) -> int:
+    """Trains to the last step, or to that at which it is asked to stop, which it returns.
 
     What is due is logged, evaluated, then checkpointed. `sums` are those of the steps since the
     last line of the log.
     """
     c, start = run.config, int(state.step)
     step = train_step.make_step(c, run.mesh)
-    unchecked, seen = [], telemetry.Spikes(log.read_metrics(run.workdir / 'metrics.jsonl'))
-    meter = telemetry.Meter(c, run.batches.languages, run.mesh.size, sums)
+    spikes = telemetry.SpikeDetector(log.read_metrics(run.workdir / 'metrics.jsonl'))
+    meter = telemetry.Meter(c, run.sampler.languages, run.mesh.size, sums)
     bar = log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps')
-    with meter, bar as progress:
-        for done, (plans, batch) in enumerate(meter.timed(prefetch(run, start)), start + 1):
-            state, values = step(state, batch)
-            unchecked.append((done, values['skipped']))
-            meter.add(plans, batch, values)
-            progress.update()
-            last = done == c.steps
-            if last or done % min(c.log_every, c.ckpt_every) == 0:
-                check_finite(run, unchecked)
+    unchecked = []
+    with meter, bar:
+        for done, (plans, batch) in enumerate(meter.timed(_prefetch(run, start)), start + 1):
+            state, metrics = step(state, batch)
+            unchecked.append((done, metrics['skipped']))
+            meter.add_step(plans, batch, metrics)
+            bar.update()
+            is_last = done == c.steps
+            if is_last or done % min(c.log_every, c.ckpt_every) == 0:
+                _check_finite(run, unchecked)
                 unchecked = []
-            if last or done % c.log_every == 0:
-                line = meter.line()
-                told = seen.seen(line['loss']) if 'loss' in line else ''
-                run.metrics.write(done, line | {'spike': float(bool(told))})
-                if told:
-                    log.info(
-                        f'{run.workdir}: step {done}: {told}; --replay={done} computes it again'
-                    )
-                progress.set_postfix(telemetry.brief(line))
-            with meter.paused():
-                if last or (c.eval.every and done % c.eval.every == 0):
-                    measure(run, state)
-            stop = last or asked.due(done)
+            if is_last or done % c.log_every == 0:
+                bar.set_postfix(_log_line(run, done, meter.pop_line(), spikes))
+            if is_last or (c.eval.every and done % c.eval.every == 0):
+                with meter.paused():
+                    _evaluate(run, state)
+            stop = is_last or requests.due(done)
             if stop or done % c.ckpt_every == 0:
-                sums = meter.saved()
+                sums = meter.state()
                 with meter.paused():
                     run.checkpoints.save(done, state, sums)
             if stop:
@@ -121,41 +116,50 @@ def loop(run: Run, state: train_state.State, sums: dict, asked: distributed.Requ
     return start
 
 
-def check_finite(run: Run, steps: list[tuple[int, jax.Array]]) -> None:
-    """Writes down the rows of steps that were skipped; ValueError where the run is to stop.
+def _log_line(
+    run: Run, done: int, line: dict[str, float], spikes: telemetry.SpikeDetector
+) -> dict[str, str]:
+    """Writes a line of metrics, and names a spike of the loss; returns the line for the bar."""
+    message = spikes.update(line['loss']) if 'loss' in line else ''
+    run.metrics.write(done, line | {'spike': float(bool(message))})
+    if message:
+        log.info(f'{run.workdir}: step {done}: {message}; --replay={done} computes it again')
+    return telemetry.format_postfix(line)
 
-    Those of the first NOTED such steps: a run that goes on for ever must not fill the disk.
-    """
+
+def _check_finite(run: Run, steps: list[tuple[int, jax.Array]]) -> None:
+    """Writes the texts of steps that were skipped; ValueError where the run is to stop."""
     numbers, skipped = zip(*steps, strict=True)
-    for done, bad in zip(numbers, jax.device_get(skipped), strict=True):
-        if not bad:
+    for done, is_skipped in zip(numbers, jax.device_get(skipped), strict=True):
+        if not is_skipped:
             continue
-        told = (
+        message = (
             f'{run.workdir}: step {done}: the loss or its gradient is not finite, and the step was '
             'skipped'
         )
-        if distributed.is_main_process() and len(list(run.workdir.glob('nonfinite-*.txt'))) < NOTED:
-            lines = sampler.describe_batch(run.batches, done - 1)
+        count = len(list(run.workdir.glob('nonfinite-*.txt')))
+        if distributed.is_main_process() and count < MAX_NONFINITE_FILES:
+            lines = sampler.describe_batch(run.sampler, done - 1)
             (run.workdir / f'nonfinite-{done}.txt').write_text('\n'.join(lines) + '\n')
-            told += f'; its rows are in nonfinite-{done}.txt'
+            message += f'; its texts are in nonfinite-{done}.txt'
         if run.config.nonfinite == 'stop':
             raise ValueError(
-                f'{told}. --replay={done} computes it again; --config.nonfinite=skip goes on'
+                f'{message}. --replay={done} computes it again; --config.nonfinite=skip continues'
             )
-        log.info(told)
+        log.info(message)
 
 
-def show_shares(run: Run, done: int) -> None:
-    """Prints and writes what the run is to draw, and after `done` steps what it has drawn."""
-    found = proportions.count_proportions(run.batches, run.config.steps, done)
-    log.info(proportions.format_proportions(found))
+def _report_proportions(run: Run, done: int) -> None:
+    """Prints and writes what the run is to draw, and what its first `done` steps have drawn."""
+    pools = proportions.count_proportions(run.sampler, run.config.steps, done)
+    log.info(proportions.format_proportions(pools))
     if distributed.is_main_process():
-        proportions.write_proportions(found, run.workdir)
+        proportions.write_proportions(pools, run.workdir)
 
 
-def measure(run: Run, state: train_state.State) -> None:
-    """Runs the evaluations of a step; keeps the parameters if they are the best so far."""
-    eval_, done = run.config.eval, int(state.step)
+def _evaluate(run: Run, state: train_state.State) -> None:
+    """Runs the evaluations of a step; saves the parameters if they are the best so far."""
+    settings, done = run.config.eval, int(state.step)
     evaluated = run.evaluation(state.params)
     for result in evaluated.values():
         if distributed.is_main_process():
@@ -164,19 +168,19 @@ def measure(run: Run, state: train_state.State) -> None:
     if evaluated:
         scores = evaluator.flatten_scores(evaluated)
         run.metrics.write(done, scores)
-        name = f'{eval_.benchmarks[0]}/{eval_.best}'
+        name = f'{settings.benchmarks[0]}/{settings.best}'
         if name not in scores:
             raise ValueError(f'eval.best: expected one of {", ".join(scores)}, got {name}')
         run.checkpoints.save_best(done, state.params, scores[name])
 
 
-def prefetch(run: Run, start: int):
-    """Yields this host's batches, assembled by a thread while the device works."""
-    stop, mine = run.config.steps, sharding.local_device_range(run.mesh)
+def _prefetch(run: Run, start: int) -> abc.Iterator[tuple[list[batches.Plan], batches.Batch]]:
+    """This host's batches, built by a thread while the devices work."""
+    stop, devices = run.config.steps, sharding.local_device_range(run.mesh)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         waiting = collections.deque()
-        for step in range(start, stop + AHEAD):
+        for step in range(start, stop + PREFETCH):
             if step < stop:
-                waiting.append(pool.submit(run.batches.batch, step, mine))
-            if step >= start + AHEAD:
+                waiting.append(pool.submit(run.sampler.batch, step, devices))
+            if step >= start + PREFETCH:
                 yield waiting.popleft().result()

@@ -1,7 +1,7 @@
 """InfoNCE with in-batch and hard negatives, masked by identity.
 
-Hides which columns are negatives of which rows, and how the columns of all devices are walked
-over without holding their logits. Per-device functions over the mesh axis. Called by `train`.
+Per-device functions over the mesh axis; the columns of all devices are scanned without holding all
+their logits.
 """
 
 import functools
@@ -16,217 +16,228 @@ from hbt import config
 from hbt.sampling import batches
 
 
-class Texts(typing.NamedTuple):
-    """Embeddings with what tells them apart."""
+class Embeddings(typing.NamedTuple):
+    """Embeddings with the identities of their texts."""
 
     vectors: Float[Array, 'm d']
-    documents: Int[Array, ' m']  # id of the text's own document
-    queries: Int[Array, ' m']  # id of the query of its row
-    positive: Bool[Array, ' m']  # whether it belongs to the pair of its row
+    passage_ids: Int[Array, ' m']  # of the passage; of a query, that of its positive
+    query_ids: Int[Array, ' m']  # of the query of its pair
+    paired: Bool[Array, ' m']  # false: a hard negative
 
 
-class Rows(typing.NamedTuple):
-    """What is known of each row of this device, for the loss and the log."""
+class PairMetrics(typing.NamedTuple):
+    """Of each pair of this device, for the loss and the log."""
 
     loss: Float[Array, ' b']
     accuracy: Float[Array, ' b']  # 1 where the positive is above all negatives
     margin: Float[Array, ' b']  # cosine of the positive minus the mean of the negatives
 
 
-def infonce(
-    queries: Float[Array, 'b d'],
-    documents: Float[Array, 'b n d'],
-    query_ids: Int[Array, ' b'],
-    document_ids: Int[Array, 'b n'],
-    log_scale: Float[Array, ''],
-    c: config.Loss,
-    axis: str | None = None,
-) -> Rows:
-    """-log softmax of the positive, for each row of this device (paper, equation 1).
+class NegativeStats(typing.NamedTuple):
+    """Of the negatives of each pair, for the log."""
 
-    Document 0 of a row is its positive. The other documents of all rows are its negatives, on all
-    devices of `axis`, but for those that `negatives` rules out; with `c.negatives` 'hard' only
-    hard negatives, as equation 1 is printed. Cosines are multiplied by exp(log_scale). With
-    `c.symmetric`, the mean of both directions: the queries of all rows are the negatives of a
-    positive document. Accuracy and margin are those of the queries. In float32 at least.
-    """
-    kind = jnp.float64 if queries.dtype == jnp.float64 else jnp.float32
-    queries, documents = queries.astype(kind), documents.astype(kind)
-    b, n, d = documents.shape
-    scale = jnp.exp(log_scale.astype(kind))
-    positives, ids = documents[:, 0], document_ids[:, 0]
-    asked = Texts(queries, ids, query_ids, jnp.ones(b, bool))
-    given = Texts(
-        documents.reshape(b * n, d),
-        document_ids.reshape(-1),
-        jnp.repeat(query_ids, n),
-        jnp.tile(jnp.arange(n, dtype=jnp.int32) == 0, b),
-    )
-    rows = one_way(asked, positives, given, scale, c, axis)
-    if c.symmetric:
-        back = one_way(asked._replace(vectors=positives), queries, asked, scale, c, axis)
-        rows = rows._replace(loss=(rows.loss + back.loss) / 2)
-    return rows
-
-
-def one_way(
-    rows: Texts, partners: Float[Array, 'b d'], columns: Texts, scale, c: config.Loss, axis
-) -> Rows:
-    """Each row against its own partner and the columns of all devices that are negatives."""
-    cosine = (rows.vectors * partners).sum(1)
-    hard = c.negatives == 'hard'
-    total, seen = LOSSES[c.kind](rows, cosine * scale, columns, scale, c.chunk, hard, axis)
-    mean = seen.cosines / jnp.maximum(seen.count, 1)
-    still = jax.lax.stop_gradient(cosine)
-    return Rows(total - cosine * scale, (still > seen.hardest).astype(still.dtype), still - mean)
-
-
-def negatives(rows: Texts, columns: Texts, hard: bool) -> Bool[Array, 'b m']:
-    """Which columns are negatives of which rows, in either direction.
-
-    Not a copy or a translation of the row's own document, not the pair of a copy or a translation
-    of its query, not an absent one; if `hard`, hard negatives only. Embeddings could not tell:
-    dropout makes two copies differ.
-    """
-    same_document = columns.documents[None] == rows.documents[:, None]
-    same_query = columns.positive[None] & (columns.queries[None] == rows.queries[:, None])
-    real = (columns.documents != batches.NO_PASSAGE) & ~(columns.positive & hard)
-    return ~same_document & ~same_query & real[None]
-
-
-class Seen(typing.NamedTuple):
-    """Of the negatives of each row, for the log."""
-
-    hardest: Float[Array, ' b']
-    cosines: Float[Array, ' b']
+    max_cosine: Float[Array, ' b']
+    cosine_sum: Float[Array, ' b']
     count: Float[Array, ' b']
 
 
-def gathered(rows, start, columns, scale, chunk, hard, axis):
+def infonce(
+    queries: Float[Array, 'b d'],
+    passages: Float[Array, 'b n d'],
+    query_ids: Int[Array, ' b'],
+    passage_ids: Int[Array, 'b n'],
+    log_scale: Float[Array, ''],
+    c: config.Loss,
+    axis: str | None = None,
+) -> PairMetrics:
+    """-log softmax of the positive, for each pair of this device (paper, equation 1).
+
+    The passages of all pairs of all devices are negatives, but for those that `negative_mask` rules
+    out; with `c.negatives` 'hard' only hard negatives, as equation 1 is printed. With
+    `c.symmetric`, the mean of both directions: the queries of all pairs are the negatives of a
+    positive passage. Accuracy and margin are those of the queries. In float32 at least.
+
+    Args:
+      queries: of unit length.
+      passages: of unit length; passage 0 of a pair is its positive, others are hard negatives.
+      query_ids: equal for copies and translations.
+      passage_ids: likewise; `batches.NO_PASSAGE` where there is none.
+      log_scale: cosines are multiplied by its exponential.
+      axis: of the devices whose passages are negatives; none: this device alone.
+    """
+    dtype = jnp.float64 if queries.dtype == jnp.float64 else jnp.float32
+    queries, passages = queries.astype(dtype), passages.astype(dtype)
+    b, n, d = passages.shape
+    scale = jnp.exp(log_scale.astype(dtype))
+    positives = passages[:, 0]
+    rows = Embeddings(queries, passage_ids[:, 0], query_ids, jnp.ones(b, bool))
+    columns = Embeddings(
+        passages.reshape(b * n, d),
+        passage_ids.reshape(-1),
+        jnp.repeat(query_ids, n),
+        jnp.tile(jnp.arange(n, dtype=jnp.int32) == 0, b),
+    )
+    result = _infonce_one_direction(rows, positives, columns, scale, c, axis)
+    if c.symmetric:
+        mirrored = rows._replace(vectors=positives)
+        back = _infonce_one_direction(mirrored, queries, rows, scale, c, axis)
+        result = result._replace(loss=(result.loss + back.loss) / 2)
+    return result
+
+
+def _infonce_one_direction(
+    rows: Embeddings, positives: Float[Array, 'b d'], columns: Embeddings, scale, c, axis
+) -> PairMetrics:
+    """Each row against its positive and the columns of all devices that are its negatives."""
+    cosine = (rows.vectors * positives).sum(1)
+    hard = c.negatives == 'hard'
+    total, stats = LOSSES[c.kind](rows, cosine * scale, columns, scale, c.chunk, hard, axis)
+    mean = stats.cosine_sum / jnp.maximum(stats.count, 1)
+    fixed = jax.lax.stop_gradient(cosine)
+    accuracy = (fixed > stats.max_cosine).astype(fixed.dtype)
+    return PairMetrics(total - cosine * scale, accuracy, fixed - mean)
+
+
+def negative_mask(rows: Embeddings, columns: Embeddings, hard: bool) -> Bool[Array, 'b m']:
+    """Which columns are negatives of which rows, in either direction.
+
+    Not a copy or a translation of the row's own passage, not the pair of a copy or a translation
+    of its query, not a missing one; with `hard`, hard negatives only. Embeddings could not tell:
+    dropout makes two copies differ.
+    """
+    same_passage = columns.passage_ids[None] == rows.passage_ids[:, None]
+    same_query = columns.paired[None] & (columns.query_ids[None] == rows.query_ids[:, None])
+    usable = (columns.passage_ids != batches.NO_PASSAGE) & ~(columns.paired & hard)
+    return ~same_passage & ~same_query & usable[None]
+
+
+def _gathered(rows, start, columns, scale, chunk, hard, axis):
     """All columns on every device, and the logits of a device's rows at once."""
     del chunk
-    columns = everyone(columns, axis)
-    return logsumexp(rows, start, columns, scale, len(columns.documents), hard, None)
+    columns = _all_gather(columns, axis)
+    return _logsumexp(rows, start, columns, scale, len(columns.passage_ids), hard, None)
 
 
-def chunked(rows, start, columns, scale, chunk, hard, axis):
+def _chunked(rows, start, columns, scale, chunk, hard, axis):
     """All columns on every device, the logits of `chunk` of them at a time."""
-    return logsumexp(rows, start, everyone(columns, axis), scale, chunk, hard, None)
+    return _logsumexp(rows, start, _all_gather(columns, axis), scale, chunk, hard, None)
 
 
-def ring(rows, start, columns, scale, chunk, hard, axis):
+def _ring(rows, start, columns, scale, chunk, hard, axis):
     """The columns pass from device to device, the logits of `chunk` of them at a time."""
     if axis is not None:  # the one constant among the columns
-        columns = columns._replace(positive=jax.lax.pcast(columns.positive, axis, to='varying'))
-    return logsumexp(rows, start, columns, scale, chunk, hard, axis)
+        columns = columns._replace(paired=jax.lax.pcast(columns.paired, axis, to='varying'))
+    return _logsumexp(rows, start, columns, scale, chunk, hard, axis)
 
 
-def everyone(columns: Texts, axis) -> Texts:
+def _all_gather(columns: Embeddings, axis) -> Embeddings:
     return columns if axis is None else jax.lax.all_gather(columns, axis, tiled=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def logsumexp(rows: Texts, start, columns: Texts, scale, chunk: int, hard: bool, axis):
-    """log(exp(start) + sum of exp(logit) over the negatives) of each row, and what was seen.
+def _logsumexp(rows: Embeddings, start, columns: Embeddings, scale, chunk: int, hard: bool, axis):
+    """log(exp(start) + sum of exp(logit) over the negatives) of each row, and `NegativeStats`.
 
-    The columns, `chunk` at a time, are walked over once here and once for the gradient, which
-    keeps the result and computes the logits again (as attention in Dao et al. 2022): memory is
-    that of one block of logits. With an axis, also those of the other devices.
+    The columns are scanned, `chunk` at a time, once here and once for the gradient, which keeps the
+    result and computes the logits again (as attention in Dao et al. 2022): memory is that of one
+    block of logits. With an axis, also those of the other devices.
     """
-    return forward(rows, start, columns, scale, chunk, hard, axis)[0]
+    return _forward(rows, start, columns, scale, chunk, hard, axis)[0]
 
 
-def forward(rows, start, columns, scale, chunk, hard, axis):
-    def visit(carry, block: Texts):
-        total, seen = carry
-        cosine, mask = compare(rows, block, hard)
+def _forward(rows, start, columns, scale, chunk, hard, axis):
+    def visit(carry, block: Embeddings):
+        total, stats = carry
+        cosine, mask = _cosines_and_mask(rows, block, hard)
         logits = jnp.where(mask, cosine * scale, -jnp.inf)
-        seen = Seen(
-            jnp.maximum(seen.hardest, jnp.where(mask, cosine, -jnp.inf).max(1)),
-            seen.cosines + jnp.where(mask, cosine, 0).sum(1),
-            seen.count + mask.sum(1, dtype=start.dtype),
+        stats = NegativeStats(
+            jnp.maximum(stats.max_cosine, jnp.where(mask, cosine, -jnp.inf).max(1)),
+            stats.cosine_sum + jnp.where(mask, cosine, 0).sum(1),
+            stats.count + mask.sum(1, dtype=start.dtype),
         )
-        return (jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=1)), seen), ()
+        return (jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=1)), stats), ()
 
-    nothing = jnp.zeros_like(start)
-    carry = start, Seen(nothing - jnp.inf, nothing, nothing)
-    (total, seen), _ = walk(visit, carry, columns, (), chunk, axis)
-    return (total, seen), (rows, start, columns, scale, total)
+    zeros = jnp.zeros_like(start)
+    carry = start, NegativeStats(zeros - jnp.inf, zeros, zeros)
+    (total, stats), _ = _scan_columns(visit, carry, columns, (), chunk, axis)
+    return (total, stats), (rows, start, columns, scale, total)
 
 
-def backward(chunk, hard, axis, saved, cotangents):
-    rows, start, columns, scale, total = saved
-    outer, _ = cotangents  # what was seen is for the log
+def _backward(chunk, hard, axis, residuals, cotangents):
+    rows, start, columns, scale, total = residuals
+    outer, _ = cotangents  # the stats are for the log
 
-    def visit(carry, block: Texts):
+    def visit(carry, block: Embeddings):
         d_rows, d_scale = carry
-        cosine, mask = compare(rows, block, hard)
-        share = jnp.where(mask, jnp.exp(cosine * scale - total[:, None]), 0) * outer[:, None]
-        d_rows += product(share, block.vectors) * scale
-        return (d_rows, d_scale + (share * cosine).sum()), product(share.T, rows.vectors) * scale
+        cosine, mask = _cosines_and_mask(rows, block, hard)
+        softmax = jnp.where(mask, jnp.exp(cosine * scale - total[:, None]), 0) * outer[:, None]
+        d_rows += _matmul(softmax, block.vectors) * scale
+        d_block = _matmul(softmax.T, rows.vectors) * scale
+        return (d_rows, d_scale + (softmax * cosine).sum()), d_block
 
     carry = jnp.zeros_like(rows.vectors), jnp.zeros_like(start).sum()
-    (d_rows, d_scale), d_columns = walk(
-        visit, carry, columns, jnp.zeros_like(columns.vectors), chunk, axis
-    )
-    return like(rows, d_rows), outer * jnp.exp(start - total), like(columns, d_columns), d_scale
+    zeros = jnp.zeros_like(columns.vectors)
+    (d_rows, d_scale), d_columns = _scan_columns(visit, carry, columns, zeros, chunk, axis)
+    d_start = outer * jnp.exp(start - total)
+    return _cotangent(d_rows), d_start, _cotangent(d_columns), d_scale
 
 
-logsumexp.defvjp(forward, backward)
+_logsumexp.defvjp(_forward, _backward)
 
 
-def like(texts: Texts, vectors) -> Texts:
-    """The cotangent of texts: integers have none."""
-    return Texts(vectors, None, None, None)
+def _cotangent(vectors) -> Embeddings:
+    """Of embeddings: integers have none."""
+    return Embeddings(vectors, None, None, None)
 
 
-def compare(rows: Texts, block: Texts, hard: bool):
-    return product(rows.vectors, block.vectors.T), negatives(rows, block, hard)  # b m
+def _cosines_and_mask(rows: Embeddings, block: Embeddings, hard: bool):  # b m
+    return _matmul(rows.vectors, block.vectors.T), negative_mask(rows, block, hard)
 
 
-def product(a, b):
+def _matmul(a, b):
     # By default a TPU multiplies float32 matrices in bfloat16.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def walk(visit: abc.Callable, carry, columns: Texts, result, chunk: int, axis):
-    """(carry, result) after `visit(carry, block) -> (carry, of the block)` on all columns.
+def _scan_columns(visit: abc.Callable, carry, columns: Embeddings, result, chunk: int, axis):
+    """(carry, result) after `visit(carry, block) -> (carry, result of the block)` on all columns.
 
-    `result` has a row for each column, to which what the visits return is added. With an axis the
+    `result` has a row for each column, to which those of the blocks are added. With an axis the
     columns and their result go round all devices, and the result ends where it began.
     """
 
-    def here(carry, columns, result):
-        carry, new = in_blocks(visit, carry, columns, chunk)
-        return carry, jax.tree.map(jnp.add, result, new)
+    def scan_local(carry, columns, result):
+        carry, added = _scan_blocks(visit, carry, columns, chunk)
+        return carry, jax.tree.map(jnp.add, result, added)
 
     if axis is None:
-        return here(carry, columns, result)
+        return scan_local(carry, columns, result)
     size = jax.lax.axis_size(axis)
-    turn = [(i, (i + 1) % size) for i in range(size)]
+    to_next = [(i, (i + 1) % size) for i in range(size)]
 
     def hop(state, _):
         carry, columns, result = state
-        carry, result = here(carry, columns, result)
-        columns, result = jax.lax.ppermute((columns, result), axis, turn)
+        carry, result = scan_local(carry, columns, result)
+        columns, result = jax.lax.ppermute((columns, result), axis, to_next)
         return (carry, columns, result), None
 
     (carry, _, result), _ = jax.lax.scan(hop, (carry, columns, result), None, length=size)
     return carry, result
 
 
-def in_blocks(visit: abc.Callable, carry, columns: Texts, chunk: int):
-    """`visit` on blocks of `chunk` columns, the last filled up with columns that are nobody's."""
-    m, chunk = len(columns.documents), min(chunk, len(columns.documents))
+def _scan_blocks(visit: abc.Callable, carry, columns: Embeddings, chunk: int):
+    """`visit` on blocks of `chunk` columns, the last padded with columns that are no negatives."""
+    m, chunk = len(columns.passage_ids), min(chunk, len(columns.passage_ids))
     if m == chunk:
         return visit(carry, columns)
     fill = -m % chunk
     padded = jax.tree.map(lambda x: jnp.pad(x, ((0, fill),) + ((0, 0),) * (x.ndim - 1)), columns)
     real = jnp.arange(m + fill, dtype=jnp.int32) < m
-    padded = padded._replace(documents=jnp.where(real, padded.documents, batches.NO_PASSAGE))
+    ids = jnp.where(real, padded.passage_ids, batches.NO_PASSAGE)
+    padded = padded._replace(passage_ids=ids)
     blocks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), padded)
-    carry, new = jax.lax.scan(visit, carry, blocks)
-    return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:m], new)
+    carry, results = jax.lax.scan(visit, carry, blocks)
+    return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:m], results)
 
 
-LOSSES = {'gathered': gathered, 'chunked': chunked, 'ring': ring}
+LOSSES = {'gathered': _gathered, 'chunked': _chunked, 'ring': _ring}

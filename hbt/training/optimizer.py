@@ -1,7 +1,4 @@
-"""AdamW with warm-up, a schedule, clipping and a decay mask by name.
-
-Hides optax. Called by `train`.
-"""
+"""AdamW with warm-up, a learning-rate schedule, clipping and a decay mask by name."""
 
 import math
 
@@ -16,9 +13,9 @@ from hbt import config
 def make_optimizer(
     c: config.Optim, steps: int
 ) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The transformation of clipped gradients and the learning rate by step."""
-    rate = schedule(c, steps)
-    decay = {'weight_decay': c.weight_decay, 'mask': decays}
+    """The transformation of clipped gradients, and the learning rate by step."""
+    rate = make_schedule(c, steps)
+    decay = {'weight_decay': c.weight_decay, 'mask': decay_mask}
     return optax.adamw(rate, c.b1, c.b2, c.eps, **decay), rate
 
 
@@ -28,10 +25,10 @@ def clip_gradients(grads, norm: Float[Array, ''], c: config.Optim):
     return jax.tree.map(lambda x: x * factor.astype(x.dtype), grads)
 
 
-def schedule(c: config.Optim, steps: int) -> optax.Schedule:
+def make_schedule(c: config.Optim, steps: int) -> optax.Schedule:
     """Linear warm-up to the peak, then to zero at `steps`, or constant."""
     warmup = min(c.warmup, steps)
-    rest = max(steps - warmup, 1)
+    remaining = max(steps - warmup, 1)
     shape = {
         'linear': lambda x: 1 - x,
         'cosine': lambda x: 0.5 * (1 + jnp.cos(math.pi * x)),
@@ -41,13 +38,13 @@ def schedule(c: config.Optim, steps: int) -> optax.Schedule:
     def rate(count) -> Float[Array, '']:
         count = jnp.asarray(count, jnp.float32)
         rising = (count + 1) / max(warmup, 1)  # the first step already moves
-        falling = shape(jnp.clip((count - warmup) / rest, 0, 1))
+        falling = shape(jnp.clip((count - warmup) / remaining, 0, 1))
         return c.lr * jnp.where(count < warmup, rising, falling)
 
     return rate
 
 
-def decays(params) -> dict:
+def decay_mask(params) -> dict:
     """True for matrices and tables; biases and the scales of layer normalisation do not decay."""
     return jax.tree_util.tree_map_with_path(
         lambda path, _: path[-1].key not in ('bias', 'scale'), params

@@ -37,7 +37,7 @@ def describe_step(
     width = packing.row_width(batches.longest_text(c.data))
     filled = np.array([packing.computed_rows(c.encoder.chunk, width, int(n)) for n in rows])
     computed = mesh.size * width * filled
-    flops = telemetry.flops(c, float(tokens.mean()), float(squares.mean()), len(s.plans(0)))
+    flops = telemetry.model_flops(c, float(tokens.mean()), float(squares.mean()), len(s.plans(0)))
     shapes = sorted(set(rows.tolist()))
     lines = [
         ('devices', f'{mesh.size} x {mesh.devices.flat[0].device_kind}'),
@@ -82,7 +82,7 @@ def measure_batch(s: sampler.Sampler, step: int) -> tuple[int, int, int]:
 def compile_step(c: config.Config, mesh: jax.sharding.Mesh, batch: batches.Batch):
     """The step for batches of this shape, compiled; neither weights nor moments are made."""
     step = train_step.make_step(c, mesh)
-    return step.function.lower(train_state.state_shapes(c, mesh), step.place(batch)).compile()
+    return step.function.lower(train_state.state_shapes(c, mesh), step.put(batch)).compile()
 
 
 def _epochs(c: config.Config, s: sampler.Sampler) -> abc.Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
+from collections import abc
 
 import jax
 
@@ -13,35 +14,9 @@ from hbt.models import model_dir
 from hbt.training import checkpoint
 from hbt.utils import distributed, files, hub, log, settings, sharding
 
-
-def claim(c: config.Config, workdir: pathlib.Path, data: store.Store) -> contextlib.ExitStack:
-    """Makes the run directory, with the data's tokenizer and counts; an older one must fit `c`.
-
-    The directory is this run's until what is returned is closed.
-    """
-    path = workdir / 'config.json'
-    if path.exists():
-        changed = settings.changes(config.load(path), c)
-        for name, (old, new) in changed.items():
-            if not name.startswith(FREE):
-                raise ValueError(
-                    f'{workdir}: {name}: expected {old!r}, with which this run began, got {new!r}; '
-                    'choose another --workdir, or delete this one'
-                )
-            log.info(f'{workdir}: {name} is now {new!r}, was {old!r}')
-    held = contextlib.ExitStack()
-    if distributed.is_main_process():
-        workdir.mkdir(parents=True, exist_ok=True)
-        held.enter_context(files.lock(workdir / 'lock'))
-        shutil.copyfile(data.path / 'tokenizer.json', workdir / 'tokenizer.json')
-        shutil.copyfile(data.path / 'manifest.json', workdir / 'data.json')
-        config.save(c, path)
-    return held
-
-
-# What may change while a run is continued: it has no say in what the next step computes.
+# Settings that may change when a run is resumed: they have no say in what the next step computes.
 # With `steps`, the rest of the schedule follows the new number.
-FREE = (
+FREE_SETTINGS = (
     'steps',
     'log_every',
     'ckpt_every',
@@ -55,29 +30,54 @@ FREE = (
 )
 
 
-def resolve_config(c: config.Config, s: store.Store, mesh) -> config.Config:
-    """The config with what follows from the store and the checkpoint filled in.
+@contextlib.contextmanager
+def claim(c: config.Config, workdir: pathlib.Path, s: store.Store) -> abc.Iterator[None]:
+    """Makes and locks the run directory, with the config, the tokenizer and the store's manifest.
 
-    Raises ValueError where config, store, checkpoint and devices do not fit each other.
+    Raises:
+      ValueError: the run in this directory began with other settings, or is at work.
+    """
+    path = workdir / 'config.json'
+    if path.exists():
+        for name, (old, new) in settings.changes(config.load(path), c).items():
+            if not name.startswith(FREE_SETTINGS):
+                raise ValueError(
+                    f'{workdir}: {name}: expected {old!r}, with which this run began, got {new!r}; '
+                    'choose another --workdir, or delete this one'
+                )
+            log.info(f'{workdir}: {name} is now {new!r}, was {old!r}')
+    if not distributed.is_main_process():
+        yield
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with files.lock(workdir / 'lock'):
+        shutil.copyfile(s.path / 'tokenizer.json', workdir / 'tokenizer.json')
+        shutil.copyfile(s.path / 'manifest.json', workdir / 'data.json')
+        config.save(c, path)
+        yield
+
+
+def resolve_config(c: config.Config, s: store.Store, mesh: jax.sharding.Mesh) -> config.Config:
+    """The config with the sizes that follow from the store and the pretrained weights.
+
+    Raises:
+      ValueError: config, store, weights and devices do not fit each other.
     """
     sharding.check_divides('batch_size', c.batch_size, mesh)
-    tokenizer, place = s.manifest['tokenizer'], 'encoder'
-    size, pad_id = tokenizer['vocab_size'], tokenizer['pad_id']
+    vocab_size, pad_id = (s.manifest['tokenizer'][x] for x in ('vocab_size', 'pad_id'))
     if c.encoder.init:
-        place = f'encoder.init={c.encoder.init}'
-        architecture = pretrained(c, s)
+        where = f'encoder.init={c.encoder.init}'
+        architecture = _pretrained_architecture(c, s)
     else:
-        table = c.encoder.vocab_size or size
-        architecture = dataclasses.replace(c.encoder, vocab_size=table, pad_id=pad_id)
-    architecture = model_dir.match_tokenizer(architecture, size, pad_id, place)
-    longest, room = (
-        max(c.data.query_length, c.data.passage_length),
-        model_dir.max_text_length(architecture),
-    )
-    if longest > room:
-        least = architecture.max_positions - room + longest
+        where, rows = 'encoder', c.encoder.vocab_size or vocab_size
+        architecture = dataclasses.replace(c.encoder, vocab_size=rows, pad_id=pad_id)
+    architecture = model_dir.match_tokenizer(architecture, vocab_size, pad_id, where)
+    longest = max(c.data.query_length, c.data.passage_length)
+    limit = model_dir.max_text_length(architecture)
+    if longest > limit:
+        least = architecture.max_positions - limit + longest
         raise ValueError(
-            f'{place}: max_positions: expected at least {least} for {longest} tokens of text '
+            f'{where}: max_positions: expected at least {least} for {longest} tokens of text '
             f'(data.query_length, data.passage_length), got {architecture.max_positions}'
         )
     if not architecture.normalise:
@@ -85,16 +85,16 @@ def resolve_config(c: config.Config, s: store.Store, mesh) -> config.Config:
     return dataclasses.replace(c, encoder=architecture)
 
 
-def pretrained(c: config.Config, s: store.Store) -> config.Encoder:
-    """The architecture of the checkpoint, whose tokenizer, if it has one, must be the store's."""
+def _pretrained_architecture(c: config.Config, s: store.Store) -> config.Encoder:
+    """The architecture of the weights, whose tokenizer, if they have one, must be the store's."""
     try:
         path = model_dir.fetch_model(c.encoder.init)
     except ValueError as error:
         raise ValueError(f'encoder.init: {error}') from None
     architecture = model_dir.read_architecture(path, c.encoder)
     if tokenizer_files.has_tokenizer(path):
-        vocabulary = tokenizer_files.load_tokenizer(path)
-        tokenizer_files.check_same_tokenizer(s.path, vocabulary, str(path))
+        tokenizer = tokenizer_files.load_tokenizer(path)
+        tokenizer_files.check_same_tokenizer(s.path, tokenizer, str(path))
     name = hub.pinned_name(c.encoder.init, path)
     return dataclasses.replace(architecture, init=name, normalise=True)
 

@@ -1,15 +1,7 @@
-"""What a run does with its time: pairs and tokens a second, padding, waiting, utilisation, losses.
+"""What training does with its time, and where its loss jumps.
 
-Hides which values are still on the device, and how sums outlive a stop. Called by `main`, and for
-the arithmetic of a step by `dry_run`.
-
-
-Spikes of the loss: lines of the log far above those before.
-
-Hides the rule. A line is a spike where its loss is more than FAR spreads above the median of the
-LINES lines before it; the spread is 1.4826 times the median absolute deviation (the standard
-deviation, for normal noise, and a spike hardly moves it; Huber 1981), and at least 1 % of the
-median. Called by `main`.
+Pairs and tokens a second, padding, waiting for input, utilisation, and the losses of each kind of
+batch and language pair, as lines of metrics.jsonl.
 """
 
 import collections
@@ -23,15 +15,16 @@ import numpy as np
 
 from hbt import config
 from hbt.sampling import batches, packing
+from hbt.training import losses
 
-LAG = 2  # steps whose values are left on the device, so that it never waits to be asked
-ROWS = ('loss', 'accuracy', 'margin')  # what a step tells of each of its rows
+LAG = 2  # steps whose metrics stay on the device, so that it never waits for the host
+PAIR_METRICS = losses.PairMetrics._fields
 COMPILED = '/jax/core/compile/backend_compile_duration'
 
 # Dense bfloat16 FLOP/s of what JAX calls a device. TPUs, by their kind: the system architecture
 # pages of docs.cloud.google.com/tpu (v2, v3 and 7x have two devices a chip). NVIDIA, by the start
 # of the kind: data sheets, without sparsity (V100: float16).
-PEAK = {
+PEAK_FLOPS = {
     'TPU v2': 22.5e12,
     'TPU v3': 61.5e12,
     'TPU v4': 275e12,
@@ -43,7 +36,7 @@ PEAK = {
     'TPU v6e': 918e12,
     'TPU7x': 1153.5e12,
 }
-PEAK_STARTS = {
+PEAK_FLOPS_BY_PREFIX = {
     'NVIDIA H200': 989e12,
     'NVIDIA H100 PCIe': 756e12,
     'NVIDIA H100 NVL': 835e12,
@@ -54,101 +47,118 @@ PEAK_STARTS = {
 }
 
 
-def peak(kind: str) -> float | None:
-    """Dense bfloat16 FLOP/s of a `device_kind`; None for those that are not known, as CPUs."""
-    for start, value in PEAK_STARTS.items():
-        if f'{kind} '.replace('-', ' ').startswith(f'{start} '):
+def peak_flops(kind: str) -> float | None:
+    """Dense bfloat16 FLOP/s of a `device_kind`; None for unknown ones, such as CPUs."""
+    for prefix, value in PEAK_FLOPS_BY_PREFIX.items():
+        if f'{kind} '.replace('-', ' ').startswith(f'{prefix} '):
             return value
-    return PEAK.get(kind)
+    return PEAK_FLOPS.get(kind)
 
 
-def flops(c: config.Config, tokens: float, squares: float, tasks: int) -> float:
+def model_flops(c: config.Config, tokens: float, squares: float, tasks: int) -> float:
     """FLOPs that one step needs, forward and backward: 2 for each multiplication and addition.
 
-    `tokens` are the real ones, `squares` the sum of the squared lengths of the texts. Of matrix
-    products only; neither padding nor what is computed again for the gradient counts (as the
-    model FLOPs of Chowdhery et al. 2022, appendix B).
+    Of matrix products only; neither padding nor recomputation for the gradient counts (as the model
+    FLOPs of Chowdhery et al. 2022, appendix B).
+
+    Args:
+      tokens: real ones.
+      squares: the sum of the squared lengths of the texts.
+      tasks: batches of a step.
     """
-    e, rows = c.encoder, c.batch_size
+    e, pairs = c.encoder, c.batch_size
     layer = (
         tokens * (4 * e.hidden_dim**2 + 2 * e.hidden_dim * e.mlp_dim) + 2 * squares * e.hidden_dim
     )
     width = e.projection_dim or e.hidden_dim
-    columns = rows * (1 + c.sampler.negatives) + (rows if c.loss.symmetric else 0)
-    return 6 * (e.num_layers * layer + tasks * rows * columns * width)
+    columns = pairs * (1 + c.sampler.negatives) + (pairs if c.loss.symmetric else 0)
+    return 6 * (e.num_layers * layer + tasks * pairs * columns * width)
 
 
 class Meter:
-    """Sums over the steps since the last line of the log."""
+    """Sums over the steps since the last line of the log; a context that counts compilations."""
 
-    def __init__(self, c: config.Config, languages: abc.Sequence[str], devices: int, saved=None):
-        """Over so many devices of all hosts; begins from what `saved` gave an earlier run."""
+    def __init__(
+        self,
+        c: config.Config,
+        languages: abc.Sequence[str],
+        devices: int,
+        sums: dict[str, dict] | None = None,
+    ):
+        """Over so many devices of all hosts.
+
+        Args:
+          sums: those that `state` gave when the run was stopped.
+        """
         self.config, self.languages, self.devices = c, languages, devices
         self.pending, self.latest, self.compiles = collections.deque(), {}, 0
-        self.begin(saved or {})
+        self._reset(sums or {})
         self.start = time.perf_counter()
 
-    def begin(self, saved: dict) -> None:
-        self.sums = collections.Counter(saved.get('sums', {'waited': 0.0}))
-        self.kinds = {k: np.array(x) for k, x in saved.get('kinds', {}).items()}
-        self.pairs = np.zeros((len(self.languages) ** 2, 1 + len(ROWS)))
-        for key, x in saved.get('pairs', {}).items():
+    def _reset(self, sums: dict) -> None:
+        self.sums = collections.Counter(sums.get('sums', {'waited': 0.0}))
+        self.kinds = {k: np.array(x) for k, x in sums.get('kinds', {}).items()}
+        self.pairs = np.zeros((len(self.languages) ** 2, 1 + len(PAIR_METRICS)))
+        for key, x in sums.get('pairs', {}).items():
             self.pairs[int(key)] = x
 
     def __enter__(self):
-        jax.monitoring.register_event_duration_secs_listener(self.heard)
+        jax.monitoring.register_event_duration_secs_listener(self._on_event)
         return self
 
     def __exit__(self, *_):
-        jax.monitoring.unregister_event_duration_listener(self.heard)
+        jax.monitoring.unregister_event_duration_listener(self._on_event)
 
-    def heard(self, event: str, seconds: float, **more) -> None:
+    def _on_event(self, event: str, seconds: float, **more) -> None:
         del seconds, more
         self.compiles += event == COMPILED
 
-    def timed(self, found: abc.Iterator) -> abc.Iterator:
+    def timed(self, items: abc.Iterator) -> abc.Iterator:
         """The same batches; the time until each of them is there counts as waiting for input."""
         while True:
             before = time.perf_counter()
-            item = next(found, None)
+            item = next(items, None)
             if item is None:
                 return
             self.sums['waited'] += time.perf_counter() - before
             yield item
 
-    def add(self, plans: abc.Sequence[batches.Plan], batch: batches.Batch, values: dict) -> None:
-        """A step that was begun, with the metrics that it will have."""
+    def add_step(
+        self, plans: abc.Sequence[batches.Plan], batch: batches.Batch, metrics: dict
+    ) -> None:
+        """Adds a step that was dispatched, with the metrics that it will have."""
         rows, width = batch.packed.tokens.shape
         rows //= self.devices // jax.process_count()
         rows = packing.computed_rows(self.config.encoder.chunk, width, rows)
-        self.pending.append((plans, self.devices * rows * width, values))
+        self.pending.append((plans, self.devices * rows * width, metrics))
         while len(self.pending) > LAG:
-            self.take(*self.pending.popleft())
+            self._add_metrics(*self.pending.popleft())
 
-    def take(self, plans: abc.Sequence[batches.Plan], computed: int, values: dict) -> None:
-        values = jax.device_get(values)
-        rows = values.pop('rows')._asdict()
-        values = {k: float(x) for k, x in values.items()}
-        tokens, squares = values.pop('tokens'), values.pop('squares')
+    def _add_metrics(self, plans: abc.Sequence[batches.Plan], computed: int, metrics: dict) -> None:
+        metrics = jax.device_get(metrics)
+        pair_metrics = metrics.pop('pairs')  # t b
+        metrics = {k: float(x) for k, x in metrics.items()}
+        tokens, squares = metrics.pop('tokens'), metrics.pop('squares')
         self.sums.update({'tokens': tokens, 'computed': computed})
-        self.sums['flops'] += flops(self.config, tokens, squares, len(plans))
-        skipped = values.pop('skipped')
+        self.sums['flops'] += model_flops(self.config, tokens, squares, len(plans))
+        skipped = metrics.pop('skipped')
         self.sums['skipped'] += skipped
-        if skipped:  # its values are not finite
+        if skipped:  # its metrics are not finite
             return
-        self.latest = values
+        self.latest = metrics
         self.sums['steps'] += 1
-        self.sums.update({f'mean/{k}': x for k, x in values.items()})
+        self.sums.update({f'mean/{k}': x for k, x in metrics.items()})
         for task, plan in enumerate(plans):
-            seen = np.stack([np.ones(len(plan.groups)), *(rows[x][task] for x in ROWS)], axis=1)
-            self.kinds[plan.kind] = self.kinds.get(plan.kind, 0) + seen.sum(0)
+            columns = [np.ones(len(plan.groups)), *(x[task] for x in pair_metrics)]
+            values = np.stack(columns, axis=1)
+            self.kinds[plan.kind] = self.kinds.get(plan.kind, 0) + values.sum(0)
             pairs = plan.query_languages * len(self.languages) + plan.passage_languages
-            np.add.at(self.pairs, pairs, seen)
+            np.add.at(self.pairs, pairs, values)
 
-    def saved(self) -> dict[str, dict]:
-        """The sums so far, for JSON: a run that begins from them logs what this one would."""
+    def state(self) -> dict[str, dict]:
+        """The sums so far, for JSON: a meter that begins from them logs what this one would."""
         while self.pending:
-            self.take(*self.pending.popleft())
+            self._add_metrics(*self.pending.popleft())
         now = time.perf_counter()
         self.sums['seconds'] += now - self.start
         self.start = now
@@ -158,25 +168,24 @@ class Meter:
             'pairs': {str(i): self.pairs[i].tolist() for i in np.flatnonzero(self.pairs[:, 0])},
         }
 
-    def line(self) -> dict[str, float]:
+    def pop_line(self) -> dict[str, float]:
         """Means since the last line, whose sums begin anew.
 
         The metrics of the step; loss, accuracy and margin of each kind of batch and language
-        pair; pairs and real tokens a second; shares of padding among the tokens and of waiting
+        pair; pairs and real tokens a second; proportions of padding among the tokens and of waiting
         for input in the time; programs compiled; steps skipped; on known chips the model FLOPs
         utilisation.
         """
-        parts = self.saved()
-        sums, kinds, pairs = parts.values()
-        found = {k[5:]: x / sums['steps'] for k, x in sums.items() if k.startswith('mean/')}
-        found |= {k: x for k, x in self.latest.items() if k == 'lr'}
+        sums, kinds, pairs = self.state().values()
+        line = {k[5:]: x / sums['steps'] for k, x in sums.items() if k.startswith('mean/')}
+        line |= {k: x for k, x in self.latest.items() if k == 'lr'}
         named = [('', kind, x) for kind, x in kinds.items()]
-        named += [('_by_pair', self.pair(int(key)), x) for key, x in pairs.items()]
-        for suffix, of, (count, *totals) in named:
-            means = zip(ROWS, totals, strict=True)
-            found |= {f'{name}{suffix}/{of}': total / count for name, total in means}
+        named += [('_by_pair', self._pair_name(int(key)), x) for key, x in pairs.items()]
+        for suffix, name, (count, *totals) in named:
+            for metric, total in zip(PAIR_METRICS, totals, strict=True):
+                line[f'{metric}{suffix}/{name}'] = total / count
         seconds = sums['seconds']
-        found |= {
+        line |= {
             'pairs_per_second': sum(x[0] for x in kinds.values()) / seconds,
             'tokens_per_second': sums['tokens'] / seconds,
             'padding': 1 - sums['tokens'] / sums['computed'],
@@ -184,60 +193,64 @@ class Meter:
             'compiles': self.compiles,
             'skipped': sums.get('skipped', 0.0),
         }
-        most = peak(jax.devices()[0].device_kind)
-        if most:
-            found['mfu'] = sums['flops'] / seconds / (most * self.devices)
+        peak = peak_flops(jax.devices()[0].device_kind)
+        if peak:
+            line['mfu'] = sums['flops'] / seconds / (peak * self.devices)
         self.compiles = 0
-        self.begin({})
-        return found
+        self._reset({})
+        return line
 
-    def pair(self, number: int) -> str:
+    def _pair_name(self, number: int) -> str:
         return '-'.join(self.languages[i] for i in divmod(number, len(self.languages)))
 
     @contextlib.contextmanager
     def paused(self):
-        """What is done here, such as an evaluation, is no training time."""
+        """The block, such as an evaluation, is no training time."""
         before = time.perf_counter()
         yield
         self.start += time.perf_counter() - before
 
 
-def brief(line: dict[str, float]) -> dict[str, str]:
+def format_postfix(line: dict[str, float]) -> dict[str, str]:
     """A line of the log for the progress bar."""
-    shown = {
+    postfix = {
         'loss': f'{line.get("loss", math.nan):.3f}',  # none if all steps were skipped
         'pairs/s': f'{line["pairs_per_second"]:.0f}',
         'tokens/s': f'{line["tokens_per_second"]:.0f}',
         'pad': f'{line["padding"]:.0%}',
         'wait': f'{line["input_wait"]:.0%}',
     }
-    return shown | ({'mfu': f'{line["mfu"]:.0%}'} if 'mfu' in line else {})
+    return postfix | ({'mfu': f'{line["mfu"]:.0%}'} if 'mfu' in line else {})
 
 
-LINES = 20
-LEAST = 8  # lines before anything is called a spike
-FAR = 6
+SPIKE_WINDOW = 20  # lines
+SPIKE_MIN_LINES = 8  # before anything is called a spike
+SPIKE_DEVIATIONS = 6
 
 
-class Spikes:
-    """The losses of the last lines of a log."""
+class SpikeDetector:
+    """Finds lines of the log whose loss is far above those before.
+
+    A spike is more than SPIKE_DEVIATIONS deviations above the median of the SPIKE_WINDOW lines
+    before. The deviation is 1.4826 times the median absolute one (the standard deviation, for
+    normal noise, and a spike hardly moves it; Huber 1981), and at least 1 % of the median.
+    """
 
     def __init__(self, lines: abc.Iterable[dict]):
-        """Goes on after these lines."""
-        found = (line['loss'] for line in lines if 'loss' in line)
-        self.losses = collections.deque(found, LINES)
+        """Begins with the lines of the log so far."""
+        self.losses = collections.deque((x['loss'] for x in lines if 'loss' in x), SPIKE_WINDOW)
 
-    def seen(self, loss: float) -> str:
-        """Takes the loss of the next line; says so, if it is a spike, else nothing."""
+    def update(self, loss: float) -> str:
+        """Adds the loss of the next line; returns a message if it is a spike, else ''."""
         before = np.array(self.losses)
         self.losses.append(loss)
-        if len(before) < LEAST:
+        if len(before) < SPIKE_MIN_LINES:
             return ''
         median = np.median(before)
-        spread = max(1.4826 * np.median(abs(before - median)), 0.01 * abs(median))
-        if not loss > median + FAR * spread:
+        deviation = max(1.4826 * np.median(abs(before - median)), 0.01 * abs(median))
+        if not loss > median + SPIKE_DEVIATIONS * deviation:
             return ''
         return (
-            f'the loss jumped to {loss:.4g}: the {len(before)} lines before have the median '
-            f'{median:.4g} with a spread of {spread:.2g}'
+            f'the loss jumped to {loss:.4g}: the median of the {len(before)} lines before is '
+            f'{median:.4g}, their deviation {deviation:.2g}'
         )

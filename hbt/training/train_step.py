@@ -1,7 +1,4 @@
-"""The training step: from a state and a batch to the next state.
-
-Hides how encoder, loss, optimizer and devices fit together. Called by `main`.
-"""
+"""The training step: from a state and a batch to the next state, on all devices."""
 
 import math
 from collections import abc
@@ -19,89 +16,95 @@ from hbt.training import losses, optimizer, train_state
 from hbt.utils import sharding
 
 
-def make_step(c: config.Config, mesh) -> abc.Callable:
-    """`step(state, batch) -> (state, metrics)`, mapped over the mesh; `state` is used up.
+def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
+    """`step(state, batch) -> (state, metrics)`, mapped over the mesh; it donates `state`.
 
-    A step whose loss or gradient is not finite changes nothing and is told as `skipped`.
+    A step whose loss or gradient is not finite changes nothing but the count of steps, and has the
+    metric `skipped` 1. The metric `pairs` is a `losses.PairMetrics` of arrays [t b], b over all
+    devices.
     """
     transform, rate = optimizer.make_optimizer(c.optim, c.steps)
 
     def step(state: train_state.State, batch: batches.Batch):
-        old = train_state.trained(state.params, state.log_scale)
-        grads, metrics = gradient(old, batch, c, state.step)
-        norm = global_norm(grads, c)
+        old = train_state.trainable(state.params, state.log_scale)
+        grads, metrics = compute_gradient(old, batch, c, state.step)
+        norm = _global_norm(grads, c)
         grads = optimizer.clip_gradients(grads, norm, c.optim)
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
             updates, opt = transform.update(grads, state.opt, old)
         new = optax.apply_updates(old, updates)
-        sound = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
-        new, opt = jax.tree.map(lambda a, b: jnp.where(sound, a, b), (new, opt), (old, state.opt))
+        finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
+        new, opt = jax.tree.map(lambda a, b: jnp.where(finite, a, b), (new, opt), (old, state.opt))
         metrics |= {
             'grad_norm': norm,
             'lr': rate(state.step),
-            'skipped': jnp.where(sound, 0.0, 1.0),
+            'skipped': jnp.where(finite, 0.0, 1.0),
+            'temperature': jnp.exp(-state.log_scale),
         }
-        metrics['temperature'] = jnp.exp(-state.log_scale)
         return train_state.State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
     if c.mapping == 'pmap':
         return sharding.map_over_devices(step, mesh, 'pmap', batches.SHARD_AXES, donate=True)
-    specs = train_state.layout(jax.eval_shape(lambda: train_state.random_state(c)), c, mesh)
-    results = specs, jax.P()
+    shapes = jax.eval_shape(lambda: train_state.random_state(c))
+    specs = train_state.partition_specs(shapes, c, mesh)
     return sharding.map_over_devices(
-        step, mesh, c.mapping, batches.SHARD_AXES, specs, results, donate=True
+        step, mesh, c.mapping, batches.SHARD_AXES, specs, (specs, jax.P()), donate=True
     )
 
 
-def gradient(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
-    """Gradient of the mean loss over all rows of all devices, and its metrics. Per device.
+def compute_gradient(
+    trainable: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']
+) -> tuple[dict, dict]:
+    """Gradient of the mean loss over all pairs of all devices, and its metrics. Per device.
 
-    Differentiates the local rows' loss by the local copy of the parameters and averages once. The
+    Differentiates the local pairs' loss by the local copy of the parameters and averages once. The
     gather inside the loss carries gradients back, so that average is the true gradient. That of a
     split parameter comes summed over the devices, and split.
     """
     devices = jax.lax.axis_size(sharding.AXIS)
-    table = train_state.splits(c, devices)
-    parts, rest = part(old, table)
-    own = join(parts, sharding.mark_varying(rest))
-    (_, metrics), grads = jax.value_and_grad(loss, has_aux=True)(own, batch, c, step)
-    parts, rest = part(grads, table)
-    rest, metrics = jax.lax.pmean((rest, metrics), sharding.AXIS)
-    return join(jax.tree.map(lambda x: x / devices, parts), rest), metrics
+    axes = train_state.split_axes(c, devices)
+    split, replicated = _partition(trainable, axes)
+    local = _merge(split, sharding.mark_varying(replicated))
+    (_, metrics), grads = jax.value_and_grad(_loss, has_aux=True)(local, batch, c, step)
+    split, replicated = _partition(grads, axes)
+    replicated, metrics = jax.lax.pmean((replicated, metrics), sharding.AXIS)
+    return _merge(jax.tree.map(lambda x: x / devices, split), replicated), metrics
 
 
-def global_norm(grads: dict, c: config.Config) -> Float[Array, '']:
-    """Norm of the gradient of all parameters, the parts of the other devices included."""
-    parts, rest = part(grads, train_state.splits(c, jax.lax.axis_size(sharding.AXIS)))
-    total = optax.tree.norm(rest, squared=True)
-    if jax.tree.leaves(parts):
-        total += jax.lax.psum(optax.tree.norm(parts, squared=True), sharding.AXIS)
+def _global_norm(grads: dict, c: config.Config) -> Float[Array, '']:
+    """Norm of the gradient of all parameters, those split over the devices included."""
+    axes = train_state.split_axes(c, jax.lax.axis_size(sharding.AXIS))
+    split, replicated = _partition(grads, axes)
+    total = optax.tree.norm(replicated, squared=True)
+    if jax.tree.leaves(split):
+        total += jax.lax.psum(optax.tree.norm(split, squared=True), sharding.AXIS)
     return jnp.sqrt(total)
 
 
-def part(tree, table: dict) -> tuple:
-    """(what is split, what is not): None stands for the other."""
+def _partition(tree, axes: dict[str, int]) -> tuple:
+    """(split parameters, replicated ones): None stands for the other."""
 
-    def choose(wanted):
+    def select(is_split):
         return jax.tree_util.tree_map_with_path(
-            lambda path, x: x if (train_state.name_of(path) in table) == wanted else None, tree
+            lambda path, x: x if (train_state.parameter_name(path) in axes) == is_split else None,
+            tree,
         )
 
-    return choose(True), choose(False)
+    return select(True), select(False)
 
 
-def join(parts, rest):
-    """The tree that `part` took apart."""
+def _merge(split, replicated):
+    """The inverse of `_partition`."""
     return jax.tree.map(
-        lambda a, b: b if a is None else a, parts, rest, is_leaf=lambda x: x is None
+        lambda a, b: b if a is None else a, split, replicated, is_leaf=lambda x: x is None
     )
 
 
-def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
-    """Weighted mean InfoNCE of the tasks over this device's rows, with metrics."""
-    scale = scale_of(old['scale'], c.loss)
-    vectors = embed(old['encoder'], batch, c, step)  # t b n e
-    seen = [
+def _loss(trainable: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
+    """Weighted mean InfoNCE of the tasks over this device's pairs, with metrics."""
+    scale = effective_log_scale(trainable['scale'], c.loss)
+    vectors = _embed_batch(trainable['encoder'], batch, c, step)  # t b n d
+    per_task = [
         losses.infonce(
             vectors[task, :, 0],
             vectors[task, :, 1:],
@@ -113,98 +116,101 @@ def loss(old: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']
         )
         for task in range(len(vectors))
     ]
-    rows = jax.tree.map(lambda *x: jnp.stack(x), *seen)  # t b
-    weights = schedule.task_weights(c.sampler, len(seen), step, jnp)
+    pairs = jax.tree.map(lambda *x: jnp.stack(x), *per_task)  # t b
+    weights = schedule.task_weights(c.sampler, len(per_task), step, jnp)
     total = sum(
         jnp.asarray(weight, x.dtype) * x
-        for weight, x in zip(weights, rows.loss.mean(1), strict=True)
+        for weight, x in zip(weights, pairs.loss.mean(1), strict=True)
     )
-    metrics = {'loss': total, 'accuracy': rows.accuracy.mean(), 'margin': rows.margin.mean()}
-    return total, metrics | {'rows': in_plan(rows, batch)} | sizes(batch.packed)
+    metrics = {'loss': total, 'accuracy': pairs.accuracy.mean(), 'margin': pairs.margin.mean()}
+    return total, metrics | {'pairs': _in_global_order(pairs, batch)} | _count_tokens(batch.packed)
 
 
-def in_plan(rows: losses.Rows, batch: batches.Batch) -> losses.Rows:
-    """What is known of each row of all devices [t b], in the order of the plan.
+def _in_global_order(pairs: losses.PairMetrics, batch: batches.Batch) -> losses.PairMetrics:
+    """Metrics of the pairs of all devices [t b], in the order of the batch.
 
-    As parts of a mean over the devices, which is taken of the gradient, too: no further gather.
+    As terms of a mean over the devices, which is taken of the gradient, too: no further gather.
     """
     devices = jax.lax.axis_size(sharding.AXIS)
     tasks, b = batch.pair_indices.shape
     task = jnp.arange(tasks, dtype=jnp.int32)[:, None]
 
-    def one(x):
-        return (
-            jnp.zeros((tasks, b * devices), x.dtype).at[task, batch.pair_indices].set(x * devices)
-        )
+    def scatter(x):
+        zeros = jnp.zeros((tasks, b * devices), x.dtype)
+        return zeros.at[task, batch.pair_indices].set(x * devices)
 
-    return jax.tree.map(one, rows)
+    return jax.tree.map(scatter, pairs)
 
 
-def sizes(packed: ragged.PackedRows) -> dict[str, Float[Array, '']]:
-    """Real tokens of all devices, and the sum of the squared lengths of their texts; as parts of
-    a mean over the devices."""
-    number = jnp.arange(1, 1 + packing.slots_per_row(packed.segment_ids.shape[1]), dtype=jnp.int32)
-    lengths = (
-        (packed.segment_ids[:, :, None] == number[None, None]).sum(1).astype(jnp.float32)
-    )  # r s
+def _count_tokens(packed: ragged.PackedRows) -> dict[str, Float[Array, '']]:
+    """Real tokens of all devices, and the sum of the squared lengths of their texts.
+
+    As terms of a mean over the devices.
+    """
+    segments = jnp.arange(
+        1, 1 + packing.slots_per_row(packed.segment_ids.shape[1]), dtype=jnp.int32
+    )
+    equal = packed.segment_ids[:, :, None] == segments[None, None]
+    lengths = equal.sum(1).astype(jnp.float32)  # r s
     devices = jax.lax.axis_size(sharding.AXIS)
     return {'tokens': lengths.sum() * devices, 'squares': jnp.square(lengths).sum() * devices}
 
 
-def embed(
+def _embed_batch(
     params: encoder.Params, batch: batches.Batch, c: config.Config, step: Int[Array, '']
-) -> Float[Array, 't b n e']:
-    """Embeddings of this device's texts, zeros for those that are not there.
+) -> Float[Array, 't b n d']:
+    """Embeddings of this device's texts, zeros for missing ones.
 
     With `encoder.chunk`, so many tokens at a time: their activations are computed again for the
     gradient, which equals that of all at once (gradient caching, Gao et al. 2021).
     """
     width = batch.packed.tokens.shape[1]
     slots = packing.slots_per_row(width)
-    seeds = dropout_seeds(batch, slots, c, step)
-    split = dict.fromkeys(train_state.splits(c, jax.lax.axis_size(sharding.AXIS)), sharding.AXIS)
+    seeds = _dropout_seeds(batch, slots, c, step)
+    axes = train_state.split_axes(c, jax.lax.axis_size(sharding.AXIS))
+    split = dict.fromkeys(axes, sharding.AXIS)
     size = packing.chunk_rows(c.encoder.chunk, width, len(batch.packed.tokens))
 
-    def encode(part):
-        rows, seeds = part
+    def encode(chunk):
+        rows, seeds = chunk
         return encoder.encode_packed(params, rows, slots, c.encoder, seeds, split)
 
-    vectors = in_chunks(encode, (batch.packed, seeds), size)  # r s e
+    vectors = _map_chunks(encode, (batch.packed, seeds), size)  # r s d
     vectors = vectors.reshape(-1, vectors.shape[-1])
     return jnp.pad(vectors, ((0, 1), (0, 0)))[batch.embedding_indices]
 
 
-def dropout_seeds(
+def _dropout_seeds(
     batch: batches.Batch, slots: int, c: config.Config, step: Int[Array, '']
 ) -> UInt32[Array, 'r s'] | None:
-    """Seeds of the texts of this device, each from the step, its task, its row and its place there.
+    """A seed for each text of this device, from its step, task, pair and column.
 
-    So that dropout depends neither on the devices nor on the packing.
+    So dropout depends neither on the devices nor on the packing.
     """
     if c.encoder.dropout == c.encoder.attention_dropout == 0:
         return None
     tasks, b, n = batch.embedding_indices.shape
     key = jax.random.fold_in(jax.random.key(c.seed ^ 0x5EED), step)
-    task = jax.random.bits(key, (tasks,))[:, None, None]
+    task_bits = jax.random.bits(key, (tasks,))[:, None, None]
     number = batch.pair_indices[:, :, None] * n + jnp.arange(n, dtype=jnp.int32)[None, None]
-    seeds = layers.fold_seeds(task, number).reshape(-1)
+    seeds = layers.fold_seeds(task_bits, number).reshape(-1)
     count = len(batch.packed.tokens) * slots
-    of_slot = jnp.zeros(count + 1, jnp.uint32).at[batch.embedding_indices.reshape(-1)].set(seeds)
-    return of_slot[:count].reshape(-1, slots)
+    by_slot = jnp.zeros(count + 1, jnp.uint32).at[batch.embedding_indices.reshape(-1)].set(seeds)
+    return by_slot[:count].reshape(-1, slots)
 
 
-def in_chunks(function: abc.Callable, rows, size: int):
-    """`function` of so many rows at a time, computed again for the gradient; of all if it can."""
+def _map_chunks(function: abc.Callable, rows, size: int):
+    """`function` of `size` rows at a time, computed again for the gradient; of all if they fit."""
     count = len(jax.tree.leaves(rows)[0])
     if size >= count:
         return function(rows)
     padded = jax.tree.map(lambda x: jnp.pad(x, ((0, -count % size), (0, 0))), rows)
-    parts = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), padded)
-    found = jax.lax.map(jax.checkpoint(function), parts)
-    return found.reshape(-1, *found.shape[2:])[:count]
+    chunks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), padded)
+    results = jax.lax.map(jax.checkpoint(function), chunks)
+    return results.reshape(-1, *results.shape[2:])[:count]
 
 
-def scale_of(log_scale: Float[Array, ''], c: config.Loss) -> Float[Array, '']:
+def effective_log_scale(log_scale: Float[Array, ''], c: config.Loss) -> Float[Array, '']:
     """The scale in use. A learned temperature is kept above .01 (Radford et al. 2021)."""
     if not c.learned:
         return jax.lax.stop_gradient(log_scale)

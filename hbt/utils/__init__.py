@@ -1,1 +1,18 @@
-"""Files, logging, command line, devices, processes, hub and languages; nothing of retrieval."""
+"""Files, resumable output, logging, the command line, settings, devices, processes, hub, languages.
+
+Nothing here knows of retrieval. `files` writes files whole or not at all, `resume` continues output
+that was killed, `sharding` maps functions over devices, and `distributed` keeps processes together.
+"""
+
+__all__ = [
+    'cli',
+    'distributed',
+    'files',
+    'hub',
+    'languages',
+    'log',
+    'resume',
+    'settings',
+    'sharding',
+    'text_table',
+]

@@ -1,6 +1,4 @@
-"""Small files: reading, writing them whole or not at all, locks, checksums, and what error messages
-say of a file or a value.
-"""
+"""Small files: JSON, writing whole or not at all, locks, checksums; and how errors name them."""
 
 import contextlib
 import hashlib
@@ -15,7 +13,7 @@ import filelock
 
 
 def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
-    """The content of a JSON file; ValueError if it is no object or no list, as `kind` demands."""
+    """The content of a JSON file; ValueError unless it is of this kind."""
     try:
         content = json.loads(file.read_text('utf-8'))
         if not isinstance(content, kind):
@@ -23,9 +21,8 @@ def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
     except OSError as error:
         raise ValueError(f'{file}: expected a JSON file, got {error.strerror}') from error
     except (ValueError, RecursionError) as error:
-        raise format_error(
-            file, f'a JSON {dict(dict="object", list="list")[kind.__name__]}', error
-        ) from error
+        name = 'object' if kind is dict else 'list'
+        raise format_error(file, f'a JSON {name}', error) from error
     return content
 
 
@@ -34,7 +31,8 @@ def read_optional_json(file: pathlib.Path) -> dict:
     return read_json(file, dict) if file.is_file() else {}
 
 
-def format_error(file: pathlib.Path, expected: str, error: Exception) -> ValueError:
+def format_error(file: pathlib.Path, expected: str, error: BaseException) -> ValueError:
+    """The error that a file is not in the expected format, because of `error`."""
     size = file.stat().st_size
     return ValueError(
         f'{file}: expected {expected}, got {size} bytes that are none: {first_line(error)}'
@@ -42,16 +40,18 @@ def format_error(file: pathlib.Path, expected: str, error: Exception) -> ValueEr
 
 
 def shorten_list(names: list[str], limit: int = 4) -> str:
+    """The first names, and how many there are."""
     rest = f', ... ({len(names)} in all)' if len(names) > limit else ''
     return ', '.join(names[:limit]) + rest
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an error, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')
 
 
 def describe_path(path: str | pathlib.Path) -> str:
-    """What stands at a path, for error messages."""
+    """What is at a path, for error messages."""
     path = pathlib.Path(path)
     if not path.is_dir():
         return 'a file' if path.exists() else 'no such directory'
@@ -70,14 +70,14 @@ def sha256_of_text(text: str) -> str:
 
 
 @contextlib.contextmanager
-def name_in_errors(place: str | os.PathLike):
-    """Names the place in errors that do not tell of a file, as that of a full disk."""
+def name_in_errors(where: str | os.PathLike):
+    """Adds a path to errors that name no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:
         if error.filename is not None:
             raise
-        raise OSError(f'{place}: {first_line(error)}') from error
+        raise OSError(f'{where}: {first_line(error)}') from error
 
 
 def partial_path(path: pathlib.Path) -> pathlib.Path:
@@ -122,6 +122,6 @@ def lock(path: pathlib.Path) -> abc.Iterator[None]:
 
 
 def shorten(value) -> str:
-    """A value as it appears in a message, cut to one short line."""
+    """A value as it appears in a message, in one short line."""
     text = json.dumps(value, ensure_ascii=False, default=str) if value is not None else 'nothing'
     return text if len(text) <= 60 else text[:57] + '...'

@@ -1,6 +1,6 @@
-"""What a person sees of a run: progress bars, metrics.jsonl, TensorBoard, one-line errors.
+"""What a person sees of a run: progress bars, messages, metrics.jsonl, TensorBoard.
 
-Hides the writers; silent on all processes but the first. Called by every program.
+Silent on all processes but the main one.
 """
 
 import json
@@ -16,48 +16,52 @@ from hbt.utils import distributed, files
 
 
 def progress(**options) -> tqdm.tqdm:
-    """A progress bar: live on a terminal, a line now and then in a file, none on other hosts."""
-    slow = 0.2 if sys.stderr.isatty() else 15
+    """A progress bar: live on a terminal, a line now and then in a file."""
+    interval = 0.2 if sys.stderr.isatty() else 15
     return tqdm.tqdm(
-        mininterval=slow, dynamic_ncols=True, disable=not distributed.is_main_process(), **options
+        mininterval=interval,
+        dynamic_ncols=True,
+        disable=not distributed.is_main_process(),
+        **options,
     )
 
 
 def info(text: str) -> None:
-    """Prints above any progress bar."""
+    """Prints a message above any progress bar, on the main process."""
     if distributed.is_main_process():
         tqdm.tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
 
 class MetricsWriter:
-    """Scalars of a run, in `metrics.jsonl` and TensorBoard under `workdir`."""
+    """Scalars of a training run, in `metrics.jsonl` and TensorBoard under `workdir`."""
 
     def __init__(self, workdir: pathlib.Path, step: int):
-        """Continues after `step`: lines of later steps, written by a run that died, are dropped."""
+        """Continues after `step`: drops lines of later steps, of a run that was killed."""
         self.file = None
         if not distributed.is_main_process():
             return
         path = workdir / 'metrics.jsonl'
-        kept = [line for line in read_metrics(path) if line['step'] <= step]
-        files.write_text(path, ''.join(json.dumps(line) + '\n' for line in kept))
+        lines = [line for line in read_metrics(path) if line['step'] <= step]
+        files.write_text(path, ''.join(json.dumps(line) + '\n' for line in lines))
         self.file = path.open('a')
         folder = workdir / 'tensorboard'
         folder.mkdir(exist_ok=True)
         # Not its SummaryWriter: that has a thread, and waits for it for ever where a disk is full.
         self.board = event_file_writer.EventsWriter(str(folder / 'events'))
-        began = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # drops later steps
-        self.show(step + 1, session_log=began)
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # drops later steps
+        self._write_event(step + 1, session_log=start)
 
     def write(self, step: int, values: dict[str, float]) -> None:
+        """Appends a line, and a point to each curve of TensorBoard."""
         if self.file is None:
             return
         self.file.write(json.dumps({'step': step, **values}) + '\n')
         self.file.flush()
         scalars = [summary.scalar(name, value).value[0] for name, value in values.items()]
-        self.show(step, summary=summary_pb2.Summary(value=scalars))
+        self._write_event(step, summary=summary_pb2.Summary(value=scalars))
 
-    def show(self, step: int, **content) -> None:
+    def _write_event(self, step: int, **content) -> None:
         self.board.write_event(event_pb2.Event(wall_time=time.time(), step=step, **content))
         self.board.flush()
 
@@ -71,14 +75,14 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
     """Lines of a metrics.jsonl; a last line that was cut off by a kill is left out."""
     if not path.exists():
         return []
-    *lines, rest = path.read_bytes().split(b'\n')
-    found = []
+    *lines, _ = path.read_bytes().split(b'\n')
+    result = []
     for number, line in enumerate(lines, 1):
         try:
-            told = json.loads(line)
+            values = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise ValueError(f'{path}:{number}: expected a line of JSON, got {error}') from None
-        if not isinstance(told, dict) or type(told.get('step')) is not int:
+        if not isinstance(values, dict) or type(values.get('step')) is not int:
             raise ValueError(f'{path}:{number}: expected an object with a step, got {line[:60]!r}')
-        found.append(told)
-    return found
+        result.append(values)
+    return result

@@ -1,7 +1,6 @@
-"""Devices: the mesh, what lies where, and one way to map a function over it.
+"""Devices: the mesh, where arrays lie, and one way to map a function over it.
 
-Hides shard_map and pmap. The mesh has one axis, `data`. Called by `main`,
-`search` and `evaluate`.
+The mesh has one axis, `data`.
 """
 
 import typing
@@ -16,18 +15,18 @@ AXIS = 'data'
 
 
 def make_mesh(devices: abc.Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """These devices, or all of all hosts; those of a host are neighbours, so its rows are too."""
+    """A mesh of these devices, or of all of all hosts; those of a host are neighbours."""
     devices = sorted(devices or jax.devices(), key=lambda d: (d.process_index, d.id))
     return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
-def check_divides(name: str, rows: int, mesh: jax.sharding.Mesh) -> None:
-    """ValueError with the nearest size that divides over the devices, if `rows` does not."""
+def check_divides(name: str, size: int, mesh: jax.sharding.Mesh) -> None:
+    """ValueError with the nearest multiple of the number of devices, if `size` is none."""
     n = mesh.size
-    if rows % n:
-        nearest = max(n, n * round(rows / n))
+    if size % n:
+        nearest = max(n, n * round(size / n))
         raise ValueError(
-            f'{name}: expected a multiple of the {n} devices, such as {nearest}, got {rows}'
+            f'{name}: expected a multiple of the {n} devices, such as {nearest}, got {size}'
         )
 
 
@@ -42,7 +41,7 @@ def sharded(mesh: jax.sharding.Mesh, dim: int = 0) -> NamedSharding:
 
 
 def mark_varying(tree):
-    """Marks replicated arrays as each device's own, so that their gradient is the local one.
+    """Marks replicated arrays as varying over the devices, so that their gradient is the local one.
 
     Inside a mapped function. The gradients are then averaged once, not once for every use.
     """
@@ -50,44 +49,53 @@ def mark_varying(tree):
 
 
 class Mapped(typing.NamedTuple):
-    """A function of (whole, rows) on all devices."""
+    """A function of (replicated, batch) on all devices."""
 
-    function: typing.Any  # compiled; takes the rows where `place` puts them
-    place: abc.Callable
+    function: typing.Any  # compiled; takes the batch as `put` gives it
+    put: abc.Callable  # from this host's part of the batch, in numpy
 
-    def __call__(self, whole, rows):
-        return self.function(whole, self.place(rows))
+    def __call__(self, replicated, batch):
+        return self.function(replicated, self.put(batch))
 
 
 def map_over_devices(
-    function, mesh, mapping: str, dims, whole=None, results=None, donate: bool = False
+    function: abc.Callable,
+    mesh: jax.sharding.Mesh,
+    mapping: str,
+    axes,
+    in_specs=None,
+    out_specs=None,
+    donate: bool = False,
 ) -> Mapped:
-    """Maps `function(whole, rows)` over the devices and compiles it.
+    """Maps `function(replicated, batch)` over the devices and compiles it.
 
-    Every device gets its part of `rows`, this host's rows in numpy, divided along the axes `dims`,
-    a prefix of their tree. Both `whole` and the results are the same on all devices, but for what
-    the trees of specs of these names split (shard_map only). `mapping`: 'shard_map', or 'pmap',
-    which in today's JAX is the same thing with another interface. `donate`: `whole` is used up.
+    Args:
+      function: gets its device's part of the batch.
+      mapping: shard_map, or pmap, which in today's JAX is the same with another interface.
+      axes: along which the arrays of the batch are divided; a prefix of its tree.
+      in_specs: of `replicated`, where parts of it are split (shard_map only); none: replicated.
+      out_specs: of the results, likewise.
+      donate: the buffers of `replicated` are reused.
     """
-    return MAPPINGS[mapping](function, mesh, dims, whole or P(), results or P(), donate)
+    return MAPPINGS[mapping](function, mesh, axes, in_specs or P(), out_specs or P(), donate)
 
 
-def by_shard_map(function, mesh, dims, whole, results, donate):
-    specs = jax.tree.map(lambda dim: sharded(mesh, dim).spec, dims)
+def _map_by_shard_map(function, mesh, axes, in_specs, out_specs, donate):
+    specs = jax.tree.map(lambda axis: sharded(mesh, axis).spec, axes)
     mapped = jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=(whole, specs), out_specs=results),
+        jax.shard_map(function, mesh=mesh, in_specs=(in_specs, specs), out_specs=out_specs),
         donate_argnums=(0,) if donate else (),
     )
 
-    def place(dim, rows):
-        where = sharded(mesh, dim)
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(where, x), rows)
+    def put(axis, arrays):
+        named = sharded(mesh, axis)
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(named, x), arrays)
 
-    return Mapped(mapped, lambda rows: jax.tree.map(place, dims, rows))
+    return Mapped(mapped, lambda batch: jax.tree.map(put, axes, batch))
 
 
-def by_pmap(function, mesh, dims, whole, results, donate):
-    assert whole == results == P(), 'pmap splits no parameters'
+def _map_by_pmap(function, mesh, axes, in_specs, out_specs, donate):
+    assert in_specs == out_specs == P(), 'pmap splits no parameters'
     if jax.process_count() > 1:
         raise ValueError('mapping: expected shard_map on several hosts, got pmap')
     mapped = jax.pmap(
@@ -99,16 +107,16 @@ def by_pmap(function, mesh, dims, whole, results, donate):
         donate_argnums=(0,) if donate else (),
     )
 
-    def stack(dim, rows):
-        return jax.tree.map(lambda x: np.stack(np.split(x, mesh.size, axis=dim)), rows)
+    def stack(axis, arrays):
+        return jax.tree.map(lambda x: np.stack(np.split(x, mesh.size, axis=axis)), arrays)
 
-    return Mapped(mapped, lambda rows: jax.tree.map(stack, dims, rows))
+    return Mapped(mapped, lambda batch: jax.tree.map(stack, axes, batch))
 
 
 def local_device_range(mesh: jax.sharding.Mesh) -> range:
-    """The numbers of this host's devices in the mesh."""
-    mine = [i for i, d in enumerate(mesh.devices) if d.process_index == jax.process_index()]
-    return range(mine[0], mine[-1] + 1)
+    """Indices of this host's devices in the mesh."""
+    local = [i for i, d in enumerate(mesh.devices) if d.process_index == jax.process_index()]
+    return range(local[0], local[-1] + 1)
 
 
-MAPPINGS = {'shard_map': by_shard_map, 'pmap': by_pmap}
+MAPPINGS = {'shard_map': _map_by_shard_map, 'pmap': _map_by_pmap}

@@ -149,7 +149,7 @@ def test_scripts_families_and_resources_of_the_benchmarks_languages():
     )
     assert languages.script('zh-Hant') == 'Hant' and languages.script('pt_BR') == 'Latn'
     assert languages.script('sr-Latn') == 'Latn' and languages.script('und') == 'Latn'
-    families = {languages.family(x) for x in 'ar bn en fa hi ja ko ru sw te th yo zh'.split()}
+    families = {languages.script_family(x) for x in 'ar bn en fa hi ja ko ru sw te th yo zh'.split()}
     assert families == {
         'European',
         'Middle Eastern',
@@ -158,6 +158,6 @@ def test_scripts_families_and_resources_of_the_benchmarks_languages():
         'East Asian',
     }
     expected = dict(en='5', zh='5', vi='4', th='3', id='3', sw='2', yo='2', te='1', tlh='unknown')
-    assert {x: languages.resources(x) for x in expected} == expected
-    listed = ' '.join(languages.CLASSES.values()).split()
+    assert {x: languages.resource_class(x) for x in expected} == expected
+    listed = ' '.join(languages.RESOURCE_CLASSES.values()).split()
     assert len(listed) == len(set(listed))

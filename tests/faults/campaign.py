@@ -110,8 +110,8 @@ def run_translate(folder):
 def run_mine(folder):
     if not (folder / 'mined').exists():
         model = model_dir.load_model(str(folder / 'model'))
-        setting = hard_negatives.Setting(count=2, depth=10, margin=0.0)
-        hard_negatives.mine(
+        setting = hard_negatives.Settings(count=2, depth=10, margin=0.0)
+        hard_negatives.mine_negatives(
             model.config,
             model.params,
             store.open_store(folder / 'store'),
@@ -284,7 +284,7 @@ def half(folder: pathlib.Path) -> None:
         self.signal = signal.SIGTERM if step == 5 else None
         return step == 5
 
-    distributed.Requests.due = due
+    distributed.StopRequests.due = due
     loop.train_config(config.check(settings(folder)), folder / 'half')
 
 

@@ -22,7 +22,7 @@ import time
 import jax
 import numpy as np
 
-from hbt import config
+from hbt import config, main
 from hbt.training import loop, telemetry
 from hbt.utils import log
 from tests import tiny
@@ -83,7 +83,9 @@ def soak(steps: int, folder: pathlib.Path) -> int:
     LIBC.mallopt(M_MMAP_THRESHOLD, 1 << 16)
     watch, start = Watch(), time.monotonic()
     log.MetricsWriter.write = lambda metrics, step, values: watch.look(metrics, step, values)
-    loop.train_config(config.check(settings(folder, steps)), folder / 'run')
+    c = config.check(settings(folder, steps))
+    main.make_store(c)
+    loop.train_config(c, folder / 'run')
     grows, (_, *first), (_, *last) = (
         growth(watch.seen),
         watch.seen[int(WARM * len(watch.seen))],

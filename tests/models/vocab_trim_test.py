@@ -75,9 +75,9 @@ def test_languages_keep_the_pieces_of_their_scripts():
     assert remaining('ru') & {'▁', '7', '▁кот', 'т', 'b', '▁ab'} == {'▁', '7', '▁кот', 'т'}
     assert remaining('de') & {'▁', '7', '▁кот', 'т', 'b', '▁ab'} == {'▁', '7', 'b', '▁ab'}
     assert remaining('ru', 'de') >= {'▁кот', '▁ab', '7'}
-    assert languages.written('ja') == ('Hira', 'Kana', 'Hani')
-    assert languages.written('zh-Hant') == languages.written('zh') == ('Hani',)
-    assert languages.written('sr_Latn') == ('Latn',)
+    assert languages.character_scripts('ja') == ('Hira', 'Kana', 'Hani')
+    assert languages.character_scripts('zh-Hant') == languages.character_scripts('zh') == ('Hani',)
+    assert languages.character_scripts('sr_Latn') == ('Latn',)
     message = "--languages: expected a language code such as en, got 'klingon'"
     with pytest.raises(ValueError, match=message):
         remaining('klingon')

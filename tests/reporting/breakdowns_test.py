@@ -34,7 +34,7 @@ def cells(table, system, number):
 def test_high_and_low_resources_are_means_over_their_languages_and_pairs(systems):
     table = breakdowns.group_gaps(systems, 'xquad_r', HIGH, comparison.MAIN)
     tree = systems[0].numbers['xquad_r']
-    high = [x for x in NAMES if languages.resources(x) in ('4', '5')]
+    high = [x for x in NAMES if languages.resource_class(x) in ('4', '5')]
     assert high == ['ar', 'en', 'hi', 'ja', 'ru']
     for number, pairs in (
         ('mono mAP', [f'{x}-{x}' for x in high]),

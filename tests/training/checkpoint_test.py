@@ -78,17 +78,28 @@ def test_steps_that_are_not_there_are_named(saved, tmp_path):
         checkpoint.load_params(tmp_path, 'best', ONE)
 
 
-def test_any_changed_bit_changes_a_sum():
+def test_a_checkpoint_of_another_version_is_refused_and_stays(saved, tmp_path, monkeypatch):
+    folder = pathlib.Path(shutil.copytree(saved, tmp_path / 'older'))
+    monkeypatch.setattr(checkpoint, 'VERSION', 3)
+    message = 'ckpt/1: expected a checkpoint of version 3, got 2; .* another --workdir'
+    with pytest.raises(ValueError, match=message):
+        checkpoint.Checkpoints(folder)
+    with pytest.raises(ValueError, match='best/2: expected a checkpoint of version 3, got 2'):
+        checkpoint.load_params(folder, 'best', ONE)
+    assert (folder / 'ckpt/1').is_dir() and not (folder / 'damaged').exists()
+
+
+def test_any_changed_bit_changes_a_checksum():
     rng = np.random.default_rng(0)
     for dtype in (jnp.float32, jnp.bfloat16, jnp.int32, jnp.uint8):
         x = jnp.asarray(rng.integers(0, 200, (7, 5)), dtype)
-        first = checkpoint.sums({'x': x})
+        first = checkpoint.checksums({'x': x})
         for _ in range(20):
             raw = bytearray(np.asarray(x).tobytes())
             raw[rng.integers(len(raw))] ^= 1 << rng.integers(8)
             y = jnp.asarray(np.frombuffer(bytes(raw), x.dtype).reshape(x.shape))
-            assert checkpoint.sums({'x': y}) != first
-        assert checkpoint.sums({'x': x[::-1]}) != first
+            assert checkpoint.checksums({'x': y}) != first
+        assert checkpoint.checksums({'x': x[::-1]}) != first
 
 
 def damage(file, how, dice):

@@ -18,7 +18,7 @@ from hbt.utils import log
 from tests import ROOT, tiny
 
 DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
-SETTING = hard_negatives.Setting(count=3, depth=9, margin=0.01)
+SETTING = hard_negatives.Settings(count=3, depth=9, margin=0.01)
 
 
 def rows():
@@ -112,12 +112,12 @@ def texts_of(opened):
     }
 
 
-@pytest.mark.parametrize('setting', [SETTING, hard_negatives.Setting(100, 100, -2.0)])
+@pytest.mark.parametrize('setting', [SETTING, hard_negatives.Settings(100, 100, -2.0)])
 def test_negatives_are_the_best_passages_that_answer_nothing_alike(
     stored, model, tmp_path, monkeypatch, setting
 ):
     monkeypatch.setattr(hard_negatives, 'CHUNK', 7)
-    made = hard_negatives.mine(*model, stored, tmp_path / 'mined', setting)
+    made = hard_negatives.mine_negatives(*model, stored, tmp_path / 'mined', setting)
     found, wanted = texts_of(made), expected(model, stored, setting)
     assert {key: found[key] for key in wanted} == wanted
     assert not any(found[key] for key in found.keys() - wanted.keys())
@@ -133,13 +133,13 @@ def test_negatives_are_the_best_passages_that_answer_nothing_alike(
 
 
 def test_the_mined_store_is_the_store_but_for_its_negatives(stored, model, tmp_path):
-    made = hard_negatives.mine(*model, stored, tmp_path / 'mined', SETTING)
+    made = hard_negatives.mine_negatives(*model, stored, tmp_path / 'mined', SETTING)
     store.verify_store(made)
     same = {x for x in stored.manifest['files'] if '/negatives.' not in x}
     for name in same:
         assert (made.path / name).samefile(stored.path / name)
     assert {p.name for p in made.path.iterdir()} == {p.name for p in stored.path.iterdir()}
-    again = hard_negatives.mine(*model, made, tmp_path / 'again', SETTING)
+    again = hard_negatives.mine_negatives(*model, made, tmp_path / 'again', SETTING)
     assert texts_of(again) == texts_of(made)
     c = tiny.make(data=DATA, batch_size=8, sampler=config.Sampler(negatives=2))
     drawn = sampler.Sampler(config.check(c), made)
@@ -149,7 +149,7 @@ def test_the_mined_store_is_the_store_but_for_its_negatives(stored, model, tmp_p
 def test_a_language_that_was_searched_before_a_kill_is_not_searched_again(
     stored, model, tmp_path, monkeypatch
 ):
-    whole = hard_negatives.mine(*model, stored, tmp_path / 'whole', SETTING)
+    whole = hard_negatives.mine_negatives(*model, stored, tmp_path / 'whole', SETTING)
     real, calls = search.search, []
 
     def dies(*args):
@@ -160,13 +160,15 @@ def test_a_language_that_was_searched_before_a_kill_is_not_searched_again(
 
     monkeypatch.setattr(search, 'search', dies)
     with pytest.raises(KeyboardInterrupt):
-        hard_negatives.mine(*model, stored, tmp_path / 'killed', SETTING)
+        hard_negatives.mine_negatives(*model, stored, tmp_path / 'killed', SETTING)
     assert not (tmp_path / 'killed').exists()
     with pytest.raises(
         ValueError, match='margin: expected 0.01, with which this output began, got 0.5'
     ):
-        hard_negatives.mine(*model, stored, tmp_path / 'killed', hard_negatives.Setting(3, 9, 0.5))
-    killed = hard_negatives.mine(*model, stored, tmp_path / 'killed', SETTING)
+        hard_negatives.mine_negatives(
+            *model, stored, tmp_path / 'killed', hard_negatives.Settings(3, 9, 0.5)
+        )
+    killed = hard_negatives.mine_negatives(*model, stored, tmp_path / 'killed', SETTING)
     assert len(calls) == 5 and killed.manifest == whole.manifest
 
 
@@ -204,14 +206,14 @@ def test_negatives_are_refreshed_between_stages_by_the_same_command(stored, tmp_
 def test_what_cannot_be_mined_is_named(stored, model, tmp_path):
     c, params = model
     for setting, message in (
-        (hard_negatives.Setting(0, 9, 0.0), '--count: expected 1 or more, got 0'),
-        (hard_negatives.Setting(9, 3, 0.0), '--depth: expected 9 or more, got 3'),
-        (hard_negatives.Setting(3, 9, -3.0), '--margin: expected -2 or more, got -3.0'),
+        (hard_negatives.Settings(0, 9, 0.0), '--count: expected 1 or more, got 0'),
+        (hard_negatives.Settings(9, 3, 0.0), '--depth: expected 9 or more, got 3'),
+        (hard_negatives.Settings(3, 9, -3.0), '--margin: expected -2 or more, got -3.0'),
     ):
         with pytest.raises(ValueError, match=message):
-            hard_negatives.mine(c, params, stored, tmp_path / 'no', setting)
+            hard_negatives.mine_negatives(c, params, stored, tmp_path / 'no', setting)
     other = tiny.make(data=config.Data(query_prefix='query: '))
     with pytest.raises(ValueError, match="data.query_prefix: expected 'Query: ', .* got 'query: '"):
-        hard_negatives.mine(other, params, stored, tmp_path / 'no', SETTING)
+        hard_negatives.mine_negatives(other, params, stored, tmp_path / 'no', SETTING)
     with pytest.raises(ValueError, match='expected nothing there yet'):
-        hard_negatives.mine(c, params, stored, stored.path, SETTING)
+        hard_negatives.mine_negatives(c, params, stored, stored.path, SETTING)

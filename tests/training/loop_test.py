@@ -15,7 +15,7 @@ import pytest
 import safetensors.numpy
 import tokenizers
 
-from hbt import config
+from hbt import config, main
 from hbt.data import build
 from hbt.evaluation import evaluator, metrics
 from hbt.models import model_dir
@@ -265,6 +265,7 @@ def test_training_starts_from_pretrained_weights(tmp_path, kind):
     )
     c.encoder.init, c.steps = str(folder), 1
     c.optim = config.Optim(lr=0.0, warmup=0, weight_decay=0.0)
+    main.make_store(c)
     loop.train_config(c, tmp_path / 'run')
     _, params = checkpoint.load_params(tmp_path / 'run', 'latest', ONE)
     resolved = config.load(tmp_path / 'run/config.json').encoder
@@ -288,6 +289,7 @@ def not_finite(tmp_path):
     )
     c.data.query_length = c.data.passage_length = 8
     c.encoder.init, c.steps = str(folder), 3
+    main.make_store(c)
     return c
 
 
@@ -302,7 +304,7 @@ def test_a_loss_that_is_not_finite_is_skipped_where_that_is_asked(
     not_finite, tmp_path, monkeypatch
 ):
     not_finite.nonfinite = 'skip'
-    monkeypatch.setattr(loop, 'NOTED', 2)
+    monkeypatch.setattr(loop, 'MAX_NONFINITE_FILES', 2)
     loop.train_config(not_finite, tmp_path / 'run')
     lines = log.read_metrics(tmp_path / 'run/metrics.jsonl')
     assert [line['skipped'] for line in lines] == [1, 1, 1]
@@ -342,7 +344,7 @@ def test_a_store_that_cannot_be_made_says_how_to_make_one(tmp_path):
     c = tiny.get_config()
     c.data.root, c.data.sources = str(tmp_path / 'store'), (str(tmp_path / 'none.jsonl'),)
     with pytest.raises(ValueError, match='none.jsonl: .*make the store .*hbt.prepare --input=FILE'):
-        loop.train_config(c, tmp_path / 'run')
+        main.make_store(c)
 
 
 def test_the_table_shows_every_language_and_the_mean():

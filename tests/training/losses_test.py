@@ -117,8 +117,8 @@ def test_each_form_has_the_value_and_the_gradient_of_the_plain_formula(kind, cou
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_copy_of_a_row_is_a_negative_of_all_rows_but_its_own_in_both_directions(kind):
     query_ids, document_ids = jnp.array([1, 2, 3, 1]), jnp.array([10, 20, 20, 10])
-    texts = losses.Texts(jnp.zeros((4, 2)), document_ids, query_ids, jnp.ones(4, bool))
-    mask = losses.negatives(texts, texts, False)
+    texts = losses.Embeddings(jnp.zeros((4, 2)), document_ids, query_ids, jnp.ones(4, bool))
+    mask = losses.negative_mask(texts, texts, False)
     expected = [[0, 1, 1, 0], [1, 0, 0, 1], [1, 0, 0, 1], [0, 1, 1, 0]]
     np.testing.assert_array_equal(mask, np.array(expected, bool))
     q, d = (x[:4] for x in batch()[:2])

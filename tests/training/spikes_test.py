@@ -5,8 +5,8 @@ from hbt.training import telemetry
 
 
 def found(losses, before=()):
-    seen = telemetry.Spikes({'step': i, 'loss': x} for i, x in enumerate(before))
-    return [i for i, loss in enumerate(losses) if seen.seen(loss)]
+    detector = telemetry.SpikeDetector({'step': i, 'loss': x} for i, x in enumerate(before))
+    return [i for i, loss in enumerate(losses) if detector.update(loss)]
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -20,7 +20,7 @@ def test_one_jump_is_marked_and_noise_and_descent_are_not(seed):
 
 def test_a_jump_that_stays_is_marked_until_it_is_what_is_usual():
     marked = found([1.0] * 30 + [2.0] * 30)
-    assert marked == list(range(30, 30 + telemetry.LINES // 2))
+    assert marked == list(range(30, 30 + telemetry.SPIKE_WINDOW // 2))
 
 
 def test_a_steady_loss_may_move_by_a_few_percent_and_the_first_lines_are_never_spikes():
@@ -34,5 +34,5 @@ def test_a_run_that_goes_on_knows_the_lines_before():
 
 
 def test_lines_whose_steps_were_all_skipped_have_no_loss():
-    seen = telemetry.Spikes([{'step': 1, 'skipped': 1.0}, {'step': 2, 'loss': 1.0}])
-    assert list(seen.losses) == [1.0]
+    detector = telemetry.SpikeDetector([{'step': 1, 'skipped': 1.0}, {'step': 2, 'loss': 1.0}])
+    assert list(detector.losses) == [1.0]

@@ -38,40 +38,40 @@ def values(loss, tokens, skipped=0.0):
         'skipped': jnp.float32(skipped),
         'tokens': jnp.float32(tokens),
         'squares': jnp.float32(9.0),
-        'rows': losses.Rows(rows, (rows > 2).astype(jnp.float32), -rows),
+        'pairs': losses.PairMetrics(rows, (rows > 2).astype(jnp.float32), -rows),
     }
 
 
 def steps(meter):
-    meter.add([plan('mono', [1, 1], [1, 1])], batch(8, 16), values([[1, 3]], 100))
+    meter.add_step([plan('mono', [1, 1], [1, 1])], batch(8, 16), values([[1, 3]], 100))
     yield
-    meter.add([plan('cross', [1, 0], [2, 1])], batch(4, 16), values([[2, 6]], 60))
+    meter.add_step([plan('cross', [1, 0], [2, 1])], batch(4, 16), values([[2, 6]], 60))
     yield
 
 
 def test_a_line_has_the_means_of_its_steps_and_of_kinds_and_pairs():
     meter = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4)
     list(steps(meter))
-    line = meter.line()
+    line = meter.pop_line()
     expected = {'loss': 3, 'lr': 0.5, 'loss/mono': 2, 'loss/cross': 4, 'accuracy/mono': 0.5}
     expected |= {'loss_by_pair/en-en': 2, 'loss_by_pair/en-ja': 2, 'loss_by_pair/de-en': 6}
     expected |= {'accuracy_by_pair/de-en': 1, 'margin/cross': -4, 'padding': 1 - 160 / 192}
     assert {k: line[k] for k in expected} == pytest.approx(expected)
     assert line['pairs_per_second'] * 160 == pytest.approx(line['tokens_per_second'] * 4)
     assert 'mfu' not in line, 'the peak of a CPU is not known'
-    assert telemetry.brief(line)['pad'] == '17%'
+    assert telemetry.format_postfix(line)['pad'] == '17%'
     next(steps(meter))
-    assert meter.line()['loss'] == 2, 'sums begin anew'
+    assert meter.pop_line()['loss'] == 2, 'sums begin anew'
 
 
 def test_a_skipped_step_is_counted_and_in_no_mean():
     meter = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4)
     made = values([[np.nan, 1]], 100, skipped=1.0)
-    meter.add([plan('mono', [1, 1], [1, 1])], batch(8, 16), made)
-    assert telemetry.brief(meter.line())['loss'] == 'nan'
-    meter.add([plan('mono', [1, 1], [1, 1])], batch(8, 16), made)
+    meter.add_step([plan('mono', [1, 1], [1, 1])], batch(8, 16), made)
+    assert telemetry.format_postfix(meter.pop_line())['loss'] == 'nan'
+    meter.add_step([plan('mono', [1, 1], [1, 1])], batch(8, 16), made)
     list(steps(meter))
-    line = meter.line()
+    line = meter.pop_line()
     assert (line['loss'], line['loss/mono'], line['skipped']) == (3, 2, 1)
 
 
@@ -81,11 +81,11 @@ def test_sums_that_are_saved_go_on_as_if_nothing_had_been():
     first = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4)
     walk = steps(first)
     next(walk)
-    saved = json.loads(json.dumps(first.saved()))
+    saved = json.loads(json.dumps(first.state()))
     second = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4, saved)
-    second.add([plan('cross', [1, 0], [2, 1])], batch(4, 16), values([[2, 6]], 60))
+    second.add_step([plan('cross', [1, 0], [2, 1])], batch(4, 16), values([[2, 6]], 60))
     timed = ('pairs_per_second', 'tokens_per_second', 'input_wait', 'mfu')
-    a, b = ({k: x for k, x in m.line().items() if k not in timed} for m in (whole, second))
+    a, b = ({k: x for k, x in m.pop_line().items() if k not in timed} for m in (whole, second))
     assert a == b
 
 
@@ -101,7 +101,7 @@ def test_waiting_for_input_and_compiling_are_seen():
 
         assert list(meter.timed(slow())) == [0, 1, 2]
         jax.jit(lambda x: x * 3 + 1)(jnp.float32(1))
-        line = meter.line()
+        line = meter.pop_line()
     assert 1 > line['input_wait'] > 0.06 / (time.monotonic() - began)
     assert line['compiles'] >= 1
     before = meter.compiles
@@ -124,7 +124,7 @@ def test_waiting_for_input_and_compiling_are_seen():
     ],
 )
 def test_the_peak_is_that_of_the_chip(kind, expected):
-    assert telemetry.peak(kind) == expected
+    assert telemetry.peak_flops(kind) == expected
 
 
 def test_model_flops_are_those_of_the_compiled_products():
@@ -142,11 +142,11 @@ def test_model_flops_are_those_of_the_compiled_products():
         c.encoder.num_layers = layers
         step = train_step.make_step(c, mesh)
         state = jax.eval_shape(lambda: train_state.random_state(c))
-        cost = step.function.lower(state, step.place(made)).compile().cost_analysis()['flops']
+        cost = step.function.lower(state, step.put(made)).compile().cost_analysis()['flops']
         found.append(cost - sum(20 * x.size for x in jax.tree.leaves(state.params)))
-    needed = telemetry.flops(c, 32 * 64.0, 32 * 64.0**2, 1)
+    needed = telemetry.model_flops(c, 32 * 64.0, 32 * 64.0**2, 1)
     c.encoder.num_layers = 1
-    layers = needed - telemetry.flops(c, 32 * 64.0, 32 * 64.0**2, 1)
+    layers = needed - telemetry.model_flops(c, 32 * 64.0, 32 * 64.0**2, 1)
     assert 0.97 < (found[1] - found[0]) / layers < 1.1
     assert found[1] > 0.97 * needed
 
@@ -176,7 +176,7 @@ def test_a_run_stopped_between_two_lines_logs_what_an_unbroken_one_does(
         return step == 2
 
     with monkeypatch.context() as patch:
-        patch.setattr(distributed.Requests, 'due', due)
+        patch.setattr(distributed.StopRequests, 'due', due)
         with pytest.raises(SystemExit):
             run(stored, tmp_path / 'broken')
     run(stored, tmp_path / 'broken')

@@ -63,12 +63,12 @@ def devices(n):
 
 def gradients(c, params, count, **options):
     def function(old, batch):
-        return train_step.gradient(old, batch, c, jnp.int32(0))
+        return train_step.compute_gradient(old, batch, c, jnp.int32(0))
 
     mesh = devices(count)
     log_scale = jnp.asarray(-np.log(c.loss.temperature), params['embeddings']['token'].dtype)
-    old = train_state.trained(params, log_scale)
-    whole = train_state.layout(old, c, mesh) if c.shard_params else None
+    old = train_state.trainable(params, log_scale)
+    whole = train_state.partition_specs(old, c, mesh) if c.shard_params else None
     results = (whole, jax.P()) if c.shard_params else None
     mapped = sharding.map_over_devices(
         function, mesh, c.mapping, batches.SHARD_AXES, whole, results
@@ -119,7 +119,7 @@ def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(
         c.shard_params = shard
         params = encoder.init_params(c.encoder, jax.random.key(0))
         params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-        old = train_state.trained(params, jnp.float64(-np.log(c.loss.temperature)))
+        old = train_state.trainable(params, jnp.float64(-np.log(c.loss.temperature)))
         value, expected = jax.jit(
             jax.value_and_grad(lambda old: plain_loss(old, random_texts(tasks=tasks), c))
         )(old)
@@ -185,7 +185,7 @@ def compiled(c, count=8, **options):
     """The gradient of a step, compiled and not run."""
     spec = jax.sharding.PartitionSpec
     mapped = jax.shard_map(
-        lambda old, batch: train_step.gradient(old, batch, c, jnp.int32(0)),
+        lambda old, batch: train_step.compute_gradient(old, batch, c, jnp.int32(0)),
         mesh=devices(count),
         in_specs=(
             spec(),
@@ -194,7 +194,7 @@ def compiled(c, count=8, **options):
         out_specs=spec(),
     )
     params = encoder.init_params(c.encoder, jax.random.key(0))
-    old = train_state.trained(params, jnp.float32(3))
+    old = train_state.trainable(params, jnp.float32(3))
     return jax.jit(mapped).lower(old, random_batch(count, **options)).compile()
 
 
@@ -261,8 +261,8 @@ def test_a_learned_temperature_moves_and_a_fixed_one_stays():
             state, metrics = step(state, random_batch(mesh.size, seed=i))
         moved = abs(state.log_scale - jnp.float32(-np.log(0.05)))
         assert (moved > 1e-4) if learned else (moved == 0)
-    np.testing.assert_allclose(train_step.scale_of(jnp.float32(9), c.loss), 9)
-    assert train_step.scale_of(jnp.float32(9), config.Loss(learned=True)) == jnp.float32(
+    np.testing.assert_allclose(train_step.effective_log_scale(jnp.float32(9), c.loss), 9)
+    assert train_step.effective_log_scale(jnp.float32(9), config.Loss(learned=True)) == jnp.float32(
         np.log(100)
     )
 
@@ -280,17 +280,17 @@ def test_training_lowers_the_loss():
 
 
 def test_the_schedule_warms_up_and_ends_at_zero():
-    rate = optimizer.schedule(config.Optim(lr=1.0, warmup=4, schedule='linear'), 10)
+    rate = optimizer.make_schedule(config.Optim(lr=1.0, warmup=4, schedule='linear'), 10)
     np.testing.assert_allclose([rate(i) for i in range(4)], [0.25, 0.5, 0.75, 1.0], atol=1e-6)
     np.testing.assert_allclose([rate(4), rate(7), rate(10)], [1.0, 0.5, 0.0], atol=1e-6)
     for kind in ('cosine', 'constant'):
-        rate = optimizer.schedule(config.Optim(lr=1.0, warmup=0, schedule=kind), 10)
+        rate = optimizer.make_schedule(config.Optim(lr=1.0, warmup=0, schedule=kind), 10)
         np.testing.assert_allclose([rate(0), rate(10)], [1.0, float(kind == 'constant')], atol=1e-6)
 
 
 def test_only_matrices_and_tables_decay():
     c = experiment()
-    mask = optimizer.decays(encoder.init_params(c.encoder, jax.random.key(0)))
+    mask = optimizer.decay_mask(encoder.init_params(c.encoder, jax.random.key(0)))
     flat = {
         '/'.join(k.key for k in path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(mask)
@@ -309,16 +309,16 @@ def test_the_tasks_of_a_step_are_weighted_by_alpha():
     c = experiment()
     c.sampler = config.Sampler(kind='multitask', alpha_points='0:1,10:0.2')
     params, mesh = encoder.init_params(c.encoder, jax.random.key(0)), devices(2)
-    old = train_state.trained(params, jnp.asarray(-np.log(c.loss.temperature), jnp.float32))
+    old = train_state.trainable(params, jnp.asarray(-np.log(c.loss.temperature), jnp.float32))
 
     def at(step):
         def function(old, batch):
-            return train_step.gradient(old, batch, c, jnp.int32(step))[1]
+            return train_step.compute_gradient(old, batch, c, jnp.int32(step))[1]
 
         found = sharding.map_over_devices(function, mesh, c.mapping, batches.SHARD_AXES)(
             old, random_batch(2, tasks=2)
         )
-        return float(found['loss']), found['rows'].loss.mean(1)
+        return float(found['loss']), found['pairs'].loss.mean(1)
 
     for step, weight in ((0, 1.0), (5, 0.6), (50, 0.2)):
         loss, (mono, cross) = at(step)
@@ -330,12 +330,12 @@ def test_a_step_tells_of_every_row_in_the_order_of_the_plan():
     c, texts = experiment(), random_texts(tasks=2)
     params = encoder.init_params(c.encoder, jax.random.key(0))
     one, four = (gradients(c, params, n, tasks=2)[1] for n in (1, 4))
-    for a, b in zip(one['rows'], four['rows'], strict=True):
+    for a, b in zip(one['pairs'], four['pairs'], strict=True):
         assert a.shape == (2, 16)
         np.testing.assert_allclose(a, b, atol=1e-5)
-    assert one['rows'].loss[0, 3] == pytest.approx(float(row_loss(params, texts, c, 3)), rel=1e-5)
+    assert one['pairs'].loss[0, 3] == pytest.approx(float(row_loss(params, texts, c, 3)), rel=1e-5)
     for found in (one, four):
-        assert found['loss'] == pytest.approx(float(found['rows'].loss.mean()), rel=1e-5)
+        assert found['loss'] == pytest.approx(float(found['pairs'].loss.mean()), rel=1e-5)
         assert float(found['tokens']) == texts.lengths.sum()
         assert float(found['squares']) == np.square(texts.lengths).sum()
 

@@ -167,7 +167,7 @@ def _weight(text: str) -> float:
 
 def _is_written_in(text: str, target: str) -> bool:
     """Whether at least half of the letters are of the scripts of the language."""
-    scripts = ''.join(rf'\p{{Script={x}}}' for x in languages.written(target))
+    scripts = ''.join(rf'\p{{Script={x}}}' for x in languages.character_scripts(target))
     matches = regex.findall(rf'(?=[{scripts}])\p{{L}}', text)
     return 2 * len(matches) >= len(regex.findall(r'\p{L}', text))
 

@@ -45,7 +45,7 @@ def _match_files(pattern: str, option: str) -> dict[str, list[pathlib.Path]]:
     for path in sorted(glob.glob(shell_pattern)):
         match = shape.fullmatch(path)
         if match and pathlib.Path(path).is_file():
-            code = languages.language(match['lang'], path) if parts else ''
+            code = languages.parse_language(match['lang'], path) if parts else ''
             paths.setdefault(code, []).append(pathlib.Path(path))
     if not paths:
         raise ValueError(f'{option}={pattern}: expected some files, found none')
