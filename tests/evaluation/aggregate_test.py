@@ -149,7 +149,9 @@ def test_scripts_families_and_resources_of_the_benchmarks_languages():
     )
     assert languages.script('zh-Hant') == 'Hant' and languages.script('pt_BR') == 'Latn'
     assert languages.script('sr-Latn') == 'Latn' and languages.script('und') == 'Latn'
-    families = {languages.script_family(x) for x in 'ar bn en fa hi ja ko ru sw te th yo zh'.split()}
+    families = {
+        languages.script_family(x) for x in 'ar bn en fa hi ja ko ru sw te th yo zh'.split()
+    }
     assert families == {
         'European',
         'Middle Eastern',
