@@ -11,7 +11,6 @@ DATASET/              SIDE is query or passage; text i of a side is one text in 
   negatives.LANGUAGE.{offsets,passages}           `Negatives`; no language: the same for all
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -138,8 +137,7 @@ def describe_files(folder: pathlib.Path, pattern: str) -> dict[str, dict]:
 def add_checksum(manifest: dict) -> dict:
     """The manifest with a checksum of itself."""
     content = {key: value for key, value in manifest.items() if key != 'checksum'}
-    text = json.dumps(content, sort_keys=True)
-    return content | {'checksum': hashlib.sha256(text.encode()).hexdigest()}
+    return content | {'checksum': files.sha256_of_text(json.dumps(content, sort_keys=True))}
 
 
 def _read_manifest(path: pathlib.Path) -> dict:

@@ -3,7 +3,6 @@
 Those that differ in the seed alone are one system.
 """
 
-import hashlib
 import json
 import os
 import pathlib
@@ -179,7 +178,7 @@ def _run_settings(run_dir: pathlib.Path) -> dict[str, object]:
     text = json.dumps([[x.get('name'), x.get('sha256')] for x in datasets])
     languages = {x for d in datasets for side in ('query', 'passage') for x in d.get(side, {})}
     return values | {
-        'data.content': hashlib.sha256(text.encode()).hexdigest()[:8],
+        'data.content': files.sha256_of_text(text)[:8],
         'data.groups': sum(x.get('groups', 0) for x in datasets),
         'data.languages': tuple(sorted(languages)),
     }
