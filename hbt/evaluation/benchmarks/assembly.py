@@ -82,21 +82,21 @@ class TextsOnDisk(Sequence):
         return os.pread(self._file, int(end - start), int(start)).decode(errors='surrogatepass')
 
 
-def assemble(name: str, parts: collection.Collection) -> Benchmark:
-    """Orders the documents and turns ids into their indices.
+def assemble(name: str, data: collection.Collection) -> Benchmark:
+    """The benchmark of this name: documents in order, and indices for ids and languages.
 
     Raises:
       ValueError: for ids that are not unique or hold whitespace, an empty text, a judgement of an
         unknown query or document, and where nothing is relevant.
     """
-    queries = _make_columns(f'{name}: queries', parts.queries, descending=False)
-    documents = _make_columns(f'{name}: documents', parts.documents, descending=True)
-    judged = {x for grades in parts.qrels.values() for x in grades} | {*parts.excluded.values()}
+    queries = _make_columns(f'{name}: queries', data.queries, descending=False)
+    documents = _make_columns(f'{name}: documents', data.documents, descending=True)
+    judged = {x for grades in data.qrels.values() for x in grades} | {*data.excluded.values()}
     index_of = {id: index for index, id in enumerate(documents.ids) if id in judged}
-    relevant, grades = _index_qrels(name, queries.ids, index_of, parts.qrels)
-    excluded = np.array([[index_of.get(parts.excluded.get(x), -1)] for x in queries.ids], np.int32)
-    keys = {key: i for i, key in enumerate(dict.fromkeys(parts.parallel.values()))}
-    parallel = np.array([keys.get(parts.parallel.get(x), -1) for x in queries.ids], np.int32)
+    relevant, grades = _index_qrels(name, queries.ids, index_of, data.qrels)
+    excluded = np.array([[index_of.get(data.excluded.get(x), -1)] for x in queries.ids], np.int32)
+    keys = {key: i for i, key in enumerate(dict.fromkeys(data.parallel.values()))}
+    parallel = np.array([keys.get(data.parallel.get(x), -1) for x in queries.ids], np.int32)
     names = sorted({*queries.languages, *documents.languages})
     codes = {language: i for i, language in enumerate(names)}
     return Benchmark(
@@ -109,8 +109,8 @@ def assemble(name: str, parts: collection.Collection) -> Benchmark:
         relevant,
         grades if (grades > 1).any() else None,
         excluded if excluded.max() >= 0 else None,
-        parallel if parts.parallel else None,
-        parts.files,
+        parallel if data.parallel else None,
+        data.files,
     )
 
 
@@ -118,7 +118,7 @@ def _index_qrels(
     name: str, queries: Sequence[str], index_of: dict[str, int], qrels: dict[str, dict[str, int]]
 ) -> tuple[Int[np.ndarray, 'q r'], Int[np.ndarray, 'q r']]:
     """Indices of the relevant documents of each query, ascending, then -1; and their grades."""
-    pairs = {}
+    graded = {}
     for query, grades in qrels.items():
         positive = {document: grade for document, grade in grades.items() if grade > 0}
         for document in positive:
@@ -127,17 +127,17 @@ def _index_qrels(
                     f'{name}: expected judgements of documents of the corpus, '
                     f'got the relevant {document!r} of {query!r}, which is not in it'
                 )
-        pairs[query] = sorted((index_of[x], grade) for x, grade in positive.items())
-    unknown = pairs.keys() - {*queries}
+        graded[query] = sorted((index_of[x], grade) for x, grade in positive.items())
+    unknown = graded.keys() - {*queries}
     if unknown:
         raise ValueError(f'{name}: expected judgements of its queries, got one of {min(unknown)!r}')
-    width = max(map(len, pairs.values()), default=0)
+    width = max(map(len, graded.values()), default=0)
     if not width:
         raise ValueError(f'{name}: expected relevant documents, got none')
     relevant = np.full((len(queries), width), -1, np.int32)
     grades = np.zeros_like(relevant)
     for i, query in enumerate(queries):
-        for j, pair in enumerate(pairs.get(query, ())):
+        for j, pair in enumerate(graded.get(query, ())):
             relevant[i, j], grades[i, j] = pair
     return relevant, grades
 
