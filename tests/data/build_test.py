@@ -11,7 +11,7 @@ from hbt.data import array_files, build, ragged, store, tokenizer_files, workers
 from hbt.data.readers import registry, text_lines
 
 DATA = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
-ROWS = [
+GROUPS = [
     {
         'id': f'row{i}',
         'query': {'en': f'what is number {i}?', 'de': f'was ist die Nummer {i}?'},
@@ -21,8 +21,8 @@ ROWS = [
 ]
 
 
-def lines(*rows):
-    return ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+def lines(*groups):
+    return ''.join(json.dumps(group, ensure_ascii=False) + '\n' for group in groups)
 
 
 def write(path, text):
@@ -30,58 +30,58 @@ def write(path, text):
     return str(path)
 
 
-def decoded(opened, table, i):
+def decode(opened, table, i):
     tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
     return tokenizer.decode(
         table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]]
     ).strip()
 
 
-def test_a_store_holds_the_tokens_of_every_text_with_its_prefix(tmp_path):
-    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
+def test_a_store_has_the_tokens_of_every_text_with_its_prefix(tmp_path):
+    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*GROUPS))])
     (dataset,) = opened.datasets
     assert opened.languages == ('de', 'en', 'ja') and dataset.num_groups == 30
     assert [dataset.group_id(i) for i in (0, 29)] == ['row0', 'row29']
-    for i, row in enumerate(ROWS):
-        assert decoded(opened, dataset.query['de'], i) == 'Query: ' + row['query']['de']
-        assert decoded(opened, dataset.passage['ja'], i) == 'Passage: ' + row['passage']['ja']
+    for i, group in enumerate(GROUPS):
+        assert decode(opened, dataset.query['de'], i) == 'Query: ' + group['query']['de']
+        assert decode(opened, dataset.passage['ja'], i) == 'Passage: ' + group['passage']['ja']
 
 
-def test_a_long_text_is_cut_keeps_its_end_and_is_counted(tmp_path):
-    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
+def test_a_long_text_is_truncated_keeps_its_end_token_and_is_counted(tmp_path):
+    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*GROUPS))])
     table = opened.datasets[0].passage['en']
     sizes = table.lengths
     assert sizes.max() == 24 and (table.tokens[table.starts + sizes - 1] == 2).all()
     tokenizer = tokenizers.Tokenizer.from_file(str(opened.path / 'tokenizer.json'))
-    long = sum(len(tokenizer.encode('Passage: ' + r['passage']['en']).ids) > 24 for r in ROWS)
+    long = sum(len(tokenizer.encode('Passage: ' + r['passage']['en']).ids) > 24 for r in GROUPS)
     count = opened.manifest['datasets'][0]['passage']['en']
     assert 0 < long == count['truncated'] and count['tokens'] == sizes.sum()
     assert f'{100 * long / 30:.1f}' in build.format_counts(opened.manifest)
 
 
-def test_a_language_that_starts_late_or_stops_early_keeps_its_rows(tmp_path, monkeypatch):
+def test_a_language_that_starts_late_or_stops_early_keeps_its_indices(tmp_path, monkeypatch):
     monkeypatch.setattr(text_lines, 'BLOCK', 256)
-    rows = [
+    groups = [
         {'id': str(i), 'query': {x: f'q {i} {x}'}, 'passage': {'en': f'p {i}'}}
         for i, x in enumerate(['en'] * 10 + ['de'] * 10 + ['en'] * 2)
     ]
-    rows[7]['negatives'] = {'en': ['wrong a', 'wrong b']}
-    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*rows))])
+    groups[7]['negatives'] = {'en': ['wrong a', 'wrong b']}
+    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*groups))])
     dataset = opened.datasets[0]
-    for i, row in enumerate(rows):
+    for i, group in enumerate(groups):
         for language in ('en', 'de'):
-            text = row['query'].get(language)
+            text = group['query'].get(language)
             assert bool(dataset.query[language].hashes[i]) == bool(text)
             if text:
-                assert decoded(opened, dataset.query[language], i) == f'Query: {text}'
+                assert decode(opened, dataset.query[language], i) == f'Query: {text}'
     negatives = dataset.negatives['en']
     assert list(np.diff(negatives.offsets)) == [2 if i == 7 else 0 for i in range(22)]
-    assert decoded(opened, dataset.passage['en'], negatives.passages[1]) == 'Passage: wrong b'
+    assert decode(opened, dataset.passage['en'], negatives.passages[1]) == 'Passage: wrong b'
 
 
 def test_gzip_and_plain_files_make_the_same_store(tmp_path):
-    plain = write(tmp_path / 'a.jsonl', lines(*ROWS))
-    zipped = write(tmp_path / 'b.jsonl.gz', gzip.compress(lines(*ROWS).encode()))
+    plain = write(tmp_path / 'a.jsonl', lines(*GROUPS))
+    zipped = write(tmp_path / 'b.jsonl.gz', gzip.compress(lines(*GROUPS).encode()))
     a = build.build_store(DATA, tmp_path / 'sa', [plain]).datasets[0]
     b = build.build_store(DATA, tmp_path / 'sb', [zipped]).datasets[0]
     for x in ('en', 'de'):
@@ -113,22 +113,22 @@ def test_gzip_and_plain_files_make_the_same_store(tmp_path):
         (b'{"id": "row1", "query": {"en": "q"}, "passage": {"en": "p"}}', 'that of .*bad.jsonl:2'),
     ],
 )
-def test_a_bad_row_is_refused_with_its_file_and_line(tmp_path, line, message):
-    text = lines(*ROWS[:4]).encode() + line + b'\n' + lines(*ROWS[4:6]).encode()
+def test_a_bad_group_is_refused_with_its_file_and_line(tmp_path, line, message):
+    text = lines(*GROUPS[:4]).encode() + line + b'\n' + lines(*GROUPS[4:6]).encode()
     path = write(tmp_path / 'bad.jsonl', text)
     with pytest.raises(ValueError, match=rf'bad.jsonl:5: .*{message}|bad.jsonl:5: {message}'):
         build.build_store(DATA, tmp_path / 's', [path])
     assert not (tmp_path / 's').exists()
 
 
-def test_a_gzip_file_that_was_cut_is_refused(tmp_path):
-    whole = gzip.compress(lines(*ROWS).encode())
-    path = write(tmp_path / 'cut.jsonl.gz', whole[: len(whole) // 2])
+def test_a_truncated_gzip_file_is_refused(tmp_path):
+    content = gzip.compress(lines(*GROUPS).encode())
+    path = write(tmp_path / 'cut.jsonl.gz', content[: len(content) // 2])
     with pytest.raises(ValueError, match=r'cut.jsonl.gz:\d+: expected a whole gzip file'):
         build.build_store(DATA, tmp_path / 's', [path])
 
 
-def test_inputs_that_cannot_be_are_named(tmp_path):
+def test_invalid_inputs_are_named(tmp_path):
     for inputs, message in (
         ([str(tmp_path / 'none.jsonl')], 'none.jsonl: expected a JSONL file'),
         (['cldr:many'], 'cldr:many: expected cldr:GROUPS'),
@@ -141,17 +141,17 @@ def test_inputs_that_cannot_be_are_named(tmp_path):
 
 
 def test_a_store_is_reused_for_the_same_inputs_and_refused_for_others(tmp_path):
-    path = write(tmp_path / 'a.jsonl', lines(*ROWS))
+    path = write(tmp_path / 'a.jsonl', lines(*GROUPS))
     first = build.build_store(DATA, tmp_path / 's', [path])
     again = build.build_store(DATA, tmp_path / 's', [path])
     assert again.manifest == first.manifest
-    write(tmp_path / 'a.jsonl', lines(*ROWS[:20]))
+    write(tmp_path / 'a.jsonl', lines(*GROUPS[:20]))
     with pytest.raises(ValueError, match='made with other'):
         build.build_store(DATA, tmp_path / 's', [path])
 
 
 def test_a_store_whose_files_changed_size_is_refused(tmp_path):
-    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*ROWS))])
+    opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*GROUPS))])
     file = next(iter(sorted((opened.path / 'a').glob('*.tokens'))))
     file.write_bytes(file.read_bytes()[:-4])
     with pytest.raises(ValueError, match=rf'{file.name}: expected \d+ bytes, got'):
@@ -172,31 +172,31 @@ def test_embedded_groups_are_a_source(tmp_path):
     assert opened.datasets[0].num_groups == 20 and len(opened.languages) >= 11
 
 
-def test_the_real_tokenizer_and_real_rows(shared_data, tmp_path):
-    rows = []
+def test_real_groups_with_the_real_tokenizer(shared_data, tmp_path):
+    groups = []
     with gzip.open(shared_data / 'lohelp.jsonl.gz') as file:
         for _, line in zip(range(200), file, strict=False):
-            rows.append(json.loads(line))
+            groups.append(json.loads(line))
     name = shared_data / 'xlm-roberta-tokenizer'
     data = config.Data(tokenizer=str(name), query_length=32, passage_length=64)
-    path = write(tmp_path / 'a.jsonl', lines(*rows))
+    path = write(tmp_path / 'a.jsonl', lines(*groups))
     opened = build.build_store(data, tmp_path / 's', [path])
     assert opened.manifest['tokenizer']['vocab_size'] == 250_002
     tokenizer, table = tokenizer_files.load_tokenizer(name), opened.datasets[0].passage['de']
-    for i, row in enumerate(rows):
-        if 'de' in row['passage']:
-            ids = tokenizer.encode('Passage: ' + row['passage']['de']).ids
+    for i, group in enumerate(groups):
+        if 'de' in group['passage']:
+            ids = tokenizer.encode('Passage: ' + group['passage']['de']).ids
             ids = ids if len(ids) <= 64 else [*ids[:63], 2]
             assert list(table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]]) == ids
 
 
-def test_rows_are_streamed(tmp_path, monkeypatch):
+def test_groups_are_streamed(tmp_path, monkeypatch):
     monkeypatch.setattr(text_lines, 'BLOCK', 256)
-    source = registry.open_sources([write(tmp_path / 'a.jsonl', lines(*ROWS) + 'broken\n')])[0]
-    rows = source.iter_groups()
-    assert [next(rows).id for _ in range(25)] == [row['id'] for row in ROWS[:25]]
+    source = registry.open_sources([write(tmp_path / 'a.jsonl', lines(*GROUPS) + 'broken\n')])[0]
+    groups = source.iter_groups()
+    assert [next(groups).id for _ in range(25)] == [group['id'] for group in GROUPS[:25]]
     with pytest.raises(ValueError, match='a.jsonl:31'):
-        list(rows)
+        list(groups)
 
 
 def test_the_hash_of_a_text_ignores_runs_of_spaces_only():
@@ -204,15 +204,15 @@ def test_the_hash_of_a_text_ignores_runs_of_spaces_only():
     assert a == b != c
 
 
-def files_of(path):
-    """The bytes of every file of a store."""
-    found = {str(x.relative_to(path)): x for x in path.rglob('*') if x.is_file()}
-    return {name: file.read_bytes() for name, file in found.items()}
+def read_files(path):
+    """Relative path -> bytes, of every file of a store."""
+    paths = (x for x in path.rglob('*') if x.is_file())
+    return {str(x.relative_to(path)): x.read_bytes() for x in paths}
 
 
 def both_kinds(folder):
     """A source of groups and a collection, of several blocks each."""
-    groups = [row | {'negatives': {'en': [f'wrong {i}']}} for i, row in enumerate(ROWS)]
+    groups = [group | {'negatives': {'en': [f'wrong {i}']}} for i, group in enumerate(GROUPS)]
     path = write(folder / 'a.jsonl', lines(*groups))
     for x in ('en', 'de'):
         write(folder / f'q.{x}.tsv', ''.join(f'{i}\tquery {i} {x}\n' for i in range(20)))
@@ -227,54 +227,54 @@ def both_kinds(folder):
 
 
 @pytest.mark.parametrize('seed', range(6))
-def test_a_store_that_was_begun_is_continued_to_the_same_bytes(tmp_path, monkeypatch, seed):
+def test_a_killed_build_is_resumed_to_the_same_bytes(tmp_path, monkeypatch, seed):
     monkeypatch.setattr(text_lines, 'BLOCK', 200)
     inputs = both_kinds(tmp_path)
-    whole = files_of(build.build_store(DATA, tmp_path / 'whole', inputs).path)
-    # Killed at some write, of data or of the count of them, at any of its bytes, many times.
-    rng, real, calls = np.random.default_rng(seed), array_files.os.pwrite, []
+    expected = read_files(build.build_store(DATA, tmp_path / 'expected', inputs).path)
+    # Killed many times, at some write of data or of their sizes, at any of its bytes.
+    rng, pwrite, calls = np.random.default_rng(seed), array_files.os.pwrite, []
 
-    def dies(descriptor, data, at):
+    def kill(descriptor, data, at):
         calls.append(at)
         if len(calls) % 400 == 0:
-            real(descriptor, data[: rng.integers(len(data) + 1)], at)
+            pwrite(descriptor, data[: rng.integers(len(data) + 1)], at)
             raise KeyboardInterrupt
-        return real(descriptor, data, at)
+        return pwrite(descriptor, data, at)
 
-    monkeypatch.setattr(array_files.os, 'pwrite', dies)
+    monkeypatch.setattr(array_files.os, 'pwrite', kill)
     calls += [0] * int(rng.integers(400))
-    deaths = 0
+    kills = 0
     while not (tmp_path / 'killed').exists():
         try:
             build.build_store(DATA, tmp_path / 'killed', inputs)
         except KeyboardInterrupt:
-            deaths += 1
-    assert deaths >= 2
-    assert files_of(tmp_path / 'killed') == whole
+            kills += 1
+    assert kills >= 2
+    assert read_files(tmp_path / 'killed') == expected
 
 
 def test_many_processes_make_the_same_store_as_one(tmp_path, monkeypatch):
     inputs = both_kinds(tmp_path)
     one = build.build_store(DATA, tmp_path / 'one', inputs)
     two = build.build_store(DATA, tmp_path / 'two', inputs, processes=2)
-    assert files_of(one.path) == files_of(two.path)
-    write(tmp_path / 'a.jsonl', lines(*ROWS[:9]) + 'broken\n' + lines(*ROWS[10:]))
+    assert read_files(one.path) == read_files(two.path)
+    write(tmp_path / 'a.jsonl', lines(*GROUPS[:9]) + 'broken\n' + lines(*GROUPS[10:]))
     with pytest.raises(ValueError, match='a.jsonl:10: expected a JSON object'):
         build.build_store(config.Data(tokenizer=str(one.path)), tmp_path / 'three', inputs, 2)
 
 
-def test_a_process_that_dies_is_named(tmp_path):
+def test_a_killed_worker_process_is_named(tmp_path):
     with workers.start_workers(2, 0, 'forkserver') as run_blocks:
         with pytest.raises(ValueError, match='worker process was killed, .* to resume'):
             list(run_blocks(os._exit, lambda: iter([1])))
 
 
 def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):
-    def full(descriptor, data, at):
+    def fail(descriptor, data, at):
         raise OSError(28, 'No space left on device')
 
-    path = write(tmp_path / 'a.jsonl', lines(*ROWS))
-    monkeypatch.setattr(array_files.os, 'pwrite', full)
+    path = write(tmp_path / 'a.jsonl', lines(*GROUPS))
+    monkeypatch.setattr(array_files.os, 'pwrite', fail)
     with pytest.raises(
         OSError, match=r"No space left on device: '.*/s.partial/a/passage.en.tokens'"
     ):
@@ -282,11 +282,11 @@ def test_a_full_disk_is_named_with_the_file(tmp_path, monkeypatch):
     assert not (tmp_path / 's').exists()
 
 
-def test_what_another_store_left_unfinished_is_not_used(tmp_path):
-    path = write(tmp_path / 'a.jsonl', lines(*ROWS[:10]) + 'broken\n')
+def test_an_unfinished_store_of_other_inputs_is_not_resumed(tmp_path):
+    path = write(tmp_path / 'a.jsonl', lines(*GROUPS[:10]) + 'broken\n')
     with pytest.raises(ValueError, match='a.jsonl:11'):
         build.build_store(DATA, tmp_path / 's', [path])
-    write(tmp_path / 'a.jsonl', lines(*ROWS))
+    write(tmp_path / 'a.jsonl', lines(*GROUPS))
     opened = build.build_store(DATA, tmp_path / 's', [path])
     assert opened.datasets[0].num_groups == 30
     assert sorted(x.name for x in tmp_path.iterdir()) == ['a.jsonl', 's']

@@ -1,4 +1,4 @@
-"""Tokenizers are read as they are, and those that are none are named."""
+"""Tokenizers are loaded as they are; files that are none are refused by name."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def word_tokenizer(words=(), pad='[PAD]'):
     return result
 
 
-def test_a_tokenizer_is_read_from_a_file_or_its_directory_and_neither_pads_nor_cuts(tmp_path):
+def test_a_tokenizer_is_read_from_a_file_or_its_directory_and_neither_pads_nor_truncates(tmp_path):
     saved = word_tokenizer(['world'])
     saved.enable_padding(length=9)
     saved.enable_truncation(1)
@@ -26,14 +26,14 @@ def test_a_tokenizer_is_read_from_a_file_or_its_directory_and_neither_pads_nor_c
         assert loaded.encode('hello world and').ids == [2, 3, 1]
 
 
-def test_the_id_of_padding_is_found_under_either_name():
+def test_the_padding_token_has_either_name():
     assert tokenizer_files.padding_id(word_tokenizer()) == 0
     assert tokenizer_files.padding_id(word_tokenizer(['<pad>'], pad='x')) == 3
     with pytest.raises(ValueError, match=r'expected a token <pad> or \[PAD\], got neither among 3'):
         tokenizer_files.padding_id(word_tokenizer(pad='x'))
 
 
-def test_files_without_a_tokenizer_are_named(tmp_path):
+def test_files_without_a_tokenizer_are_refused_by_name(tmp_path):
     message = 'tokenizer.json or vocab.txt or sentencepiece.bpe.model, got'
     with pytest.raises(ValueError, match=f'{message} an empty one'):
         tokenizer_files.load_tokenizer(tmp_path)
@@ -89,7 +89,7 @@ def test_a_sentencepiece_model_becomes_the_tokenizer_of_xlmr(tmp_path):
 @pytest.mark.parametrize(
     'words, got', [(SPECIAL, 'got 5 tokens'), ([*SPECIAL, *WORDS], 'got 105 tokens that cannot')]
 )
-def test_a_tokenizer_made_of_nothing_is_refused(tmp_path, words, got):
+def test_a_vocabulary_without_words_is_refused(tmp_path, words, got):
     pytest.importorskip('transformers')
     write_vocabulary(tmp_path, words)
     with pytest.raises(ValueError, match=f'of 100 tokens or more that can spell hello, {got}'):
@@ -139,7 +139,7 @@ def wordpiece():
 
 
 @pytest.mark.parametrize('make', [unigram, bpe, wordpiece])
-def test_a_trimmed_tokenizer_cuts_covered_texts_as_before(make):
+def test_a_trimmed_tokenizer_splits_covered_texts_as_before(make):
     original, texts = make(), ['abcd ab', 'abcab', 'a ab ab', '']
     used = {i for text in texts for i in original.encode(text).ids}
     small, ids = vocab_trim.trim_tokenizer(original, used)

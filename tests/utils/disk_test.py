@@ -1,4 +1,4 @@
-"""A disk without room, and folders that cannot be written: one line, and nothing half taken."""
+"""Full disks and folders that cannot be written: the error names them, nothing is half written."""
 
 import dataclasses
 import os
@@ -21,25 +21,25 @@ FULL = r'No space left on device|os error 28'
 @pytest.fixture
 def disk(tmp_path):
     """A small file system of its own, and what gives it another size."""
-    place = tmp_path / 'disk'
-    place.mkdir()
+    folder = tmp_path / 'disk'
+    folder.mkdir()
 
     def resize(size: str, *more: str) -> pathlib.Path:
         options = ','.join((*more, f'size={size}'))
-        command = ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(place)]
+        command = ['mount', '-t', 'tmpfs', '-o', options, 'tmpfs', str(folder)]
         if subprocess.run(command, capture_output=True).returncode:
             pytest.skip('only root may mount')
-        return place
+        return folder
 
     yield resize
-    subprocess.run(['umount', '-l', str(place)], capture_output=True)
+    subprocess.run(['umount', '-l', str(folder)], capture_output=True)
 
 
 def data(**changes) -> config.Data:
     return dataclasses.replace(tiny.get_config().data, tokenizer=str(MODEL), **changes)
 
 
-def test_a_store_that_finds_no_room_names_it_and_goes_on_when_there_is(disk):
+def test_a_store_on_a_full_disk_names_it_and_is_resumed_when_there_is_room(disk):
     out = disk('300k') / 'store'
     with pytest.raises(OSError, match=FULL) as caught:
         build.build_store(data(), out, ['cldr:300'])
@@ -49,9 +49,9 @@ def test_a_store_that_finds_no_room_names_it_and_goes_on_when_there_is(disk):
     build.build_store(data(), out, ['cldr:300'])
 
 
-def test_embeddings_that_find_no_room_are_refused_before_they_are_made(disk, tmp_path):
-    place = disk('100k')
-    source, out = tmp_path / 'texts', place / 'out.npy'
+def test_embeddings_without_room_are_refused_before_they_are_computed(disk, tmp_path):
+    folder = disk('100k')
+    source, out = tmp_path / 'texts', folder / 'out.npy'
     source.write_text('text\n' * 5000)
 
     def embed_table(texts):
@@ -59,21 +59,21 @@ def test_embeddings_that_find_no_room_are_refused_before_they_are_made(disk, tmp
 
     with pytest.raises(OSError, match=FULL) as caught:
         embedding_file.embed_lines(embed_table, source, out, {})
-    assert str(place) in str(caught.value) and not out.exists()
+    assert str(folder) in str(caught.value) and not out.exists()
     disk('10m', 'remount')
     embedding_file.embed_lines(embed_table, source, out, {})
     assert np.load(out).sum() == 80000
 
 
-def test_a_model_that_finds_no_room_is_not_there(disk):
-    place = disk('20k')
+def test_a_model_on_a_full_disk_is_not_half_written(disk):
+    folder = disk('20k')
     model = model_dir.load_model(str(MODEL))
     with pytest.raises(OSError, match=FULL) as caught:
-        model_dir.write_model(place / 'out', model, 'card')
-    assert str(place) in str(caught.value) and not (place / 'out').exists()
+        model_dir.write_model(folder / 'out', model, 'card')
+    assert str(folder) in str(caught.value) and not (folder / 'out').exists()
     disk('10m', 'remount')
-    model_dir.write_model(place / 'out', model, 'card')
-    model_dir.load_model(str(place / 'out'))
+    model_dir.write_model(folder / 'out', model, 'card')
+    model_dir.load_model(str(folder / 'out'))
 
 
 def run(workdir, store):
@@ -86,20 +86,20 @@ def run(workdir, store):
 
 
 @pytest.mark.slow
-def test_a_run_without_room_ends_and_goes_on_when_there_is(disk, tmp_path):
+def test_a_training_run_on_a_full_disk_ends_and_is_resumed_when_there_is_room(disk, tmp_path):
     c = tiny.get_config()
     build.build_store(c.data, tmp_path / 'store', c.data.sources)
-    place = disk('800k')
-    full = run(place / 'run', tmp_path / 'store')
+    folder = disk('800k')
+    full = run(folder / 'run', tmp_path / 'store')
     last = full.stderr.splitlines()[-1]
     assert full.returncode == 2 and last.startswith('error: ') and 'No space left' in last
-    assert str(place / 'run') in last
+    assert str(folder / 'run') in last
     disk('50m', 'remount')
-    again = run(place / 'run', tmp_path / 'store')
+    again = run(folder / 'run', tmp_path / 'store')
     assert again.returncode == 0, again.stderr[-2000:]
 
 
-def test_a_run_directory_that_cannot_be_made_is_named(tmp_path):
+def test_a_run_directory_that_cannot_be_created_is_named(tmp_path):
     c = tiny.get_config()
     build.build_store(c.data, tmp_path / 'store', c.data.sources)
     (tmp_path / 'file').touch()

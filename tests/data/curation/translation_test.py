@@ -29,7 +29,7 @@ with open(sys.argv[1], 'a') as log:
         if 'swallow' not in line:
             print(' '.join(WORDS.get(x.lower(), x) for x in line.split()))
 """
-ROWS = [
+GROUPS = [
     {
         'id': f'row{i}',
         'query': {'en': f'How big is the house of number {i} here?'},
@@ -45,31 +45,31 @@ def program(tmp_path):
     return (f'command:{sys.executable} {tmp_path}/program.py {tmp_path}/calls',)
 
 
-def lines(*rows):
-    return ''.join(json.dumps(row, ensure_ascii=False) + '\n' for row in rows)
+def lines(*groups):
+    return ''.join(json.dumps(group, ensure_ascii=False) + '\n' for group in groups)
 
 
-def made(folder, rows, engines, name='out.jsonl.gz', **changes):
-    (folder / 'in.jsonl').write_text(lines(*rows))
-    (reader,) = registry.open_sources([str(folder / 'in.jsonl')])
+def translate(folder, groups, engines, name='out.jsonl.gz', **changes):
+    (folder / 'in.jsonl').write_text(lines(*groups))
+    (source,) = registry.open_sources([str(folder / 'in.jsonl')])
     fields = {'source': 'en', 'targets': ('de',), 'engine': engines, 'shard': 3, 'ratio': 3.0}
     fields |= {'filters': translation.FILTERS} | changes
     counts = translation.translate_source(
-        reader, folder / name, translation.TranslationConfig(**fields)
+        source, folder / name, translation.TranslationConfig(**fields)
     )
     with gzip.open(folder / name, 'rt', encoding='utf-8') as file:
         return [json.loads(line) for line in file], counts
 
 
 def test_every_text_is_translated_sentence_by_sentence_and_each_sentence_once(tmp_path, program):
-    found, counts = made(tmp_path, ROWS, program)
-    assert [row['id'] for row in found] == [row['id'] for row in ROWS]
-    for i, row in enumerate(found):
-        assert row['query'] == {
-            'en': ROWS[i]['query']['en'],
+    groups, counts = translate(tmp_path, GROUPS, program)
+    assert [group['id'] for group in groups] == [group['id'] for group in GROUPS]
+    for i, group in enumerate(groups):
+        assert group['query'] == {
+            'en': GROUPS[i]['query']['en'],
             'de': f'wie gross ist die Haus of number {i} here?',
         }
-        assert row['passage']['de'] == (
+        assert group['passage']['de'] == (
             f'die Haus ist big. It hat {i} rooms and die rest. die Haus ist old.'
         )
     assert counts['de'] == {'texts': 14, 'kept': 14}
@@ -79,69 +79,70 @@ def test_every_text_is_translated_sentence_by_sentence_and_each_sentence_once(tm
 
 
 def test_the_output_is_an_input_of_prepare(tmp_path, program):
-    made(tmp_path, ROWS, program)
+    translate(tmp_path, GROUPS, program)
     data = config.Data(tokenizer='train:400', query_length=16, passage_length=24)
     opened = build.build_store(data, tmp_path / 's', [str(tmp_path / 'out.jsonl.gz')])
     assert opened.languages == ('de', 'en') and opened.datasets[0].num_groups == 7
 
 
-def test_what_was_done_before_a_failure_is_not_done_again(tmp_path, program):
-    broken = [*ROWS[:5], ROWS[5] | {'query': {'en': 'explode'}}, ROWS[6]]
+def test_shards_from_before_a_failure_are_not_translated_again(tmp_path, program):
+    broken = [*GROUPS[:5], GROUPS[5] | {'query': {'en': 'explode'}}, GROUPS[6]]
     with pytest.raises(ValueError, match='program.py .*exit code 0, got 1: no such word'):
-        made(tmp_path, broken, program)
+        translate(tmp_path, broken, program)
     assert not (tmp_path / 'out.jsonl.gz').exists()
     source = (tmp_path / 'program.py').read_text()
     (tmp_path / 'program.py').write_text(source.replace("'explode'", "'implode'"))
     (tmp_path / 'calls').unlink()
-    found, counts = made(tmp_path, broken, program)
-    assert len(found) == 7 and counts['de']['texts'] == 14
+    groups, counts = translate(tmp_path, broken, program)
+    assert len(groups) == 7 and counts['de']['texts'] == 14
     calls = (tmp_path / 'calls').read_text()
     assert 'number 2 ' not in calls and 'number 3 ' in calls
     assert not (tmp_path / 'out.jsonl.gz.partial').exists()
 
 
 def test_a_kill_at_any_write_leaves_nothing_half_written(tmp_path, program, monkeypatch):
-    whole, counts = made(tmp_path, ROWS, program, 'whole.jsonl.gz')
-    real, left = os.replace, []
+    expected, counts = translate(tmp_path, GROUPS, program, 'expected.jsonl.gz')
+    replace, remaining = os.replace, []
 
-    def dies(a, b):
-        if not left:
+    def fail_after(a, b):
+        if not remaining:
             raise KeyboardInterrupt
-        left.pop()
-        real(a, b)
+        remaining.pop()
+        replace(a, b)
 
     for allowed in range(20):
-        left[:] = [0] * allowed
+        remaining[:] = [0] * allowed
         with monkeypatch.context() as patch:
-            patch.setattr(os, 'replace', dies)
+            patch.setattr(os, 'replace', fail_after)
             try:
-                made(tmp_path, ROWS, program)
+                translate(tmp_path, GROUPS, program)
                 break
             except KeyboardInterrupt:
                 assert not (tmp_path / 'out.jsonl.gz').exists() or allowed > 6
     assert allowed > 3
     with gzip.open(tmp_path / 'out.jsonl.gz', 'rt') as file:
-        assert [json.loads(line) for line in file] == whole
+        assert [json.loads(line) for line in file] == expected
 
 
-def test_other_settings_do_not_continue_an_output(tmp_path, program):
+def test_an_output_is_not_resumed_with_other_settings(tmp_path, program):
+    broken = [*GROUPS[:4], GROUPS[4] | {'query': {'en': 'explode'}}]
     with pytest.raises(ValueError, match='no such word'):
-        made(tmp_path, [*ROWS[:4], ROWS[4] | {'query': {'en': 'explode'}}], program)
+        translate(tmp_path, broken, program)
     with pytest.raises(ValueError, match='partial: ratio: expected 3.0, .* got 2.0; delete it'):
-        made(tmp_path, [*ROWS[:4], ROWS[4] | {'query': {'en': 'explode'}}], program, ratio=2.0)
+        translate(tmp_path, broken, program, ratio=2.0)
     with pytest.raises(ValueError, match='sha256: expected'):
-        made(tmp_path, ROWS, program)
+        translate(tmp_path, GROUPS, program)
 
 
 def test_a_text_that_is_there_stays_and_one_that_is_not_is_not_translated(tmp_path, program):
-    rows = [
+    groups = [
         {'id': 'a', 'query': {'en': 'How big?', 'de': 'Wie?'}, 'passage': {'en': 'The house'}},
         {'id': 'b', 'query': {'fr': 'Quoi?'}, 'passage': {'en': 'is the big'}},
     ]
-    rows[1]['negatives'] = {'en': ['other']}
-    found, counts = made(tmp_path, rows, program)
-    assert found[0]['query']['de'] == 'Wie?' and found[1]['query'] == {'fr': 'Quoi?'}
-    assert found[1]['negatives'] == {'en': ['other']} and counts['de']['texts'] == 2
+    groups[1]['negatives'] = {'en': ['other']}
+    groups, counts = translate(tmp_path, groups, program)
+    assert groups[0]['query']['de'] == 'Wie?' and groups[1]['query'] == {'fr': 'Quoi?'}
+    assert groups[1]['negatives'] == {'en': ['other']} and counts['de']['texts'] == 2
 
 
 @pytest.mark.parametrize(
@@ -166,13 +167,13 @@ def test_translations_are_filtered(source, text, target, why):
     assert translation.failed_filter(source, text, target, setting) == why
 
 
-def test_a_filter_that_is_not_asked_for_keeps(tmp_path, program):
-    rows = [{'id': 'a', 'query': {'en': 'It has no known words'}, 'passage': {'en': 'a thing'}}]
-    same = rows[0] | {'query': {'en': 'It did not know any words of that language'}}
-    _, counts = made(tmp_path, [same], program)
+def test_only_the_chosen_filters_apply(tmp_path, program):
+    groups = [{'id': 'a', 'query': {'en': 'It has no known words'}, 'passage': {'en': 'a thing'}}]
+    same = groups[0] | {'query': {'en': 'It did not know any words of that language'}}
+    _, counts = translate(tmp_path, [same], program)
     assert counts['de'] == {'texts': 2, 'kept': 1, 'copied': 1}
     assert 'copied' in translation.format_counts(counts)
-    _, counts = made(tmp_path, [same], program, 'b.jsonl.gz', filters=('empty',))
+    _, counts = translate(tmp_path, [same], program, 'b.jsonl.gz', filters=('empty',))
     assert counts['de'] == {'texts': 2, 'kept': 2}
 
 
@@ -191,9 +192,9 @@ def test_a_filter_that_is_not_asked_for_keeps(tmp_path, program):
         ({'name': 'out.txt'}, '--out: expected a new name that ends with .jsonl.gz, got out.txt'),
     ],
 )
-def test_what_cannot_be_is_named(tmp_path, changes, message):
+def test_invalid_settings_are_named(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
-        made(tmp_path, ROWS, **{'engines': ('command:cat',)} | changes)
+        translate(tmp_path, GROUPS, **{'engines': ('command:cat',)} | changes)
 
 
 FAST = """
@@ -214,9 +215,9 @@ def test_real_pairs_translated_by_real_engines_are_trained_on(shared_data, tmp_p
     (tmp_path / 'fast.py').write_text(FAST)
     with gzip.open(shared_data / 'native_qa.jsonl.gz', 'rt') as file:
         pairs = (json.loads(line) for line in file)
-        rows = list(itertools.islice((row for row in pairs if 'en' in row['query']), 64))
+        groups = list(itertools.islice((group for group in pairs if 'en' in group['query']), 64))
     engine = ('es=command:apertium -u eng-spa', f'pt=command:{sys.executable} {tmp_path}/fast.py')
-    found, counts = made(tmp_path, rows, engine, targets=('es', 'pt'), shard=40)
+    groups, counts = translate(tmp_path, groups, engine, targets=('es', 'pt'), shard=40)
     for count in counts.values():
         assert count['texts'] == 128 and count['kept'] > 80
     data = config.Data(

@@ -127,8 +127,8 @@ def test_a_converted_m2m_100_model_is_told_the_languages(libraries, tmp_path, mo
     import transformers
 
     vocabulary = ['<s>', '<pad>', '</s>', '<unk>', *pieces(tmp_path, 'sentencepiece.bpe')]
-    (tmp_path / 'sentencepiece.bpe.model').rename(tmp_path / 'found.model')
-    shutil.copy(tmp_path / 'found.model', tmp_path / 'sentencepiece.bpe.model')
+    (tmp_path / 'sentencepiece.bpe.model').rename(tmp_path / 'trained.model')
+    shutil.copy(tmp_path / 'trained.model', tmp_path / 'sentencepiece.bpe.model')
     (tmp_path / 'vocab.json').write_text(json.dumps({x: i for i, x in enumerate(vocabulary)}))
     tokenizer = transformers.M2M100Tokenizer(
         str(tmp_path / 'vocab.json'), str(tmp_path / 'sentencepiece.bpe.model')
@@ -160,7 +160,7 @@ def test_a_converted_m2m_100_model_is_told_the_languages(libraries, tmp_path, mo
         translators.make_engine([f'ctranslate2:{tmp_path}/converted'], ['nds'])(['a'], 'en', 'nds')
 
 
-def test_what_lacks_in_the_directory_of_a_model_is_named(tmp_path):
+def test_a_directory_without_a_model_is_named(tmp_path):
     engine = translators.make_engine([f'ctranslate2:{tmp_path}/none'], ['de'])
     with pytest.raises(ValueError, match='expected a model of CTranslate2, got no such directory'):
         engine(['a'], 'en', 'de')
@@ -169,5 +169,5 @@ def test_what_lacks_in_the_directory_of_a_model_is_named(tmp_path):
 @pytest.mark.skipif(not shutil.which('apertium'), reason='no apertium')
 def test_apertium_translates_line_by_line():
     translate = translators.make_engine(['command:apertium -u eng-spa'], ['es'])
-    found = translate(['The house is big', 'Where is the door?', 'It has 12 rooms.'], 'en', 'es')
-    assert len(found) == 3 and 'casa' in found[0] and 'puerta' in found[1] and '12' in found[2]
+    texts = translate(['The house is big', 'Where is the door?', 'It has 12 rooms.'], 'en', 'es')
+    assert len(texts) == 3 and 'casa' in texts[0] and 'puerta' in texts[1] and '12' in texts[2]
