@@ -1,4 +1,4 @@
-"""Command line: evaluated runs -> tables and figures, as a page, Markdown, LaTeX and CSV.
+"""Writes tables and figures that compare evaluated training runs.
 
 python -m hbt.report RUN_DIR [RUN_DIR ...] --out=DIR
 """

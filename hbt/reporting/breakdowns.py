@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from hbt.reporting import comparison, experiments, render, tables
+from hbt.reporting import comparison, experiments, render
 from hbt.utils import languages
 
 GROUPS = {  # breakdown of `aggregate.aggregate_metrics` -> words for it
@@ -50,70 +50,61 @@ DIVISIONS = (
 )
 
 
-def by_group(
-    systems: Sequence[experiments.System],
-    benchmark: str,
-    breakdown: str,
-    measures: Sequence[comparison.Measure],
-) -> render.Table:
+def by_group(case: comparison.Comparison, breakdown: str) -> render.Table:
     """The measures of every query language, script, or class of resources.
 
     Args:
         breakdown: a key of GROUPS.
     """
-    systems = comparison.evaluated_on(systems, benchmark)
-    trees = [system.numbers[benchmark] for system in systems]
+    trees, names = case.trees(breakdown), case.trees('languages')[0]
     formats = {('', breakdown.removesuffix('s')): 'text'}
     if breakdown != 'languages':
         formats['', 'languages'] = 'text'
-    formats |= {(x.name, system.label): x.format for x in measures for system in systems}
+    formats |= {(x.name, system.label): x.format for x in case.measures for system in case.systems}
     rows = []
-    for group in trees[0][breakdown]:
-        members = [x for x in trees[0]['languages'] if GROUP_OF[breakdown](x) == group]
+    for group in trees[0]:
+        members = [x for x in names if GROUP_OF[breakdown](x) == group]
         head = [group] if breakdown == 'languages' else [group, ' '.join(members)]
-        rows.append(head + [x.get(tree[breakdown][group]) for x in measures for tree in trees])
-    name, title = tables.file_name(benchmark, breakdown), f'{benchmark}: by {GROUPS[breakdown]}'
-    table = render.make_table(name, title, formats, rows, SOURCES.get(breakdown, ''))
+        rows.append(head + [x.get(tree[group]) for x in case.measures for tree in trees])
+    name = case.name_part(breakdown, f'by {GROUPS[breakdown]}')
+    table = render.make_table(*name, formats, rows, SOURCES.get(breakdown, ''))
     bold = [
         render.best_cells(table.frame[[x.name]].astype(float) * x.sign, axis=1)
-        for x in measures
+        for x in case.measures
         if x.sign
     ]
     return table._replace(bold=pd.concat(bold, axis=1) if bold else None)
 
 
-def group_gaps(
-    systems: Sequence[experiments.System],
-    benchmark: str,
-    division: Division,
-    measures: Sequence[comparison.Measure],
-) -> render.Table | None:
+def group_gaps(case: comparison.Comparison, division: Division) -> render.Table | None:
     """Each group's mean, and how far the last is below the first; None for a single group."""
     means = {}  # (system, measure) -> group -> (number of languages, mean)
-    for system in comparison.evaluated_on(systems, benchmark):
-        group_of, tree = _group_function(system, division), system.numbers[benchmark]
+    for system in case.systems:
+        group_of, tree = _group_function(system, division), system.numbers[case.benchmark]
         if group_of is None:
             continue
-        for measure in comparison.available_measures([system], benchmark, measures):
+        for measure in case.measures:
+            if measure.get(tree['metrics']) is None:
+                continue
             means[system.label, measure.name] = {
                 group: (len(members), language_mean(tree, members, measure))
                 for group in division.groups
                 if (members := [x for x in tree['languages'] if group_of(x) == group])
             }
-    groups = [x for x in division.groups if any(x in by_group for by_group in means.values())]
+    groups = [x for x in division.groups if any(x in numbers for numbers in means.values())]
     if len(groups) < 2:
         return None
     rows = []
-    for names, by_group in means.items():
-        cells = [x for group in groups for x in by_group.get(group, (0, None))]
-        ends = [mean for _, mean in by_group.values() if mean is not None]
+    for names, numbers in means.items():
+        cells = [x for group in groups for x in numbers.get(group, (0, None))]
+        ends = [mean for _, mean in numbers.values() if mean is not None]
         rows.append([*names, *cells, ends[-1] - ends[0] if len(ends) > 1 else None])
     formats = {('', 'system'): 'text', ('', 'number'): 'text'}
     for group in groups:
         formats |= {(group, 'languages'): 'count', (group, 'mean'): 'number'}
     formats['', 'last less first'] = 'signed number'
-    name, title = tables.file_name(benchmark, division.name), f'{benchmark}: {division.title}'
-    return render.make_table(name, title, formats, rows, division.note)
+    name = case.name_part(division.name, division.title)
+    return render.make_table(*name, formats, rows, division.note)
 
 
 def _group_function(system: experiments.System, division: Division) -> Callable[[str], str] | None:
@@ -144,17 +135,15 @@ def language_mean(
     return statistics.fmean(numbers) if numbers else None
 
 
-def script_pairs(
-    systems: Sequence[experiments.System], benchmark: str, metric: str
-) -> render.Table | None:
+def script_pairs(case: comparison.Comparison) -> render.Table | None:
     """Cross-lingual numbers of pairs within one script, and of pairs across two; None: no pairs."""
     rows = []
-    for system in comparison.evaluated_on(systems, benchmark):
-        tree, numbers = system.numbers[benchmark]['pairs'], {True: [], False: []}
-        for x, y in system.pairs(benchmark):
+    for system, tree in zip(case.systems, case.trees('pairs'), strict=True):
+        numbers = {True: [], False: []}
+        for x, y in system.pairs(case.benchmark):
             if x != y:
                 same = languages.script(x) == languages.script(y)
-                numbers[same].append(tree[f'{x}-{y}'][metric])
+                numbers[same].append(tree[f'{x}-{y}'][case.metric])
         within, across = (statistics.fmean(x) if x else None for x in numbers.values())
         drop = None if within is None or across is None else within - across
         rows.append([system.label, len(numbers[True]), within, len(numbers[False]), across, drop])
@@ -162,11 +151,8 @@ def script_pairs(
         return None
     formats = {('', 'system'): 'text'}
     for heading in ('same script', 'different scripts'):
-        number = f'cross {comparison.metric_name(metric)}'
+        number = f'cross {comparison.metric_name(case.metric)}'
         formats |= {(heading, 'pairs'): 'count', (heading, number): 'score'}
     formats['', 'difference'] = 'signed'
-    name, title = (
-        tables.file_name(benchmark, 'script-pairs'),
-        f'{benchmark}: pairs of one script and of two',
-    )
-    return render.make_table(name, title, formats, rows, SOURCES['scripts'])
+    name = case.name_part('script-pairs', 'pairs of one script and of two')
+    return render.make_table(*name, formats, rows, SOURCES['scripts'])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hbt.evaluation import bias, metrics
+from hbt.evaluation import bias, metrics, results
 from hbt.reporting import experiments, significance
 
 LEVEL = 0.05  # of significance
@@ -35,8 +35,8 @@ class Test(typing.NamedTuple):
     first: str
     second: str
     subject: str  # name of the measure, or of the pair
-    mean: float  # difference
     queries: int  # questions, if of a measure
+    mean: float  # difference
     randomisation: float  # p-value
     t: float  # p-value
     holm: float = math.nan  # the randomisation's p-value, corrected
@@ -77,22 +77,35 @@ MAIN = tuple(  # compared and tested by default
 )
 
 
-def evaluated_on(systems: Sequence[experiments.System], benchmark: str) -> list[experiments.System]:
-    """The systems that have results on it."""
-    return [system for system in systems if benchmark in system.numbers]
+class Comparison(typing.NamedTuple):
+    """Systems on one benchmark, and the measures that they are compared by."""
+
+    benchmark: str
+    systems: list[experiments.System]
+    measures: list[Measure]  # that a system has
+
+    @property
+    def metric(self) -> str:
+        """What pairs of languages are shown and tested by: the first metric that pairs have."""
+        return next((x.metric for x in self.measures if x.setting != 'multi'), 'map')
+
+    def trees(self, breakdown: str) -> list[dict]:
+        """A breakdown of the numbers of every system."""
+        return [x.numbers[self.benchmark][breakdown] for x in self.systems]
+
+    def name_part(self, name: str, title: str) -> tuple[str, str]:
+        """Name of the files, and title, of a table or figure of this benchmark."""
+        return f'{results.file_stem(self.benchmark)}-{name}', f'{self.benchmark}: {title}'
 
 
-def available_measures(
-    systems: Sequence[experiments.System], benchmark: str, measures: Sequence[Measure]
-) -> list[Measure]:
-    """The measures that a system has on the benchmark."""
-    trees = [x.numbers[benchmark]['metrics'] for x in evaluated_on(systems, benchmark)]
-    return [x for x in measures if any(x.get(tree) is not None for tree in trees)]
-
-
-def pair_metric(measures: Sequence[Measure]) -> str:
-    """The metric that pairs of languages are shown and tested by: the first that pairs have."""
-    return next((x.metric for x in measures if x.setting != 'multi'), 'map')
+def make_comparison(
+    systems: Sequence[experiments.System], benchmark: str, measures: Sequence[Measure] = MAIN
+) -> Comparison:
+    """The systems that were evaluated on the benchmark, with the measures that one of them has."""
+    systems = [x for x in systems if benchmark in x.numbers]
+    trees = [x.numbers[benchmark]['metrics'] for x in systems]
+    available = [x for x in measures if any(x.get(tree) is not None for tree in trees)]
+    return Comparison(benchmark, systems, available)
 
 
 def confidence_interval(
@@ -104,21 +117,18 @@ def confidence_interval(
     return significance.bootstrap(values, groups) if values.shape[1] else None
 
 
-def compare_systems(
-    systems: Sequence[experiments.System], benchmark: str, measures: Sequence[Measure] = MAIN
-) -> list[Test]:
+def compare_systems(case: Comparison) -> list[Test]:
     """Every two systems on each measure, corrected for the number of all these tests together."""
-    systems = evaluated_on(systems, benchmark)
     parts = {}
-    for system, measure in itertools.product(systems, measures):
-        values = system.setting_values(benchmark, measure.setting, measure.metric)
+    for system, measure in itertools.product(case.systems, case.measures):
+        values = system.setting_values(case.benchmark, measure.setting, measure.metric)
         if values.shape[1]:
-            groups = system.evaluations(benchmark)[0].query_groups
+            groups = system.evaluations(case.benchmark)[0].query_groups
             parts[system.label, measure.name] = significance.question_parts(values, groups)
-    labels = itertools.combinations([system.label for system in systems], 2)
+    labels = itertools.combinations([x.label for x in case.systems], 2)
     tested = [
         (first, second, measure.name)
-        for (first, second), measure in itertools.product(labels, measures)
+        for (first, second), measure in itertools.product(labels, case.measures)
         if (first, measure.name) in parts and (second, measure.name) in parts
     ]
     if not tested:
@@ -147,6 +157,6 @@ def _correct(
     p = [x.randomisation for x in differences]
     corrected = significance.holm(p), significance.benjamini_hochberg(p)
     return [
-        Test(*names, x.mean, x.queries, x.randomisation, x.t, *both)
-        for names, x, *both in zip(tested, differences, *corrected, strict=True)
+        Test(*names, *difference, *both)
+        for names, difference, *both in zip(tested, differences, *corrected, strict=True)
     ]

@@ -42,32 +42,26 @@ def compose_report(
         ValueError: a benchmark of the domain is unknown, or no benchmark has the measures.
     """
     systems, names = experiments.group_by_seed(loaded), experiments.list_benchmarks(loaded)
-    available = {x: comparison.available_measures(systems, x, measures) for x in names}
-    if not any(available.values()):
+    cases = [comparison.make_comparison(systems, name, measures) for name in names]
+    cases = [case for case in cases if case.measures]
+    if not cases:
         shown = ', '.join(x.name for x in measures)
         raise ValueError(f'--measure: expected numbers that a benchmark has, got {shown}')
 
-    def each(make_parts: Callable[..., Parts]) -> Parts:
-        return [
-            x
-            for name in names
-            if available[name]
-            for x in make_parts(systems, name, available[name])
-        ]
+    def each(make_parts: Callable[[comparison.Comparison], Parts]) -> Parts:
+        return [part for case in cases for part in make_parts(case)]
 
+    evaluations = [figures.evaluation_curves(case, loaded) for case in cases]
+    published = paper.overall_tables(systems) + paper.language_tables(systems)
     sections = [
-        ('Runs', '', [tables.overview(loaded, systems), tables.settings(loaded)]),
+        ('Runs', '', [tables.overview(loaded, systems), tables.differing_settings(loaded)]),
         ('Comparison of the runs', COMPARISON, each(_comparison_parts)),
         ('Pairs of languages', PAIRS, each(_pair_parts)),
         ('Language bias', BIAS, each(_bias_parts)),
         ('Languages, scripts and resources', '', each(_group_parts)),
-        ('Beside the paper', PAPER, paper.overall_tables(systems) + paper.language_tables(systems)),
-        (
-            'Training',
-            '',
-            [figures.training_curves(loaded), *figures.evaluation_curves(loaded, measures)],
-        ),
-        ('Scaling', SCALING, _scaling_parts(loaded, names, measures)),
+        ('Beside the paper', PAPER, published),
+        ('Training', '', [figures.training_curves(loaded), *evaluations]),
+        ('Scaling', SCALING, _scaling_parts(cases, loaded)),
         ('Domain shift', '', _domain_parts(systems, names, in_domain, measures)),
         ('Origin of the numbers', '', [tables.provenance(loaded, name) for name in names]),
     ]
@@ -78,64 +72,49 @@ def compose_report(
     return [section for section in sections if section.parts]
 
 
-def _comparison_parts(systems, benchmark: str, measures) -> Parts:
-    several = len(comparison.evaluated_on(systems, benchmark)) > 1
-    return [
-        tables.main_numbers(systems, benchmark, measures),
-        figures.main_numbers(systems, benchmark, measures),
-        tables.further_metrics(systems, benchmark, measures),
-        tables.system_tests(systems, benchmark, measures) if several else None,
-    ]
+def _comparison_parts(case: comparison.Comparison) -> Parts:
+    table = tables.main_numbers(case)
+    parts = [table, figures.main_numbers(case, table), tables.further_metrics(case)]
+    return [*parts, tables.system_tests(case) if len(case.systems) > 1 else None]
 
 
-def _pair_parts(systems, benchmark: str, measures) -> Parts:
-    metric = comparison.pair_metric(measures)
-    first, *others = comparison.evaluated_on(systems, benchmark)
-    parts = [figures.pair_heatmaps(systems, benchmark, metric)]
-    if others:
-        tests = [comparison.compare_pairs(first, other, benchmark, metric) for other in others]
-        parts.append(figures.pair_differences(tests, systems, benchmark, metric))
-        parts.append(tables.pair_counts(tests, benchmark, metric))
-        parts += [tables.pair_tests(x, benchmark, i, metric) for i, x in enumerate(tests, 1)]
-    return [*parts, tables.pair_numbers(systems, benchmark, metric)]
+def _pair_parts(case: comparison.Comparison) -> Parts:
+    first, *others = case.systems
+    is_crosslingual = any(x != y for x, y in first.pairs(case.benchmark))
+    tests = [comparison.compare_pairs(first, x, case.benchmark, case.metric) for x in others]
+    parts = [figures.pair_heatmaps(case)] if is_crosslingual else []
+    parts += [figures.pair_differences(case, tests)] if is_crosslingual and tests else []
+    parts += [tables.pair_counts(case, tests)] if tests else []
+    parts += [tables.pair_tests(case, x, i) for i, x in enumerate(tests, 1)]
+    return [*parts, tables.pair_numbers(case)]
 
 
-def _bias_parts(systems, benchmark: str, measures) -> Parts:
-    del measures
-    if not comparison.available_measures(systems, benchmark, comparison.BIAS):
+def _bias_parts(case: comparison.Comparison) -> Parts:
+    if not comparison.make_comparison(case.systems, case.benchmark, comparison.BIAS).measures:
         return []
-    return [
-        tables.language_bias(systems, benchmark),
-        figures.own_language_share(systems, benchmark),
-        figures.language_bias(systems, benchmark),
-    ]
+    parts = [tables.language_bias(case), figures.own_language_share(case)]
+    return [*parts, figures.language_bias(case)]
 
 
-def _group_parts(systems, benchmark: str, measures) -> Parts:
-    metric, parts = comparison.pair_metric(measures), []
+def _group_parts(case: comparison.Comparison) -> Parts:
+    parts = []
     for breakdown in breakdowns.GROUPS:
-        parts.append(figures.by_group(systems, benchmark, breakdown, measures))
-        parts.append(breakdowns.by_group(systems, benchmark, breakdown, measures))
-    for division in breakdowns.DIVISIONS:
-        parts.append(breakdowns.group_gaps(systems, benchmark, division, measures))
-    parts.append(figures.script_families(systems, benchmark, metric))
-    return [*parts, breakdowns.script_pairs(systems, benchmark, metric)]
+        parts += [figures.by_group(case, breakdown), breakdowns.by_group(case, breakdown)]
+    parts += [breakdowns.group_gaps(case, division) for division in breakdowns.DIVISIONS]
+    return [*parts, figures.script_families(case), breakdowns.script_pairs(case)]
 
 
-def _scaling_parts(loaded, benchmarks: Sequence[str], measures) -> Parts:
+def _scaling_parts(cases: Sequence[comparison.Comparison], loaded) -> Parts:
     parts = []
     for axis in scaling.AXES:
-        parts += [figures.scaling_curves(loaded, axis, name, measures) for name in benchmarks]
+        parts += [figures.scaling_curves(case, loaded, axis) for case in cases]
         if scaling.AXES[axis].log:
-            parts.append(scaling.fit_table(loaded, axis, benchmarks, measures))
+            parts.append(scaling.fit_table(cases, loaded, axis))
     return parts
 
 
 def _domain_parts(systems, benchmarks: Sequence[str], in_domain: Sequence[str], measures) -> Parts:
     if not in_domain:
         return []
-    shifts = scaling.domain_shifts(systems, benchmarks, in_domain, measures)
-    if not shifts:
-        return []
-    table = scaling.domain_shift_table(shifts, in_domain, benchmarks)
-    return [table, figures.domain_shift(shifts)]
+    table = scaling.domain_shift_table(systems, benchmarks, in_domain, measures)
+    return [table, table and figures.domain_shift(table)]

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hbt.evaluation import bias
-from hbt.reporting import breakdowns, comparison, experiments, plots, render, scaling, tables
+from hbt.reporting import breakdowns, comparison, experiments, plots, render, scaling
 
 LOGGED = {  # number in metrics.jsonl -> title
     'loss': 'loss',
@@ -18,71 +18,56 @@ LOGGED = {  # number in metrics.jsonl -> title
     'lr': 'learning rate',
     'pairs_per_second': 'pairs per second',
 }
-Systems = Sequence[experiments.System]
-Measures = Sequence[comparison.Measure]
 
 
-def main_numbers(systems: Systems, benchmark: str, measures: Measures) -> render.Figure:
-    """The main numbers with their intervals."""
-    systems, panels = comparison.evaluated_on(systems, benchmark), []
-    for measure in measures:
-        intervals = [comparison.confidence_interval(x, benchmark, measure) for x in systems]
-        if any(intervals):
-            panels.append((measure.name, {'': [x and plots.Point(*x) for x in intervals]}))
-    drawing = plots.draw_points(panels, [system.label for system in systems])
+def main_numbers(case: comparison.Comparison, table: render.Table) -> render.Figure:
+    """The numbers of `tables.main_numbers` with their intervals."""
+    panels = []
+    for measure in case.measures:
+        columns = [measure.name, f'{measure.name} low', f'{measure.name} high']
+        rows = table.frame[columns].to_numpy(float).tolist()
+        points = [None if math.isnan(row[0]) else plots.Point(*row) for row in rows]
+        if any(points):
+            panels.append((measure.name, {'': points}))
+    drawing = plots.draw_points(panels, [system.label for system in case.systems])
     note = 'Lines: 95 % bootstrap intervals over questions. Rank distance: lower is fairer.'
-    name = tables.file_name(benchmark, 'main')
-    return render.Figure(name, f'{benchmark}: main numbers with intervals', drawing, note)
+    return render.Figure(*case.name_part('main', 'main numbers with intervals'), drawing, note)
 
 
-def pair_heatmaps(systems: Systems, benchmark: str, metric: str) -> render.Figure | None:
-    """The metric of every pair of languages, one map a system; None: all pairs are monolingual."""
-    systems = comparison.evaluated_on(systems, benchmark)
-    if not _is_crosslingual(systems[0], benchmark):
-        return None
-    rows, columns = _sides(systems[-1], benchmark)
-    maps = []
-    for system in systems:
-        tree = system.numbers[benchmark]['pairs']
-        values = {pair: row[metric] for pair, row in tree.items()}
-        maps.append(plots.HeatMap(system.label, _grid(values, rows, columns)))
-    shown = comparison.metric_name(metric)
-    drawing = plots.draw_heatmaps(maps, rows, columns, shown)
-    title = f'{benchmark}: {shown} of every pair of languages'
-    return render.Figure(tables.file_name(benchmark, 'pair-maps'), title, drawing)
+def pair_heatmaps(case: comparison.Comparison) -> render.Figure:
+    """The metric of every pair of languages, one map a system."""
+    rows, columns = _pair_sides(case)
+    metric = comparison.metric_name(case.metric)
+    drawing = plots.draw_heatmaps(_metric_maps(case, 'pairs', rows, columns), rows, columns, metric)
+    return render.Figure(
+        *case.name_part('pair-maps', f'{metric} of every pair of languages'), drawing
+    )
 
 
 def pair_differences(
-    tests: Sequence[Sequence[comparison.Test]], systems: Systems, benchmark: str, metric: str
-) -> render.Figure | None:
-    """Difference to the first system, of every pair; None where all pairs are monolingual."""
-    first = comparison.evaluated_on(systems, benchmark)[0]
-    if not _is_crosslingual(first, benchmark):
-        return None
-    rows, columns = _sides(first, benchmark)
+    case: comparison.Comparison, tests: Sequence[Sequence[comparison.Test]]
+) -> render.Figure:
+    """Difference to the first system, of every pair."""
+    rows, columns = _pair_sides(case)
     maps = []
-    for compared in tests:
-        values = _grid({x.subject: x.mean for x in compared}, rows, columns)
-        p_values = _grid({x.subject: x.holm for x in compared}, rows, columns)
-        title = f'{compared[0].second} − {compared[0].first}'
+    for pairs in tests:
+        values = _grid({x.subject: x.mean for x in pairs}, rows, columns)
+        p_values = _grid({x.subject: x.holm for x in pairs}, rows, columns)
+        title = f'{pairs[0].second} − {pairs[0].first}'
         maps.append(plots.HeatMap(title, values, p_values < comparison.LEVEL))
-    difference = f'difference of {comparison.metric_name(metric)}'
+    difference = f'difference of {comparison.metric_name(case.metric)}'
     drawing = plots.draw_heatmaps(maps, rows, columns, difference, signed=True)
     note = (
         'Blue: better than the first system. Framed: significant at .05 by the randomisation test, '
         'corrected by Holm for the number of pairs.'
     )
-    title = f'{benchmark}: {difference} to {first.label}'
-    return render.Figure(tables.file_name(benchmark, 'differences'), title, drawing, note)
+    name = case.name_part('differences', f'{difference} to {case.systems[0].label}')
+    return render.Figure(*name, drawing, note)
 
 
-def _is_crosslingual(system: experiments.System, benchmark: str) -> bool:
-    return any(x != y for x, y in system.pairs(benchmark))
-
-
-def _sides(system: experiments.System, benchmark: str) -> tuple[list[str], list[str]]:
+def _pair_sides(case: comparison.Comparison) -> tuple[list[str], list[str]]:
     """Languages of queries, and of documents, of the pairs that have queries."""
-    pairs = system.pairs(benchmark)
+    pairs = case.systems[0].pairs(case.benchmark)
     return list(dict.fromkeys(x for x, _ in pairs)), sorted({y for _, y in pairs})
 
 
@@ -92,18 +77,29 @@ def _grid(
     return np.array([[values.get(f'{x}-{y}', np.nan) for y in columns] for x in rows], float)
 
 
-def own_language_share(systems: Systems, benchmark: str) -> render.Figure | None:
+def _metric_maps(
+    case: comparison.Comparison, breakdown: str, rows: Sequence[str], columns: Sequence[str]
+) -> list[plots.HeatMap]:
+    """The metric of every system in a breakdown by pairs."""
+    maps = []
+    for system, tree in zip(case.systems, case.trees(breakdown), strict=True):
+        values = {pair: row[case.metric] for pair, row in tree.items()}
+        maps.append(plots.HeatMap(system.label, _grid(values, rows, columns)))
+    return maps
+
+
+def own_language_share(case: comparison.Comparison) -> render.Figure | None:
     """Share of the query's own language in the first k; None where that was not measured."""
-    systems, lines = comparison.evaluated_on(systems, benchmark), {}
-    for system in systems:
-        tree = system.numbers[benchmark]['metrics'].get('multi', {})
-        depths = [k for k in bias.SHARE_CUTOFFS if f'own_share@{k}' in tree]
+    lines = {}
+    for system, tree in zip(case.systems, case.trees('metrics'), strict=True):
+        shares = tree.get('multi', {})
+        depths = [k for k in bias.SHARE_CUTOFFS if f'own_share@{k}' in shares]
         if depths:
-            shares = [100 * tree[f'own_share@{k}'] for k in depths]
-            lines[system.label] = plots.Line([float(k) for k in depths], shares)
+            percentages = [100 * shares[f'own_share@{k}'] for k in depths]
+            lines[system.label] = plots.Line([float(k) for k in depths], percentages)
     if not lines:
         return None
-    numbers = systems[0].evaluations(benchmark)[0].numbers
+    numbers = case.systems[0].evaluations(case.benchmark)[0].numbers
     documents = [numbers['manifest']['documents'].get(x, 0) for x in numbers['languages']]
     fair = 100 * float(np.mean([n / sum(documents) for n in documents]))
     depths = [k for line in lines.values() for k in line.x]
@@ -112,34 +108,26 @@ def own_language_share(systems: Systems, benchmark: str) -> render.Figure | None
     heading = 'documents in the language of the query'
     panel = plots.Curves(heading, lines, 'first k documents', '%', log_x=True)
     note = 'In the union of all corpora, mean over query languages. Above the line: own preferred.'
-    name, title = tables.file_name(benchmark, 'own-share'), f'{benchmark}: own-language share'
-    return render.Figure(name, title, plots.draw_curves([panel]), note)
+    drawing = plots.draw_curves([panel])
+    return render.Figure(*case.name_part('own-share', 'own-language share'), drawing, note)
 
 
-def by_group(
-    systems: Systems, benchmark: str, breakdown: str, measures: Measures
-) -> render.Figure | None:
+def by_group(case: comparison.Comparison, breakdown: str) -> render.Figure | None:
     """Main numbers of every query language, script or class of resources; None of a single one."""
-    name = tables.file_name(benchmark, f'{breakdown}-figure')
-    title = f'{benchmark}: by {breakdowns.GROUPS[breakdown]}'
-    drawing = _draw_groups(systems, benchmark, breakdown, measures)
-    note = breakdowns.SOURCES.get(breakdown, '')
-    return drawing and render.Figure(name, title, drawing, note)
+    drawing = _draw_groups(case, breakdown, case.measures)
+    name = case.name_part(f'{breakdown}-figure', f'by {breakdowns.GROUPS[breakdown]}')
+    return drawing and render.Figure(*name, drawing, breakdowns.SOURCES.get(breakdown, ''))
 
 
-def language_bias(systems: Systems, benchmark: str) -> render.Figure | None:
+def language_bias(case: comparison.Comparison) -> render.Figure | None:
     """Measures of bias of every query language; None where documents are of one language."""
-    name = tables.file_name(benchmark, 'bias-figure')
-    title = f'{benchmark}: language bias by query language'
-    drawing = _draw_groups(systems, benchmark, 'languages', comparison.BIAS)
-    return drawing and render.Figure(name, title, drawing)
+    drawing = _draw_groups(case, 'languages', comparison.BIAS)
+    name = case.name_part('bias-figure', 'language bias by query language')
+    return drawing and render.Figure(*name, drawing)
 
 
-def _draw_groups(systems: Systems, benchmark: str, breakdown: str, measures: Measures):
-    trees = {
-        system.label: system.numbers[benchmark][breakdown]
-        for system in comparison.evaluated_on(systems, benchmark)
-    }
+def _draw_groups(case: comparison.Comparison, breakdown: str, measures):
+    trees = dict(zip([x.label for x in case.systems], case.trees(breakdown), strict=True))
     rows = list(next(iter(trees.values())))
     panels = []
     for measure in measures:
@@ -155,23 +143,19 @@ def _point(value: float | None) -> plots.Point | None:
     return None if value is None else plots.Point(value)
 
 
-def script_families(systems: Systems, benchmark: str, metric: str) -> render.Figure | None:
+def script_families(case: comparison.Comparison) -> render.Figure | None:
     """Cross-lingual numbers between families of scripts; None where there is only one."""
-    systems = comparison.evaluated_on(systems, benchmark)
-    trees = [system.numbers[benchmark]['families'] for system in systems]
-    rows, columns = (sorted({pair.split('-')[i] for pair in trees[0]}) for i in (0, 1))
+    pairs = [pair.split('-') for pair in case.trees('families')[0]]
+    rows, columns = (sorted({pair[i] for pair in pairs}) for i in (0, 1))
     if len(rows) < 2:
         return None
-    maps = []
-    for system, tree in zip(systems, trees, strict=True):
-        values = {pair: row[metric] for pair, row in tree.items()}
-        maps.append(plots.HeatMap(system.label, _grid(values, rows, columns)))
+    maps = _metric_maps(case, 'families', rows, columns)
     labels = ('script of the query', 'script of the document')
-    shown = f'cross {comparison.metric_name(metric)}'
-    drawing = plots.draw_heatmaps(maps, rows, columns, shown, axis_labels=labels)
+    metric = f'cross {comparison.metric_name(case.metric)}'
+    drawing = plots.draw_heatmaps(maps, rows, columns, metric, axis_labels=labels)
     note = 'Families of scripts as in The Unicode Standard. Mean over the pairs of two languages.'
-    title = f'{benchmark}: {shown} between families of scripts'
-    return render.Figure(tables.file_name(benchmark, 'families'), title, drawing, note)
+    name = case.name_part('families', f'{metric} between families of scripts')
+    return render.Figure(*name, drawing, note)
 
 
 def training_curves(loaded: Sequence[experiments.Experiment]) -> render.Figure | None:
@@ -185,19 +169,16 @@ def training_curves(loaded: Sequence[experiments.Experiment]) -> render.Figure |
 
 
 def evaluation_curves(
-    loaded: Sequence[experiments.Experiment], measures: Measures
-) -> list[render.Figure]:
-    """Evaluations during training, for benchmarks with several of them."""
-    figures = []
-    for benchmark in experiments.list_benchmarks(loaded):
-        keys = {f'{benchmark}/{x.setting}.{x.metric}': x.name for x in measures}
-        panels = [_logged_panel(loaded, key, title, 2) for key, title in keys.items()]
-        panels = [panel for panel in panels if panel.lines]
-        if panels:
-            name = tables.file_name(benchmark, 'during-training')
-            title = f'{benchmark}: evaluations during training'
-            figures.append(render.Figure(name, title, plots.draw_curves(panels)))
-    return figures
+    case: comparison.Comparison, loaded: Sequence[experiments.Experiment]
+) -> render.Figure | None:
+    """Evaluations during training; None where there was one at most."""
+    keys = {f'{case.benchmark}/{x.setting}.{x.metric}': x.name for x in case.measures}
+    panels = [_logged_panel(loaded, key, title, 2) for key, title in keys.items()]
+    panels = [panel for panel in panels if panel.lines]
+    if not panels:
+        return None
+    name = case.name_part('during-training', 'evaluations during training')
+    return render.Figure(*name, plots.draw_curves(panels))
 
 
 def _logged_panel(
@@ -213,14 +194,14 @@ def _logged_panel(
 
 
 def scaling_curves(
-    loaded: Sequence[experiments.Experiment], axis: str, benchmark: str, measures: Measures
+    case: comparison.Comparison, loaded: Sequence[experiments.Experiment], axis: str
 ) -> render.Figure | None:
     """Main numbers against a size, with fitted power laws; None where no runs differ in it."""
     size, panels = scaling.AXES[axis], []
-    for measure in measures:
+    for measure in case.measures:
         lines = {}
         for curve in scaling.find_curves(loaded, axis):
-            points = scaling.curve_points(curve, benchmark, measure)
+            points = scaling.curve_points(curve, case.benchmark, measure)
             if points:
                 lines[curve.label] = _scaling_line(points, measure, size.log)
         if lines:
@@ -228,11 +209,8 @@ def scaling_curves(
     if not panels:
         return None
     note = 'Dashed: fitted power law of 1 less the number, or of the rank distance.' * size.log
-    name, title = (
-        tables.file_name(benchmark, f'scaling-{axis}'),
-        f'{benchmark}: against {size.name}',
-    )
-    return render.Figure(name, title, plots.draw_curves(panels), note)
+    name = case.name_part(f'scaling-{axis}', f'against {size.name}')
+    return render.Figure(*name, plots.draw_curves(panels), note)
 
 
 def _scaling_line(
@@ -248,16 +226,16 @@ def _scaling_line(
     return plots.Line(x, y, fit=(between.tolist(), curve.tolist()), joined=False)
 
 
-def domain_shift(shifts: Sequence[scaling.Shift]) -> render.Figure:
-    """Each system's numbers in and out of the training domain."""
-    systems = list(dict.fromkeys(x.system for x in shifts))
+def domain_shift(table: render.Table) -> render.Figure:
+    """The numbers of `scaling.domain_shift_table`."""
+    systems = table.frame['system'].unique().tolist()
     panels = []
-    for measure in dict.fromkeys(x.measure for x in shifts):
-        by_system = {x.system: x for x in shifts if x.measure == measure}
+    for number, rows in table.frame.groupby('number', sort=False):
+        rows = rows.set_index('system').reindex(systems)
         points = {
-            name: [_point(getattr(by_system.get(system), field, None)) for system in systems]
-            for name, field in (('in domain', 'inside'), ('out of domain', 'outside'))
+            name: [None if math.isnan(x) else plots.Point(x) for x in rows[name]]
+            for name in ('in domain', 'out of domain')
         }
-        panels.append((measure.name, points))
+        panels.append((number, points))
     drawing = plots.draw_points(panels, systems)
     return render.Figure('domain-shift-figure', 'In and out of the training domain', drawing)

@@ -55,15 +55,6 @@ class Fit(typing.NamedTuple):
     r_squared: float  # NaN for two points
 
 
-class Shift(typing.NamedTuple):
-    """A system's mean over the benchmarks of the training domain, and over the others."""
-
-    system: str
-    measure: comparison.Measure
-    inside: float
-    outside: float
-
-
 def axis_size(experiment: experiments.Experiment, axis: str) -> float | None:
     """Where an experiment stands on an axis; None where that is not known."""
     if axis == 'model':
@@ -132,21 +123,17 @@ def fit_power_law(x: Sequence[float], y: Sequence[float]) -> Fit | None:
 
 
 def fit_table(
-    loaded: Sequence[experiments.Experiment],
-    axis: str,
-    benchmarks: Sequence[str],
-    measures: Sequence[comparison.Measure],
+    cases: Sequence[comparison.Comparison], loaded: Sequence[experiments.Experiment], axis: str
 ) -> render.Table | None:
     """Every curve's fitted power law; None where no experiments differ in this size alone."""
     rows = []
     for curve in find_curves(loaded, axis):
-        for benchmark in benchmarks:
-            for measure in measures:
-                points = curve_points(curve, benchmark, measure)
-                fit = fit_points(points, measure)
-                if fit is not None:
-                    y = f'1 − {measure.name}' if measure.sign > 0 else measure.name
-                    rows.append([curve.label, benchmark, y, len(points), *fit, 2**fit.power])
+        for case, measure in ((y, x) for y in cases for x in y.measures):
+            points = curve_points(curve, case.benchmark, measure)
+            fit = fit_points(points, measure)
+            if fit is not None:
+                y = f'1 − {measure.name}' if measure.sign > 0 else measure.name
+                rows.append([curve.label, case.benchmark, y, len(points), *fit, 2**fit.power])
     if not rows:
         return None
     formats = dict.fromkeys(('runs', 'benchmark', 'y'), 'text') | {'points': 'count'}
@@ -157,13 +144,13 @@ def fit_table(
     return render.make_table(f'fit-{axis}', f'Scaling with {name}: fits', formats, rows, note)
 
 
-def domain_shifts(
+def domain_shift_table(
     systems: Sequence[experiments.System],
     benchmarks: Sequence[str],
     in_domain: Sequence[str],
     measures: Sequence[comparison.Measure],
-) -> list[Shift]:
-    """Means over benchmarks of each measure, in and out of the training domain.
+) -> render.Table | None:
+    """Means over benchmarks in and out of the training domain; the best kept stands out.
 
     Raises:
         ValueError: a benchmark is unknown, or none is left outside.
@@ -173,40 +160,24 @@ def domain_shifts(
             raise ValueError(f'--in_domain: expected one of {", ".join(benchmarks)}, got {name!r}')
     outside = [name for name in benchmarks if name not in in_domain]
     if not outside:
-        raise ValueError(
-            f'--in_domain: expected a benchmark to be left, got all: {", ".join(benchmarks)}'
-        )
-    shifts = []
+        names = ', '.join(benchmarks)
+        raise ValueError(f'--in_domain: expected a benchmark to be left, got all: {names}')
+    rows = []
     for system in systems:
         if not all(name in system.numbers for name in benchmarks):
             continue
-        for measure in measures:
-            if measure.format != 'score':  # distances depend on the pool
-                continue
+        for measure in (x for x in measures if x.format == 'score'):  # distances depend on the pool
             numbers = {x: measure.get(system.numbers[x]['metrics']) for x in benchmarks}
-            sides = [
-                [numbers[x] for x in names if numbers[x] is not None]
-                for names in (in_domain, outside)
-            ]
+            sides = [[numbers[x] for x in names] for names in (in_domain, outside)]
+            sides = [[x for x in side if x is not None] for side in sides]
             if all(sides):
-                shifts.append(Shift(system.label, measure, *map(statistics.fmean, sides)))
-    return shifts
-
-
-def domain_shift_table(
-    shifts: Sequence[Shift], in_domain: Sequence[str], benchmarks: Sequence[str]
-) -> render.Table:
-    """Each system's numbers in and out of the training domain; the best kept stands out."""
-    rows = [
-        [
-            *(x.system, x.measure.name, x.inside, x.outside, x.outside - x.inside),
-            x.outside / x.inside if x.inside else None,
-        ]
-        for x in shifts
-    ]
+                means = [statistics.fmean(side) for side in sides]
+                kept = means[1] / means[0] if means[0] else None
+                rows.append([system.label, measure.name, *means, means[1] - means[0], kept])
+    if not rows:
+        return None
     formats = {'system': 'text', 'number': 'text', 'in domain': 'score', 'out of domain': 'score'}
     formats |= {'difference': 'signed', 'kept': 'percent'}
-    outside = [x for x in benchmarks if x not in in_domain]
     note = (
         f'In domain: {", ".join(in_domain)}. Out of domain: {", ".join(outside)}. Means over '
         'benchmarks that have the number; systems without one of them are left out.'

@@ -24,11 +24,6 @@ P_VALUES = {  # field of a test -> its name in tables
 }
 
 
-def file_name(benchmark: str, part: str) -> str:
-    """Of the files of a table or figure."""
-    return f'{results.file_stem(benchmark)}-{part}'
-
-
 def overview(
     loaded: Sequence[experiments.Experiment], systems: Sequence[experiments.System]
 ) -> render.Table:
@@ -46,7 +41,7 @@ def overview(
     return render.make_table('runs', 'Runs', dict.fromkeys(columns, 'text'), rows)
 
 
-def settings(loaded: Sequence[experiments.Experiment]) -> render.Table:
+def differing_settings(loaded: Sequence[experiments.Experiment]) -> render.Table:
     """Settings in which the runs differ; all others are equal."""
     rows = [
         [name, *(_setting_text(x.settings.get(name, '')) for x in loaded)]
@@ -63,30 +58,25 @@ def _setting_text(value: object) -> str:
     return ', '.join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def main_numbers(
-    systems: Sequence[experiments.System],
-    benchmark: str,
-    measures: Sequence[comparison.Measure],
-) -> render.Table:
+def main_numbers(case: comparison.Comparison) -> render.Table:
     """The main numbers: intervals over questions, spread over seeds."""
     rows = []
-    for system in comparison.evaluated_on(systems, benchmark):
+    for system in case.systems:
         row = {'system': system.label}
-        for measure in measures:
-            interval = comparison.confidence_interval(system, benchmark, measure)
+        for measure in case.measures:
+            interval = comparison.confidence_interval(system, case.benchmark, measure)
             if interval is not None:
-                trees = [x.numbers['metrics'] for x in system.evaluations(benchmark)]
+                trees = [x.numbers['metrics'] for x in system.evaluations(case.benchmark)]
                 seeds = pd.Series([measure.get(tree) for tree in trees], dtype=float)
                 row |= zip(_bounded(measure), (*interval, seeds.std()), strict=True)
         rows.append(row)
-    frame = pd.DataFrame(rows, columns=['system', *(x for m in measures for x in _bounded(m))])
+    frame = pd.DataFrame(rows, columns=['system', *(x for m in case.measures for x in _bounded(m))])
     unknown = [x for x in frame if x.endswith(' spread') and frame[x].isna().all()]
     note = (
         'In brackets: 95 % bootstrap interval over questions, with all their translations. After '
         '±: standard deviation between seeds, where there are several.'
     )
-    name, title = file_name(benchmark, 'overall'), f'{benchmark}: main numbers'
-    return _ranked(name, title, measures, frame.drop(columns=unknown), note)
+    return _ranked(case, 'overall', 'main numbers', frame.drop(columns=unknown), note)
 
 
 def _bounded(measure: comparison.Measure) -> list[str]:
@@ -94,17 +84,13 @@ def _bounded(measure: comparison.Measure) -> list[str]:
     return [measure.name, *(f'{measure.name} {x}' for x in ('low', 'high', 'spread'))]
 
 
-def further_metrics(
-    systems: Sequence[experiments.System],
-    benchmark: str,
-    measures: Sequence[comparison.Measure],
-) -> render.Table:
-    """More metrics, without intervals; `measures` are those that there are elsewhere."""
-    further = [x for x in FURTHER if x not in measures]
-    return _measures(systems, benchmark, further, 'further', 'further metrics')
+def further_metrics(case: comparison.Comparison) -> render.Table:
+    """More metrics than those that are compared, without intervals."""
+    further = [x for x in FURTHER if x not in case.measures]
+    return _measure_table(case, further, 'further', 'further metrics')
 
 
-def language_bias(systems: Sequence[experiments.System], benchmark: str) -> render.Table:
+def language_bias(case: comparison.Comparison) -> render.Table:
     """Every measure of language bias."""
     note = (
         'Rank distance: last less first rank of the relevant documents of a query, lower is '
@@ -112,36 +98,30 @@ def language_bias(systems: Sequence[experiments.System], benchmark: str) -> rend
         'is fair. Own language first, own share: how often the first relevant document, and how '
         'much of the first ten, is in the language of the query.'
     )
-    return _measures(systems, benchmark, comparison.BIAS, 'bias', 'language bias', note)
+    return _measure_table(case, comparison.BIAS, 'bias', 'language bias', note)
 
 
-def _measures(systems, benchmark: str, measures, part: str, title: str, note: str = ''):
+def _measure_table(case, measures, part: str, title: str, note: str = '') -> render.Table:
     """A system a row, a measure a column."""
-    measures = comparison.available_measures(systems, benchmark, measures)
-    rows = [
-        [system.label, *(x.get(system.numbers[benchmark]['metrics']) for x in measures)]
-        for system in comparison.evaluated_on(systems, benchmark)
-    ]
-    frame = pd.DataFrame(rows, columns=['system', *(x.name for x in measures)])
-    return _ranked(file_name(benchmark, part), f'{benchmark}: {title}', measures, frame, note)
+    case = comparison.make_comparison(case.systems, case.benchmark, measures)
+    trees = zip(case.systems, case.trees('metrics'), strict=True)
+    rows = [[system.label, *(x.get(tree) for x in case.measures)] for system, tree in trees]
+    frame = pd.DataFrame(rows, columns=['system', *(x.name for x in case.measures)])
+    return _ranked(case, part, title, frame, note)
 
 
-def _ranked(name: str, title: str, measures, frame: pd.DataFrame, note: str) -> render.Table:
+def _ranked(case, part: str, title: str, frame: pd.DataFrame, note: str) -> render.Table:
     """A table in which the best system of every measure stands out."""
-    formats = {'system': 'text'} | {x.name: x.format for x in measures}
-    signs = {x.name: x.sign for x in measures if x.sign}
+    formats = {'system': 'text'} | {x.name: x.format for x in case.measures}
+    signs = {x.name: x.sign for x in case.measures if x.sign}
     bold = render.best_cells(frame[list(signs)].astype(float) * pd.Series(signs, dtype=float))
-    return render.Table(name, title, frame, formats, note, bold)
+    return render.Table(*case.name_part(part, title), frame, formats, note, bold)
 
 
-def system_tests(
-    systems: Sequence[experiments.System],
-    benchmark: str,
-    measures: Sequence[comparison.Measure],
-) -> render.Table:
+def system_tests(case: comparison.Comparison) -> render.Table:
     """Every two systems on the main numbers."""
-    tests = comparison.compare_systems(systems, benchmark, measures)
-    name, title = file_name(benchmark, 'tests'), f'{benchmark}: differences between systems'
+    tests = comparison.compare_systems(case)
+    name = case.name_part('tests', 'differences between systems')
     columns = {'systems': 'systems', 'subject': 'number'}
     columns |= {'mean': 'difference', 'queries': 'questions'}
     note = (
@@ -149,22 +129,22 @@ def system_tests(
         'Benjamini-Hochberg correct the first for all tests of this table. Bold: Holm below .05. '
         'Systems of several seeds are compared by the mean of these for every query.'
     )
-    return _tests(name, title, tests, columns, 'signed number', note)
+    return _test_table(name, tests, columns, 'signed number', note)
 
 
 def pair_tests(
-    tests: Sequence[comparison.Test], benchmark: str, index: int, metric: str
+    case: comparison.Comparison, tests: Sequence[comparison.Test], index: int
 ) -> render.Table:
     """Two systems on every ordered pair of languages."""
-    name = file_name(benchmark, f'pair-tests-{index}')
-    title = f'{benchmark}: {tests[0].second} − {tests[0].first}, every pair of languages'
-    difference = f'difference of {comparison.metric_name(metric)}'
+    systems = f'{tests[0].second} − {tests[0].first}'
+    name = case.name_part(f'pair-tests-{index}', f'{systems}, every pair of languages')
+    difference = f'difference of {comparison.metric_name(case.metric)}'
     columns = {'subject': 'pair', 'mean': difference, 'queries': 'queries'}
     note = f'Corrected for {len(tests)} pairs. Bold: Holm below .05.'
-    return _tests(name, title, tests, columns, 'signed', note)
+    return _test_table(name, tests, columns, 'signed', note)
 
 
-def _tests(name: str, title: str, tests, columns: dict[str, str], form: str, note: str):
+def _test_table(name: tuple[str, str], tests, columns: dict[str, str], form: str, note: str):
     """A table of these fields of tests and their p-values; significant differences stand out."""
     frame = pd.DataFrame(tests, columns=comparison.Test._fields)
     frame['systems'] = frame['second'] + ' − ' + frame['first']
@@ -173,11 +153,11 @@ def _tests(name: str, title: str, tests, columns: dict[str, str], form: str, not
     formats |= {columns['mean']: form, columns['queries']: 'count'}
     formats |= dict.fromkeys(P_VALUES.values(), 'p')
     bold = pd.DataFrame({columns['mean']: frame['Holm'] < comparison.LEVEL})
-    return render.Table(name, title, frame[list(formats)], formats, note, bold)
+    return render.Table(*name, frame[list(formats)], formats, note, bold)
 
 
 def pair_counts(
-    tests: Sequence[Sequence[comparison.Test]], benchmark: str, metric: str
+    case: comparison.Comparison, tests: Sequence[Sequence[comparison.Test]]
 ) -> render.Table:
     """On how many pairs of languages a system is better and worse than the first."""
     rows = []
@@ -192,10 +172,10 @@ def pair_counts(
     for method in ('Holm', 'Benjamini-Hochberg'):
         formats |= {(method, x): 'count' for x in ('better', 'worse')}
     formats['', 'mean difference'] = 'signed'
-    metric = comparison.metric_name(metric)
-    title = f'{benchmark}: pairs of languages with a significant difference of {metric}'
+    metric = comparison.metric_name(case.metric)
+    title = f'pairs of languages with a significant difference of {metric}'
     note = 'At .05, by the randomisation test, corrected for the number of all pairs.'
-    return render.make_table(file_name(benchmark, 'pair-counts'), title, formats, rows, note)
+    return render.make_table(*case.name_part('pair-counts', title), formats, rows, note)
 
 
 def _is_monolingual(pair: str) -> bool:
@@ -211,21 +191,19 @@ def _count_significant(tests: Sequence[comparison.Test]) -> list[int | float]:
     return [*cells, statistics.fmean(x.mean for x in tests)]
 
 
-def pair_numbers(
-    systems: Sequence[experiments.System], benchmark: str, metric: str
-) -> render.Table:
+def pair_numbers(case: comparison.Comparison) -> render.Table:
     """The metric, recall@1 and recall@10 of every ordered pair of languages."""
-    systems = comparison.evaluated_on(systems, benchmark)
-    trees = [system.numbers[benchmark]['pairs'] for system in systems]
-    metrics = dict.fromkeys((metric, 'recall@1', 'recall@10'))
+    trees = case.trees('pairs')
+    metrics = dict.fromkeys((case.metric, 'recall@1', 'recall@10'))
     rows = [
         [pair, int(row['queries'])] + [tree[pair].get(x) for x in metrics for tree in trees]
         for pair, row in trees[0].items()
     ]
     formats = {('', 'pair'): 'text', ('', 'queries'): 'count'}
-    formats |= {(comparison.metric_name(x), s.label): 'score' for x in metrics for s in systems}
-    title = f'{benchmark}: every pair of languages'
-    return render.make_table(file_name(benchmark, 'pairs'), title, formats, rows)
+    for metric in metrics:
+        formats |= {(comparison.metric_name(metric), x.label): 'score' for x in case.systems}
+    name = case.name_part('pairs', 'every pair of languages')
+    return render.make_table(*name, formats, rows)
 
 
 def provenance(loaded: Sequence[experiments.Experiment], benchmark: str) -> render.Table:
@@ -254,5 +232,5 @@ def provenance(loaded: Sequence[experiments.Experiment], benchmark: str) -> rend
     for heading in ('longest text', 'texts that long'):
         formats |= {(heading, side): 'right' for side in ('query', 'document')}
     formats |= {('', 'SHA-256 of the data'): 'text', ('', 'versions'): 'text'}
-    title = f'{benchmark}: origin of the numbers'
-    return render.make_table(file_name(benchmark, 'origin'), title, formats, rows)
+    name, title = f'{results.file_stem(benchmark)}-origin', f'{benchmark}: origin of the numbers'
+    return render.make_table(name, title, formats, rows)

@@ -32,7 +32,7 @@ def cells(table, system, number):
 
 
 def test_high_and_low_resources_are_means_over_their_languages_and_pairs(systems):
-    table = breakdowns.group_gaps(systems, 'xquad_r', HIGH, comparison.MAIN)
+    table = breakdowns.group_gaps(comparison.make_comparison(systems, 'xquad_r'), HIGH)
     tree = systems[0].numbers['xquad_r']
     high = [x for x in NAMES if languages.resource_class(x) in ('4', '5')]
     assert high == ['ar', 'en', 'hi', 'ja', 'ru']
@@ -60,7 +60,7 @@ def test_a_group_of_all_languages_has_the_mean_of_the_evaluation(systems):
 
 def test_languages_are_grouped_by_what_they_share_with_those_of_the_training(systems):
     """Swahili has the script of English, Japanese the family of Chinese, Russian that of Greek."""
-    table = breakdowns.group_gaps(systems, 'xquad_r', SIMILAR, comparison.MAIN)
+    table = breakdowns.group_gaps(comparison.make_comparison(systems, 'xquad_r'), SIMILAR)
     assert {*table.frame['', 'system']} == {systems[0].label}
     found = cells(table, systems[0], 'mono mAP')
     counts = [found[f'{group} languages'] for group in breakdowns.SHARED]
@@ -75,12 +75,12 @@ def test_languages_are_grouped_by_what_they_share_with_those_of_the_training(sys
 def test_one_group_is_no_breakdown(systems, tmp_path):
     fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('en', 'de'))])
     found = experiments.group_by_seed(experiments.load_experiments([tmp_path / 'one']))
-    assert breakdowns.group_gaps(found, 'one', HIGH, comparison.MAIN) is None
-    assert breakdowns.group_gaps(found, 'one', SIMILAR, comparison.MAIN) is None
+    assert breakdowns.group_gaps(comparison.make_comparison(found, 'one'), HIGH) is None
+    assert breakdowns.group_gaps(comparison.make_comparison(found, 'one'), SIMILAR) is None
 
 
 def test_pairs_of_one_script_and_of_two_are_apart(systems):
-    table = breakdowns.script_pairs(systems, 'xquad_r', 'map')
+    table = breakdowns.script_pairs(comparison.make_comparison(systems, 'xquad_r'))
     tree = systems[0].numbers['xquad_r']['pairs']
     row = table.frame.values[0].tolist()
     within = [tree[pair]['map'] for pair in ('en-sw', 'sw-en')]
@@ -95,7 +95,7 @@ def test_pairs_of_one_script_and_of_two_are_apart(systems):
 
 
 def test_every_script_has_the_numbers_of_the_evaluation(systems):
-    table = breakdowns.by_group(systems, 'xquad_r', 'scripts', comparison.MAIN)
+    table = breakdowns.by_group(comparison.make_comparison(systems, 'xquad_r'), 'scripts')
     tree = systems[0].numbers['xquad_r']['scripts']
     rows = {row[0]: row[1:] for row in table.frame.values.tolist()}
     assert rows['Latn'][:2] == ['en sw', tree['Latn']['mono']['map']]

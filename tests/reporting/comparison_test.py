@@ -40,7 +40,7 @@ def test_a_number_that_a_benchmark_lacks_has_no_interval(tmp_path):
 
 
 def test_a_better_system_is_found_better_in_every_setting_after_correction(systems):
-    tests = comparison.compare_systems(systems, 'xquad_r')
+    tests = comparison.compare_systems(comparison.make_comparison(systems, 'xquad_r'))
     assert [x.subject for x in tests] == [measure.name for measure in comparison.MAIN]
     assert all((x.first, x.second) == ('X-X', 'hybrid') for x in tests)
     assert all(x.mean > 0 for x in tests[:-1]) and tests[-1].mean < 0
@@ -69,7 +69,8 @@ def test_every_pair_is_tested_on_its_own_queries_and_corrected_for_their_number(
 
 
 def test_a_system_does_not_differ_from_itself(systems):
-    tests = comparison.compare_systems([systems[0], systems[0]._replace(label='again')], 'xquad_r')
+    same = [systems[0], systems[0]._replace(label='again')]
+    tests = comparison.compare_systems(comparison.make_comparison(same, 'xquad_r'))
     assert all(x.mean == 0 and x.holm == 1 for x in tests)
 
 
@@ -81,9 +82,10 @@ def test_a_measure_is_read_with_its_name_and_an_unknown_one_is_refused_with_thos
         comparison.parse_measure('mrr')
 
 
-def test_the_metric_of_pairs_is_the_first_that_pairs_have():
+def test_the_metric_of_pairs_is_the_first_that_pairs_have(systems):
     named = [comparison.parse_measure(x) for x in ('multi.map', 'cross.mrr@10', 'mono.map@10')]
-    assert comparison.pair_metric(named) == 'mrr@10' and comparison.pair_metric(named[:1]) == 'map'
+    assert comparison.make_comparison(systems, 'xquad_r', named).metric == 'mrr@10'
+    assert comparison.make_comparison(systems, 'xquad_r', named[:1]).metric == 'map'
 
 
 def test_a_result_without_the_values_of_a_metric_is_named(systems):

@@ -67,14 +67,17 @@ def test_main_numbers_have_intervals_and_the_spread_of_seeds(sections):
 
 def test_the_spread_is_the_standard_deviation_between_seeds(root):
     loaded = experiments.load_experiments([root / 'hybrid', root / 'again'])
-    (system,) = experiments.group_by_seed(loaded)
-    (measure,) = measures = comparison.MAIN[:1]
-    row = tables.main_numbers([system], 'xquad_r', measures).frame.iloc[0]
+
+    def main_numbers(loaded):
+        systems = experiments.group_by_seed(loaded)
+        case = comparison.make_comparison(systems, 'xquad_r', comparison.MAIN[:1])
+        return tables.main_numbers(case).frame
+
+    (row,) = main_numbers(loaded).to_dict('records')
     seeds = [x.results['xquad_r'].numbers['metrics']['mono']['map'] for x in loaded]
     assert row['mono mAP'] == pytest.approx(np.mean(seeds), rel=1e-5)
     assert row['mono mAP spread'] == pytest.approx(np.std(seeds, ddof=1))
-    (alone,) = experiments.group_by_seed(loaded[:1])
-    assert 'mono mAP spread' not in tables.main_numbers([alone], 'xquad_r', measures).frame
+    assert 'mono mAP spread' not in main_numbers(loaded[:1])
 
 
 def test_every_two_systems_are_tested_on_every_number_with_corrections(sections):

@@ -1,6 +1,7 @@
 import csv
 import html.parser
 import io
+import pathlib
 import re
 
 import pandas as pd
@@ -144,3 +145,14 @@ def test_a_figure_is_the_same_bytes_every_time(kind):
         return render.draw_image(render.Figure('f', '', drawing), kind)
 
     assert drawn() == drawn() and len(drawn()) > 500
+
+
+def test_training_does_not_pay_for_the_import_of_pandas():
+    """Only the reports need it, and only they import it."""
+    package = pathlib.Path(render.__file__).parents[1]
+    importing = {
+        str(path.relative_to(package).parts[0])
+        for path in package.rglob('*.py')
+        if re.search(r'^\s*(import|from) (pandas|tabulate)', path.read_text(), re.MULTILINE)
+    }
+    assert importing == {'reporting'}

@@ -47,7 +47,8 @@ def test_the_size_of_a_model_is_the_number_of_its_parameters(found):
 
 
 def test_fits_are_of_what_is_left_to_gain(found):
-    table = scaling.fit_table(found, 'data', ['inside'], comparison.MAIN)
+    cases = [comparison.make_comparison(experiments.group_by_seed(found), 'inside')]
+    table = scaling.fit_table(cases, found, 'data')
     row = table.frame[table.frame.y == '1 − cross mAP'].values[0].tolist()
     (curve,) = scaling.find_curves(found, 'data')
     at = scaling.curve_points(curve, 'inside', CROSS)
@@ -56,26 +57,31 @@ def test_fits_are_of_what_is_left_to_gain(found):
     assert row[:4] == ['hybrid', 'inside', '1 − cross mAP', 4]
     np.testing.assert_allclose(row[4:6], [np.exp(constant), power])
     assert row[8] == pytest.approx(2**power) and power < 0
-    assert scaling.fit_table(found, 'model', ['inside'], comparison.MAIN) is None
+    assert scaling.fit_table(cases, found, 'model') is None
 
 
 def test_the_drop_is_between_the_means_in_and_out_of_the_domain(found):
     systems = experiments.group_by_seed(found)
-    shifts = scaling.domain_shifts(systems, ['inside', 'outside'], ['inside'], comparison.MAIN)
-    first = next(x for x in shifts if x.measure == CROSS)
-    for name, value in (('inside', first.inside), ('outside', first.outside)):
-        assert value == CROSS.get(systems[0].numbers[name]['metrics'])
-    table = scaling.domain_shift_table(shifts, ['inside'], ['inside', 'outside'])
-    assert len(table.frame) == 4 * len(systems)
-    assert table.frame['difference'][0] == pytest.approx(shifts[0].outside - shifts[0].inside)
+    names = ['inside', 'outside']
+    table = scaling.domain_shift_table(systems, names, ['inside'], comparison.MAIN)
+    frame = table.frame
+    assert len(frame) == 4 * len(systems)
+    row = frame[(frame.system == systems[0].label) & (frame.number == CROSS.name)].iloc[0]
+    for name, column in (('inside', 'in domain'), ('outside', 'out of domain')):
+        assert row[column] == CROSS.get(systems[0].numbers[name]['metrics'])
+    assert row['difference'] == pytest.approx(row['out of domain'] - row['in domain'])
+    assert row['kept'] == pytest.approx(row['out of domain'] / row['in domain'])
+    best = frame[table.bold['kept'].reindex(frame.index)]
+    assert best.kept.tolist() == [frame[frame.number == x].kept.max() for x in best.number]
+    assert {*best.number} == {*frame.number}
 
 
 def test_a_domain_that_cannot_be_is_refused(found):
     systems, names = experiments.group_by_seed(found), ['inside', 'outside']
     with pytest.raises(ValueError, match="--in_domain: expected one of inside, outside, got 'x'"):
-        scaling.domain_shifts(systems, names, ['x'], comparison.MAIN)
+        scaling.domain_shift_table(systems, names, ['x'], comparison.MAIN)
     with pytest.raises(ValueError, match='--in_domain: expected a benchmark to be left, got all'):
-        scaling.domain_shifts(systems, names, names, comparison.MAIN)
+        scaling.domain_shift_table(systems, names, names, comparison.MAIN)
 
 
 def test_a_power_law_is_recovered():
