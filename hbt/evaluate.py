@@ -27,7 +27,7 @@ def main(_) -> None:
     model, step = run_dir.load_model(f.workdir, f.model, f.step)
     c = model.config
     folder = pathlib.Path(f.out or f'{f.workdir}/results/{step}')
-    names = tuple(f.benchmark or c.eval.benchmarks)
+    names = tuple(dict.fromkeys(f.benchmark or c.eval.benchmarks))
     if not names:
         raise ValueError('--benchmark: expected at least one, got none')
     if f.run_file and len(names) != 1:
