@@ -47,7 +47,8 @@ def main(_) -> None:
 def _define_flags(defaults, names: tuple[str, ...]) -> None:
     for name in names:
         value, doc, choices, _ = settings.entries(defaults)[name]
-        _DEFINE[type(value)](name, value, ': '.join(filter(None, (doc, ', '.join(choices)))))
+        values = ', '.join(filter(None, choices))
+        _DEFINE[type(value)](name, value, f'{doc}: {values}' if values else doc)
 
 
 if __name__ == '__main__':

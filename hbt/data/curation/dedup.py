@@ -66,7 +66,7 @@ def first_similar(folder: pathlib.Path, size: int, threshold: float) -> Int[np.n
     if not size:
         return np.zeros(0, np.int64)
     low = np.memmap(folder / 'progress.near', np.uint8, 'r', shape=(size, 2 * HASHES))
-    similar = []
+    similar = [np.zeros((0, 2), np.int64)]
     for band in range(BANDS):
         pairs = _candidates(np.fromfile(folder / f'progress.near.{band}', np.uint64))
         for start in range(0, len(pairs), _PAIRS):

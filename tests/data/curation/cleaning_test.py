@@ -106,6 +106,11 @@ def test_near_duplicates_have_a_near_query_and_a_near_passage(tmp_path):
     assert group_ids(opened) == [f'row{i}' for i in range(42)]
 
 
+def test_groups_that_share_nothing_have_no_near_duplicates(tmp_path):
+    path = write(tmp_path / 'a.jsonl', group(0, 'aaaa', 'bbbb'), group(1, 'cccc', 'dddd'))
+    assert group_ids(build_store(tmp_path, [path], near='drop')) == ['row0', 'row1']
+
+
 def test_similarities_are_those_of_the_sets_of_shingles():
     pairs = []
     for n in range(60):
