@@ -18,10 +18,7 @@ METRICS = (  # those of `evaluation.metrics` of which more is better
 )
 
 
-LENGTH = {'low': 4, 'high': 10**5}
-SIZE = {'low': 1, 'high': 10**7}
-STEPS = {'low': 1, 'high': 10**9}
-PROBABILITY = {'low': 0, 'high': 1}
+LENGTH, SIZE, STEPS, PROBABILITY = (4, 10**5), (1, 10**7), (1, 10**9), (0, 1)
 
 
 @dataclasses.dataclass
@@ -34,9 +31,9 @@ class Data:
     query_prefix: str = setting('Query: ', 'put before every query')
     passage_prefix: str = setting('Passage: ', 'put before every passage')
     query_length: int = setting(
-        64, 'tokens of a query, special tokens included; the rest is truncated', **LENGTH
+        64, 'tokens of a query, special tokens included; the rest is truncated', LENGTH
     )
-    passage_length: int = setting(256, 'tokens of a passage, special tokens included', **LENGTH)
+    passage_length: int = setting(256, 'tokens of a passage, special tokens included', LENGTH)
     verify: bool = setting(True, 'compare the store with its checksums before training')
 
 
@@ -46,57 +43,53 @@ class Sampler:
 
     kind: str = setting(
         'hybrid',
-        'hybrid: a step has one batch, monolingual or cross-lingual; multitask: it has both',
+        'batches of a step: one, mono- or cross-lingual (hybrid), or both (multitask)',
         ('hybrid', 'multitask'),
     )
     alpha: float = setting(
         0.5,
         'hybrid: probability of a monolingual batch, 1 is X-X and 0 is X-Y; multitask: weight of '
         'the monolingual loss, the cross-lingual loss has the rest',
-        **PROBABILITY,
+        PROBABILITY,
     )
-    alpha_points: str = setting(
-        '', 'STEP:ALPHA,STEP:ALPHA: alpha changes with the step, in place of alpha'
-    )
+    alpha_points: str = setting('', 'alpha at some steps, in place of alpha: STEP:ALPHA,STEP:ALPHA')
     alpha_curve: str = setting(
-        'linear', 'between two points: linear, cosine, or stairs', ('linear', 'cosine', 'stairs')
+        'linear', 'how alpha moves between two steps', ('linear', 'cosine', 'stairs')
     )
     mono: str = setting(
         'one',
-        'languages of a monolingual batch: one, or mixed: one in each pair (LAReQA X-X)',
+        'one language in a monolingual batch, or mixed: one in each pair (LAReQA X-X)',
         ('one', 'mixed'),
     )
     datasets: str = setting(
-        'one', 'datasets of a batch: one, or mixed: every pair draws its own', ('one', 'mixed')
+        'one', 'one dataset in a batch, or mixed: one in each pair', ('one', 'mixed')
     )
     language_power: float = setting(
         0.0,
-        'a language is as likely as its size to this power: 0 uniform, 1 by size, 1/T',
-        **PROBABILITY,
+        'a language is as likely as its size to this power: 0 uniform, 1 by size (1/T)',
+        PROBABILITY,
     )
     language_floor: float = setting(
-        0.0, 'smallest proportion of a language in monolingual pairs', **PROBABILITY
+        0.0, 'smallest proportion of a language in monolingual pairs', PROBABILITY
     )
     pair_power: float = setting(
-        0.0, 'an ordered language pair is as likely as its size to this power', **PROBABILITY
+        0.0, 'an ordered language pair is as likely as its size to this power', PROBABILITY
     )
     pair_floor: float = setting(
-        0.0, 'smallest proportion of an ordered language pair in cross-lingual pairs', **PROBABILITY
+        0.0, 'smallest proportion of a language pair in cross-lingual pairs', PROBABILITY
     )
     pairs: str = setting(
-        '', 'QUERY:PASSAGE:WEIGHT, as en:de:2,de:en:1, in place of pair_power; others are not drawn'
+        '', 'language pairs drawn, in place of pair_power: en:de:2,de:en:1 with weights'
     )
     cross_first: str = setting(
-        'dataset',
-        'what is drawn first in a cross-lingual batch: dataset, or language pair',
-        ('dataset', 'pair'),
+        'dataset', 'what a cross-lingual batch draws first', ('dataset', 'pair')
     )
     dataset_power: float = setting(
-        1.0, 'a dataset is as likely as its size to this power', **PROBABILITY
+        1.0, 'a dataset is as likely as its size to this power', PROBABILITY
     )
-    dataset_weights: str = setting('', 'NAME:FACTOR,NAME:FACTOR on top of that; without, 1')
+    dataset_weights: str = setting('', 'factors of that probability: NAME:FACTOR,NAME:FACTOR')
     languages: tuple[str, ...] = setting((), 'languages to train on; empty: all of the store')
-    negatives: int = setting(0, 'hard negatives of every group that has them', low=0, high=1000)
+    negatives: int = setting(0, 'hard negatives of every group that has them', (0, 1000))
 
 
 @dataclasses.dataclass
@@ -104,50 +97,42 @@ class Encoder:
     """A transformer encoder. With `init`, the sizes are read from the checkpoint instead."""
 
     init: str = setting('', 'directory or hub name of pretrained weights; empty: random weights')
-    family: str = setting(
-        'xlmr', 'xlmr or bert: how positions and token types are counted', ('xlmr', 'bert')
-    )
-    vocab_size: int = setting(
-        0, 'rows of the token table; 0: as many as the tokenizer has', low=0, high=10**8
-    )
-    hidden_dim: int = setting(768, 'width of the hidden states', **SIZE)
+    family: str = setting('xlmr', 'how positions and token types are counted', ('xlmr', 'bert'))
+    vocab_size: int = setting(0, 'rows of the token table; 0: those of the tokenizer', (0, 10**8))
+    hidden_dim: int = setting(768, 'width of the hidden states', SIZE)
     num_layers: int = setting(
-        12, 'transformer layers; 0: token embeddings are pooled as they are', low=0, high=10**7
+        12, 'transformer layers; 0: the token embeddings are pooled', (0, 10**7)
     )
-    num_heads: int = setting(12, 'attention heads', **SIZE)
-    mlp_dim: int = setting(3072, 'width of the feed-forward layer', **SIZE)
-    max_positions: int = setting(514, 'rows of the position table', **SIZE)
-    type_vocab_size: int = setting(1, 'rows of the token-type table', **SIZE)
+    num_heads: int = setting(12, 'attention heads', SIZE)
+    mlp_dim: int = setting(3072, 'width of the feed-forward layer', SIZE)
+    max_positions: int = setting(514, 'rows of the position table', SIZE)
+    type_vocab_size: int = setting(1, 'rows of the token-type table', SIZE)
     pad_id: int = setting(1, 'token id of padding')
     norm_eps: float = setting(1e-5, 'epsilon of layer normalisation')
     init_std: float = setting(0.02, 'standard deviation of random weights')
-    activation: str = setting('gelu', 'exact, or gelu_new: by tanh', ('gelu', 'gelu_new'))
-    dropout: float = setting(0.1, 'dropout of hidden states during training', low=0, high=0.99)
-    attention_dropout: float = setting(0.1, 'dropout of attention weights', low=0, high=0.99)
+    activation: str = setting(
+        'gelu', 'exact GELU, or its approximation by tanh', ('gelu', 'gelu_new')
+    )
+    dropout: float = setting(0.1, 'dropout of hidden states during training', (0, 0.99))
+    attention_dropout: float = setting(0.1, 'dropout of attention weights', (0, 0.99))
     norm: str = setting(
-        'post', 'layer normalisation after each sublayer, or pre: before (XL)', ('post', 'pre')
+        'post', 'layer normalisation after each sublayer, or before (XL)', ('post', 'pre')
     )
     pooling: str = setting(
-        'mean', 'mean or max over real tokens, or cls: the first token', ('mean', 'cls', 'max')
+        'mean', 'mean or max over real tokens, or the first token (cls)', ('mean', 'cls', 'max')
     )
-    projection_dim: int = setting(
-        0, 'width of a dense layer over the pooled vector; 0: no such layer', low=0, high=10**6
-    )
-    projection_activation: str = setting('tanh', 'of that layer', ('tanh', 'identity'))
+    projection_dim: int = setting(0, 'width of a dense layer after pooling; 0: none', (0, 10**6))
+    projection_activation: str = setting('tanh', 'activation of that layer', ('tanh', 'identity'))
     normalise: bool = setting(True, 'embeddings of unit length; training requires it')
     dtype: str = setting(
-        'float32',
-        'type of the computation; parameters stay float32',
-        ('float32', 'bfloat16', 'float64'),
+        'float32', 'of the computation; parameters stay float32', ('float32', 'bfloat16', 'float64')
     )
     remat: str = setting(
         'none',
-        'what is recomputed for the gradient: none, cheap parts, or every layer',
+        'what is recomputed for the gradient: nothing, cheap parts, or each layer',
         ('none', 'cheap', 'layer'),
     )
-    chunk: int = setting(
-        0, 'tokens a device encodes at a time (gradient caching); 0: all', low=0, high=10**9
-    )
+    chunk: int = setting(0, 'tokens encoded at a time (gradient caching); 0: all', (0, 10**9))
 
 
 @dataclasses.dataclass
@@ -155,20 +140,16 @@ class Loss:
     """InfoNCE over in-batch negatives of all devices (paper, equation 1)."""
 
     kind: str = setting(
-        'gathered',
-        'gathered, chunked or ring: one loss, ever less memory',
-        ('gathered', 'chunked', 'ring'),
+        'gathered', 'the same loss, with ever less memory', ('gathered', 'chunked', 'ring')
     )
-    chunk: int = setting(
-        4096, 'columns of logits in memory at a time (chunked, ring)', low=1, high=10**9
-    )
+    chunk: int = setting(4096, 'columns of logits at a time (chunked, ring)', (1, 10**9))
     negatives: str = setting(
         'batch',
-        'all other passages of the batch, or hard: hard negatives only (equation 1)',
+        'all other passages of the batch, or hard negatives only (equation 1)',
         ('batch', 'hard'),
     )
     symmetric: bool = setting(False, 'also from the passage to the queries; else one direction')
-    temperature: float = setting(0.05, 'the cosine is divided by it', low=1e-4, high=100)
+    temperature: float = setting(0.05, 'the cosine is divided by it', (1e-4, 100))
     learned: bool = setting(False, 'the temperature is a parameter and begins there')
 
 
@@ -176,18 +157,18 @@ class Loss:
 class Optim:
     """AdamW with warm-up and clipping."""
 
-    lr: float = setting(3e-5, 'peak learning rate', low=0, high=10)
-    warmup: int = setting(1000, 'steps of linear warm-up', low=0, high=10**9)
+    lr: float = setting(3e-5, 'peak learning rate', (0, 10))
+    warmup: int = setting(1000, 'steps of linear warm-up', (0, 10**9))
     schedule: str = setting(
         'linear',
         'after the warm-up: linear or cosine to zero, or constant',
         ('linear', 'cosine', 'constant'),
     )
-    weight_decay: float = setting(1e-2, 'decoupled; of matrices and embeddings', low=0, high=10)
+    weight_decay: float = setting(1e-2, 'decoupled; of matrices and embeddings', (0, 10))
     b1: float = setting(0.9, 'decay of the first moment')
     b2: float = setting(0.999, 'decay of the second moment')
     eps: float = setting(1e-8, 'added to the root of the second moment')
-    clip: float = setting(1.0, 'largest global norm of the gradient', low=1e-12, high=1e12)
+    clip: float = setting(1.0, 'largest global norm of the gradient', (1e-12, 1e12))
 
 
 @dataclasses.dataclass
@@ -200,8 +181,8 @@ class Eval:
         'beir:FOLDER, jsonl:FILE',
     )
     root: str = setting('', 'folder that holds the benchmarks, or hub: the Hugging Face hub')
-    every: int = setting(0, 'steps between evaluations; 0: only at the end', low=0, high=10**9)
-    batch_size: int = setting(256, 'texts encoded at a time, over all devices', **SIZE)
+    every: int = setting(0, 'steps between evaluations; 0: only at the end', (0, 10**9))
+    batch_size: int = setting(256, 'texts encoded at a time, over all devices', SIZE)
     at_start: bool = setting(False, 'also evaluate before the first step')
     best: str = setting(
         'multi.map',
@@ -215,16 +196,16 @@ class Config:
     """One experiment."""
 
     name: str = setting('hbt', 'default name of the workdir and the store')
-    seed: int = setting(0, 'of the weights, the batches and the dropout', low=0, high=2**32 - 1)
-    steps: int = setting(1000, 'optimizer steps', **STEPS)
-    batch_size: int = setting(96, 'pairs of a batch, over all devices', low=2, high=10**7)
-    log_every: int = setting(50, 'steps between lines of metrics.jsonl', **STEPS)
+    seed: int = setting(0, 'of the weights, the batches and the dropout', (0, 2**32 - 1))
+    steps: int = setting(1000, 'optimizer steps', STEPS)
+    batch_size: int = setting(96, 'pairs of a batch, over all devices', (2, 10**7))
+    log_every: int = setting(50, 'steps between lines of metrics.jsonl', STEPS)
     nonfinite: str = setting(
         'stop',
         'if the loss or its gradient is not finite: stop, or skip that step and continue',
         ('stop', 'skip'),
     )
-    ckpt_every: int = setting(500, 'steps between checkpoints', **STEPS)
+    ckpt_every: int = setting(500, 'steps between checkpoints', STEPS)
     mapping: str = setting(
         'shard_map', 'how the step is mapped over devices', ('shard_map', 'pmap')
     )
@@ -240,6 +221,7 @@ class Config:
 
 def check(config: Config) -> Config:
     """Returns the config itself; ValueError names the first setting with a wrong value."""
+    settings.split_tuples(config)
     settings.check_values(config)
     encoder = config.encoder
     if encoder.hidden_dim % encoder.num_heads:

@@ -17,28 +17,15 @@ from hbt.utils import files
 KINDS = {bool: 'true or false', int: 'integer', float: 'number', str: 'text', tuple: 'words'}
 
 
-def setting(
-    default,
-    doc: str,
-    choices: abc.Sequence[str] = (),
-    low: float | int | None = None,
-    high: float | int = 0,
-):
-    """A field with its meaning, and the values that it may have.
+def setting(default, doc: str, allowed: abc.Sequence = ()):
+    """A field with its meaning and its values.
 
     Args:
       default: of the type of the setting: bool, int, float, str or a tuple of words.
       doc: its meaning, for the reference.
-      choices: all values that are allowed.
-      low: smallest value of a number; None: every number is allowed.
-      high: largest value of a number, where there is a smallest.
+      allowed: all choices of a text, or the smallest and the largest number; empty: any value.
     """
-    metadata = {
-        'doc': doc,
-        'choices': tuple(choices),
-        'bounds': None if low is None else (low, high),
-    }
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata={'doc': doc, 'allowed': tuple(allowed)})
 
 
 def section(cls):
@@ -51,8 +38,7 @@ class Entry(typing.NamedTuple):
 
     value: typing.Any
     doc: str
-    choices: tuple[str, ...]
-    bounds: tuple[float | int, float | int] | None
+    allowed: tuple  # choices of a text, bounds of a number
 
 
 def entries(config) -> dict[str, Entry]:
@@ -72,21 +58,22 @@ def flatten(config) -> dict[str, typing.Any]:
     return {name: entry.value for name, entry in entries(config).items()}
 
 
-def check_values(config) -> None:
-    """Splits tuples typed as `a,b`; ValueError names the first setting with a wrong value."""
-    _split_tuples(config)
-    for name, (value, _, choices, bounds) in entries(config).items():
-        if choices and value not in choices:
-            raise ValueError(f'{name}: expected one of {", ".join(choices)}, got {value!r}')
-        if bounds and not bounds[0] <= value <= bounds[1]:
-            raise ValueError(f'{name}: expected {bounds[0]} to {bounds[1]}, got {value}')
+def check_values(config, prefix: str = '') -> None:
+    """ValueError names the first setting with a wrong value, with `prefix` before its name."""
+    for name, (value, _, allowed) in entries(config).items():
+        if allowed and isinstance(value, str) and value not in allowed:
+            choices = ', '.join(filter(None, allowed))
+            raise ValueError(f'{prefix}{name}: expected one of {choices}, got {value!r}')
+        if allowed and not isinstance(value, str) and not allowed[0] <= value <= allowed[1]:
+            raise ValueError(f'{prefix}{name}: expected {allowed[0]} to {allowed[1]}, got {value}')
 
 
-def _split_tuples(config) -> None:
+def split_tuples(config) -> None:
+    """Splits words of tuples that were typed as `a,b`."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
-            _split_tuples(value)
+            split_tuples(value)
         elif isinstance(value, tuple):
             setattr(config, field.name, tuple(x for item in value for x in item.split(',') if x))
 
@@ -164,7 +151,7 @@ def reference(config) -> abc.Iterator[str]:
             if '.' not in name:
                 default = f'`{json.dumps(entry.value, ensure_ascii=False)}`'
                 doc = entry.doc.replace('|', '\\|')
-                yield f'| `{prefix}{name}` | {default} | {doc} | {_allowed(entry)} |'
+                yield f'| `{prefix}{name}` | {default} | {doc} | {_describe_values(entry)} |'
 
 
 def _sections(config, prefix: str) -> abc.Iterator[tuple[str, object]]:
@@ -175,10 +162,10 @@ def _sections(config, prefix: str) -> abc.Iterator[tuple[str, object]]:
             yield from _sections(value, f'{prefix}{field.name}.')
 
 
-def _allowed(entry: Entry) -> str:
-    if entry.choices:
-        return ', '.join(entry.choices)
-    bounds = f', {entry.bounds[0]:,} to {entry.bounds[1]:,}' if entry.bounds else ''
+def _describe_values(entry: Entry) -> str:
+    if entry.allowed and isinstance(entry.value, str):
+        return ', '.join(entry.allowed)
+    bounds = f', {entry.allowed[0]:,} to {entry.allowed[1]:,}' if entry.allowed else ''
     return KINDS[type(entry.value)] + bounds
 
 

@@ -33,7 +33,7 @@ class CleaningConfig:
         'off', 'report near duplicates of earlier groups; drop removes them', _MODES
     )
     similarity: float = settings.setting(
-        0.8, 'of query and of passage, from which groups are near duplicates', low=0.5, high=1
+        0.8, 'of query and of passage, from which groups are near duplicates', (0.5, 1)
     )
     languages: str = settings.setting(
         'off', 'report texts in another language than stated; drop removes them', _MODES
@@ -74,13 +74,7 @@ class BlockReport(typing.NamedTuple):
 
 def changed_settings(config: CleaningConfig) -> dict:
     """Checks the config; returns the settings that differ from the defaults, for the manifest."""
-    for name, entry in settings.entries(config).items():
-        if entry.choices and entry.value not in entry.choices:
-            choices = ', '.join(filter(None, entry.choices))
-            raise ValueError(f'--{name}: expected {choices}, got {entry.value!r}')
-        if entry.bounds and not entry.bounds[0] <= entry.value <= entry.bounds[1]:
-            low, high = entry.bounds
-            raise ValueError(f'--{name}: expected {low} to {high}, got {entry.value}')
+    settings.check_values(config, '--')
     for side in ('query', 'passage'):
         _char_limits(config, side)
     changes = settings.changes(CleaningConfig(), config)

@@ -279,7 +279,7 @@ def test_xquad_r_in_real_training_data_is_caught(shared_data, tmp_path):
 def test_invalid_settings_are_named(tmp_path):
     path = write(tmp_path / 'a.jsonl', group(0))
     for choices, message in (
-        ({'exact': 'yes'}, '--exact: expected off, count, drop, got .yes'),
+        ({'exact': 'yes'}, '--exact: expected one of off, count, drop, got .yes'),
         ({'similarity': 0.2}, '--similarity: expected 0.5 to 1, got 0.2'),
         ({'query_chars': '5'}, '--query_chars: expected MIN:MAX'),
         ({'leakage': ('xquad_r',)}, '--leakage: expected BENCHMARK:FOLDER'),
