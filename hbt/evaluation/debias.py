@@ -82,12 +82,7 @@ def fit_removal(
     2109.04727): it removes the R leading right singular vectors of the matrix whose rows are the
     embeddings of a language, not centred.
 
-    Args:
-      kind: `centre` or `lir:R`.
-      s: the store.
-      data: the lengths at which texts are truncated.
-      languages: languages that are fitted.
-      embed: TokenTable -> [n d].
+    Texts are truncated at the lengths of `data`; `embed` is TokenTable -> [n d].
 
     Raises:
       ValueError: the store has too few texts in a language, or R is not below d.

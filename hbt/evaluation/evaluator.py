@@ -49,11 +49,9 @@ def evaluate_model(
       model: its parameters are on all devices.
       suite: the benchmarks.
       folder: where the results are saved, and the embeddings until they are.
-      step: the training step of the model.
-      name: the model's, for the results.
+      step: the training step of the model, which the results state with its `name`.
       removal: is applied to the embeddings.
-      run_file: the TREC run to write; None: none.
-      depth: how many of the best documents of a query it lists.
+      run_file: the TREC run to write, of the `depth` best documents.
     """
     c, params, tokenizer = model
     cache, mesh = folder / 'embeddings', sharding.make_mesh()
@@ -150,14 +148,9 @@ def score_embeddings(
     mesh: jax.sharding.Mesh | None = None,
     depth: int = DEPTH,
 ) -> results.Result:
-    """Searches, and computes every metric of a benchmark.
+    """Searches, and computes every metric of a benchmark, from embeddings.
 
-    Args:
-      benchmark: the benchmark.
-      queries: embeddings.
-      documents: embeddings; may be memory-mapped.
-      mesh: devices; None: all.
-      depth: how many of the best documents the result lists.
+    `documents` may be memory-mapped; the result lists the `depth` best of each query.
     """
     ranking = search.search(
         queries,
