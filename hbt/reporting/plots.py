@@ -218,9 +218,8 @@ def _legend_height(names: Sequence[str]) -> float:
 def _add_legend(drawing: figure.Figure, handles: dict) -> None:
     """Under all panels; nothing where one name is all there is."""
     if len(handles) > 1:
-        columns = min(4, len(handles))
-        place = {'loc': 'outside lower center', 'ncols': columns, 'frameon': False}
-        drawing.legend(handles.values(), handles, **place)
+        position = {'loc': 'outside lower center', 'ncols': min(4, len(handles))}
+        drawing.legend(handles.values(), handles, frameon=False, **position)
 
 
 def _set_log_ticks(axes, lines: Mapping[str, Line]) -> None:

@@ -172,8 +172,8 @@ def domain_shift_table(
             sides = [[x for x in side if x is not None] for side in sides]
             if all(sides):
                 means = [statistics.fmean(side) for side in sides]
-                kept = means[1] / means[0] if means[0] else None
-                rows.append([system.label, measure.name, *means, means[1] - means[0], kept])
+                ratio = means[1] / means[0] if means[0] else None
+                rows.append([system.label, measure.name, *means, means[1] - means[0], ratio])
     if not rows:
         return None
     formats = {'system': 'text', 'number': 'text', 'in domain': 'score', 'out of domain': 'score'}

@@ -40,12 +40,12 @@ def test_high_and_low_resources_are_means_over_their_languages_and_pairs(systems
         ('mono mAP', [f'{x}-{x}' for x in high]),
         ('cross mAP', [f'{x}-{c}' for x in high for c in NAMES if x != c]),
     ):
-        found = cells(table, systems[0], number)
-        assert found['high languages'] == 5 and found['low languages'] == 3
+        row = cells(table, systems[0], number)
+        assert row['high languages'] == 5 and row['low languages'] == 3
         expected = statistics.fmean(tree['pairs'][pair]['map'] for pair in pairs)
-        assert found['high mean'] == pytest.approx(expected)
-        drop = found['low mean'] - found['high mean']
-        assert found['last less first'] == pytest.approx(drop)
+        assert row['high mean'] == pytest.approx(expected)
+        drop = row['low mean'] - row['high mean']
+        assert row['last less first'] == pytest.approx(drop)
     distance = cells(table, systems[0], 'rank distance')
     low = [tree['languages'][x]['multi']['rank_distance'] for x in ('el', 'sw', 'th')]
     assert distance['low mean'] == pytest.approx(statistics.fmean(low))
@@ -62,21 +62,21 @@ def test_languages_are_grouped_by_what_they_share_with_those_of_the_training(sys
     """Swahili has the script of English, Japanese the family of Chinese, Russian that of Greek."""
     table = breakdowns.group_gaps(comparison.make_comparison(systems, 'xquad_r'), SIMILAR)
     assert {*table.frame['', 'system']} == {systems[0].label}
-    found = cells(table, systems[0], 'mono mAP')
-    counts = [found[f'{group} languages'] for group in breakdowns.SHARED]
+    row = cells(table, systems[0], 'mono mAP')
+    counts = [row[f'{group} languages'] for group in breakdowns.SHARED]
     assert counts == [2, 1, 2, 3]
     tree = systems[0].numbers['xquad_r']['pairs']
-    assert found['script mean'] == pytest.approx(tree['sw-sw']['map'])
-    assert found['family of scripts mean'] == pytest.approx(
+    assert row['script mean'] == pytest.approx(tree['sw-sw']['map'])
+    assert row['family of scripts mean'] == pytest.approx(
         (tree['ja-ja']['map'] + tree['ru-ru']['map']) / 2
     )
 
 
 def test_one_group_is_no_breakdown(systems, tmp_path):
     fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('en', 'de'))])
-    found = experiments.group_by_seed(experiments.load_experiments([tmp_path / 'one']))
-    assert breakdowns.group_gaps(comparison.make_comparison(found, 'one'), HIGH) is None
-    assert breakdowns.group_gaps(comparison.make_comparison(found, 'one'), SIMILAR) is None
+    alone = experiments.group_by_seed(experiments.load_experiments([tmp_path / 'one']))
+    assert breakdowns.group_gaps(comparison.make_comparison(alone, 'one'), HIGH) is None
+    assert breakdowns.group_gaps(comparison.make_comparison(alone, 'one'), SIMILAR) is None
 
 
 def test_pairs_of_one_script_and_of_two_are_apart(systems):

@@ -48,9 +48,9 @@ def test_a_report_has_a_section_for_everything_that_the_runs_tell(sections):
         *('Languages, scripts and resources', 'Beside the paper', 'Training', 'Scaling'),
         *('Domain shift', 'Origin of the numbers'),
     ]
-    found = parts(sections)
-    assert {'xquad_r-tests', 'xquad_r-pair-maps', 'xquad_r-differences', 'fit-data'} <= {*found}
-    assert {'xquad_r-own-share', 'cldr-scaling-alpha', 'domain-shift', 'training'} <= {*found}
+    by_name = parts(sections)
+    assert {'xquad_r-tests', 'xquad_r-pair-maps', 'xquad_r-differences', 'fit-data'} <= {*by_name}
+    assert {'xquad_r-own-share', 'cldr-scaling-alpha', 'domain-shift', 'training'} <= {*by_name}
     names = [part.name for section in sections for part in section.parts]
     assert len(set(names)) == len(names), 'two parts would be one file'
 
@@ -90,12 +90,12 @@ def test_every_two_systems_are_tested_on_every_number_with_corrections(sections)
 
 
 def test_the_numbers_asked_for_are_those_compared(root):
-    found = parts(composed(root, [], MEASURES))
-    assert [*found['cldr-overall'].formats][1:] == ['mono MRR@10', 'cross R@5']
-    assert 'mono mAP' in found['cldr-further'].formats
-    assert [*found['cldr-pair-tests-1'].formats][1] == 'difference of MRR@10'
-    assert {*found['fit-data'].frame['y']} == {'1 − mono MRR@10', '1 − cross R@5'}
-    assert found['cldr-languages'].frame.columns[1][0] == 'mono MRR@10'
+    by_name = parts(composed(root, [], MEASURES))
+    assert [*by_name['cldr-overall'].formats][1:] == ['mono MRR@10', 'cross R@5']
+    assert 'mono mAP' in by_name['cldr-further'].formats
+    assert [*by_name['cldr-pair-tests-1'].formats][1] == 'difference of MRR@10'
+    assert {*by_name['fit-data'].frame['y']} == {'1 − mono MRR@10', '1 − cross R@5'}
+    assert by_name['cldr-languages'].frame.columns[1][0] == 'mono MRR@10'
 
 
 def test_every_part_is_written_in_every_notation_and_an_older_report_is_replaced(
@@ -113,8 +113,8 @@ def test_every_part_is_written_in_every_notation_and_an_older_report_is_replaced
         for kind in ['tables' if isinstance(part, render.Table) else 'figures']
         for ending in endings[kind]
     }
-    found = {str(x.relative_to(out)) for x in out.rglob('*/*') if x.is_file()}
-    assert found == expected
+    files = {str(x.relative_to(out)) for x in out.rglob('*/*') if x.is_file()}
+    assert files == expected
     tags = render_test.read((out / 'index.html').read_text())
     assert all(x.startswith(('data:image/svg+xml;base64,', '#')) for x in tags.targets)
     assert {*parts(sections)} <= {*tags.ids}
@@ -133,19 +133,19 @@ def test_runs_of_different_benchmarks_are_compared_where_they_meet(root, tmp_pat
     fake_runs.make_run(tmp_path / 'less', [fake_runs.make_benchmark('cldr', names)], alpha=0.25)
     fake_runs.make_run(tmp_path / 'more', [fake_runs.make_benchmark('one', ('de',))], alpha=0.75)
     loaded = experiments.load_experiments([root / 'xx', tmp_path / 'less', tmp_path / 'more'])
-    found = parts(compose.compose_report(loaded, ['cldr']))
-    assert len(found['cldr-overall'].frame) == 2 and len(found['cldr-tests'].frame) == 5
-    assert len(found['xquad_r-overall'].frame) == 1 and 'xquad_r-tests' not in found
-    assert [*found['one-overall'].frame.system] == ['hybrid α=0.75']
-    assert 'domain-shift' not in found, 'none has all benchmarks'
+    by_name = parts(compose.compose_report(loaded, ['cldr']))
+    assert len(by_name['cldr-overall'].frame) == 2 and len(by_name['cldr-tests'].frame) == 5
+    assert len(by_name['xquad_r-overall'].frame) == 1 and 'xquad_r-tests' not in by_name
+    assert [*by_name['one-overall'].frame.system] == ['hybrid α=0.75']
+    assert 'domain-shift' not in by_name, 'none has all benchmarks'
 
 
 def test_a_folder_of_other_files_is_not_replaced(tmp_path):
-    (tmp_path / 'mine.txt').write_text('')
+    (tmp_path / 'notes.txt').write_text('')
     with pytest.raises(ValueError, match='--out: .*expected an empty folder or a report, got oth'):
         render.write_report(tmp_path, 'Title', [])
     with pytest.raises(ValueError, match='--out: .*expected a directory, got a file'):
-        render.write_report(tmp_path / 'mine.txt', 'Title', [])
+        render.write_report(tmp_path / 'notes.txt', 'Title', [])
 
 
 def test_measures_that_no_benchmark_has_are_refused(tmp_path):

@@ -22,16 +22,16 @@ def load(folder, *names):
 
 
 def test_runs_that_differ_in_the_seed_alone_are_one_system_named_by_its_sampling(folder):
-    found = load(folder, 'hybrid0', 'xx0', 'hybrid1', 'xy0')
-    systems = experiments.group_by_seed(found)
+    loaded = load(folder, 'hybrid0', 'xx0', 'hybrid1', 'xy0')
+    systems = experiments.group_by_seed(loaded)
     assert [x.label for x in systems] == ['hybrid ×2', 'X-X', 'X-Y']
     assert [run.name for run in systems[0].experiments] == ['hybrid0', 'hybrid1']
-    assert experiments.differing_settings(found) == ['seed', 'sampler.alpha']
+    assert experiments.differing_settings(loaded) == ['seed', 'sampler.alpha']
 
 
 def test_the_numbers_of_a_system_are_the_means_of_its_runs(folder):
-    first, second = found = load(folder, 'xx0', 'xx1')
-    (system,) = experiments.group_by_seed(found)
+    first, second = loaded = load(folder, 'xx0', 'xx1')
+    (system,) = experiments.group_by_seed(loaded)
     each = [run.results['xquad_r'] for run in (first, second)]
     mean = sum(x.numbers['pairs']['de-en']['map'] for x in each) / 2
     assert system.numbers['xquad_r']['pairs']['de-en']['map'] == pytest.approx(mean)
@@ -41,8 +41,8 @@ def test_the_numbers_of_a_system_are_the_means_of_its_runs(folder):
 
 def test_runs_of_one_seed_are_no_seeds_of_one_system(folder, tmp_path):
     copy = shutil.copytree(folder / 'xx0', tmp_path / 'copy')
-    found = experiments.load_experiments([folder / 'xx0', copy, folder / 'xx1'])
-    assert [[run.name for run in x.experiments] for x in experiments.group_by_seed(found)] == [
+    loaded = experiments.load_experiments([folder / 'xx0', copy, folder / 'xx1'])
+    assert [[run.name for run in x.experiments] for x in experiments.group_by_seed(loaded)] == [
         ['xx0', 'xx1'],
         ['copy'],
     ]
@@ -52,9 +52,9 @@ def test_one_sampling_does_not_name_two_systems(folder, tmp_path):
     fake_runs.make_run(
         tmp_path / 'large', [fake_runs.make_benchmark(names=('de', 'en', 'zh'))], batch_size=32
     )
-    found = experiments.load_experiments([folder / 'hybrid0', tmp_path / 'large'])
-    assert [x.label for x in experiments.group_by_seed(found)] == ['hybrid0', 'large']
-    assert experiments.differing_settings(found) == ['batch_size']
+    loaded = experiments.load_experiments([folder / 'hybrid0', tmp_path / 'large'])
+    assert [x.label for x in experiments.group_by_seed(loaded)] == ['hybrid0', 'large']
+    assert experiments.differing_settings(loaded) == ['batch_size']
 
 
 def test_samplings_have_the_papers_names(folder):
@@ -73,19 +73,19 @@ def test_the_newest_step_counts_unless_a_step_is_given(folder, tmp_path):
     fake_runs.save_result(
         copy / 'results' / '20', fake_runs.make_benchmark(names=('de', 'en', 'zh')), step=20
     )
-    newest, given = experiments.load_experiments([copy, copy / 'results' / '6'])
+    newest, older = experiments.load_experiments([copy, copy / 'results' / '6'])
     assert newest.results['xquad_r'].numbers['step'] == 20
-    assert given.results['xquad_r'].numbers['step'] == 6
-    assert given.name == 'xx0@6' and given.settings['sampler.alpha'] == 1.0
-    assert experiments.differing_settings([newest, given]) == ['evaluated step']
-    assert newest.lines and not given.lines
+    assert older.results['xquad_r'].numbers['step'] == 6
+    assert older.name == 'xx0@6' and older.settings['sampler.alpha'] == 1.0
+    assert experiments.differing_settings([newest, older]) == ['evaluated step']
+    assert newest.lines and not older.lines
 
 
 def test_results_of_a_model_without_a_run_are_a_system_of_their_own(folder, tmp_path):
     fake_runs.save_result(tmp_path / 'model', fake_runs.make_benchmark(names=('de', 'en', 'zh')))
-    bare, run = found = experiments.load_experiments([tmp_path / 'model', folder / 'xx0'])
+    bare, run = loaded = experiments.load_experiments([tmp_path / 'model', folder / 'xx0'])
     assert bare.settings['data.query_length'] == 16 and 'seed' not in bare.settings
-    assert [x.label for x in experiments.group_by_seed(found)] == ['model', 'xx0']
+    assert [x.label for x in experiments.group_by_seed(loaded)] == ['model', 'xx0']
 
 
 def test_names_are_as_long_as_it_takes_to_tell_them_apart(folder, tmp_path):

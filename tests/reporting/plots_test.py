@@ -13,35 +13,35 @@ def texts(drawing):
     """(text, box on the canvas) of all visible texts."""
     drawing.draw_without_rendering()
     renderer = drawing.canvas.get_renderer()
-    found, unseen = [], ticks_outside(drawing)
-    for text in drawing.findobj(lambda x: hasattr(x, 'get_text') and x not in unseen):
+    boxes, outside = [], ticks_outside(drawing)
+    for text in drawing.findobj(lambda x: hasattr(x, 'get_text') and x not in outside):
         axis = getattr(text, 'axes', None)
         shown = text.get_visible() and (axis is None or axis.get_visible())
         if shown and text.get_text().strip():
-            found.append((text.get_text(), text.get_window_extent(renderer)))
-    return found
+            boxes.append((text.get_text(), text.get_window_extent(renderer)))
+    return boxes
 
 
 def ticks_outside(drawing):
     """Labels of ticks beyond the limits of their axis, which are not drawn."""
-    found = set()
-    for place in drawing.axes:
-        for axis in (place.xaxis, place.yaxis):
+    labels = set()
+    for axes in drawing.axes:
+        for axis in (axes.xaxis, axes.yaxis):
             low, high = sorted(axis.get_view_interval())
             for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
                 if not low <= tick.get_loc() <= high:
-                    found |= {tick.label1, tick.label2}
-    return found
+                    labels |= {tick.label1, tick.label2}
+    return labels
 
 
 def overlapping(drawing):
-    found = []
+    pairs = []
     for (one, first), (other, second) in itertools.combinations(texts(drawing), 2):
         x = min(first.x1, second.x1) - max(first.x0, second.x0)
         y = min(first.y1, second.y1) - max(first.y0, second.y0)
         if x > 1 and y > 1 and (one, first.bounds) != (other, second.bounds):
-            found.append((one, other))
-    return found
+            pairs.append((one, other))
+    return pairs
 
 
 def grids(count, rows, columns):

@@ -87,9 +87,9 @@ class Tags(html.parser.HTMLParser):
         self.open, self.targets, self.ids, self.said = [], [], [], []
 
     def handle_starttag(self, tag, attributes):
-        given = dict(attributes)
-        self.targets += [given[x] for x in ('src', 'href') if x in given]
-        self.ids += [given['id']] if 'id' in given else []
+        values = dict(attributes)
+        self.targets += [values[x] for x in ('src', 'href') if x in values]
+        self.ids += [values['id']] if 'id' in values else []
         if tag not in ('meta', 'img'):
             self.open.append(tag)
 

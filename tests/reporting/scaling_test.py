@@ -8,7 +8,7 @@ CROSS = comparison.MAIN[1]
 
 
 @pytest.fixture(scope='module')
-def found(tmp_path_factory):
+def loaded(tmp_path_factory):
     root = tmp_path_factory.mktemp('runs')
     names = ('de', 'en')
     cases = [
@@ -28,40 +28,44 @@ def named(curves):
     return [(curve.sizes, [x.name for x in curve.experiments]) for curve in curves]
 
 
-def test_a_curve_has_the_runs_that_differ_in_its_size_and_seed_alone(found):
-    data = scaling.find_curves(found, 'data')
+def test_a_curve_has_the_runs_that_differ_in_its_size_and_seed_alone(loaded):
+    data = scaling.find_curves(loaded, 'data')
     assert named(data) == [([100, 200, 400, 400], ['g100', 'g200', 'g400', 'seed'])]
     assert [curve.label for curve in data] == ['hybrid']
-    assert named(scaling.find_curves(found, 'batch')) == [([16, 16, 64], ['g400', 'seed', 'large'])]
-    assert named(scaling.find_curves(found, 'alpha')) == [([0.5, 0.5, 1.0], ['g400', 'seed', 'xx'])]
-    assert scaling.find_curves(found, 'model') == scaling.find_curves(found, 'steps') == []
+    assert named(scaling.find_curves(loaded, 'batch')) == [
+        ([16, 16, 64], ['g400', 'seed', 'large'])
+    ]
+    assert named(scaling.find_curves(loaded, 'alpha')) == [
+        ([0.5, 0.5, 1.0], ['g400', 'seed', 'xx'])
+    ]
+    assert scaling.find_curves(loaded, 'model') == scaling.find_curves(loaded, 'steps') == []
 
 
-def test_the_size_of_a_model_is_the_number_of_its_parameters(found):
+def test_the_size_of_a_model_is_the_number_of_its_parameters(loaded):
     d, f, layers = 32, 64, 2
     attention = 4 * (d * d + d) + 2 * d
     feed_forward = d * f + f + f * d + d + 2 * d
     embeddings = (800 + 130 + 1 + 2) * d
-    assert scaling.count_parameters(found[0]) == embeddings + layers * (attention + feed_forward)
-    assert scaling.count_parameters(found[0]._replace(results={})) is None
+    assert scaling.count_parameters(loaded[0]) == embeddings + layers * (attention + feed_forward)
+    assert scaling.count_parameters(loaded[0]._replace(results={})) is None
 
 
-def test_fits_are_of_what_is_left_to_gain(found):
-    cases = [comparison.make_comparison(experiments.group_by_seed(found), 'inside')]
-    table = scaling.fit_table(cases, found, 'data')
+def test_fits_are_of_what_is_left_to_gain(loaded):
+    cases = [comparison.make_comparison(experiments.group_by_seed(loaded), 'inside')]
+    table = scaling.fit_table(cases, loaded, 'data')
     row = table.frame[table.frame.y == '1 − cross mAP'].values[0].tolist()
-    (curve,) = scaling.find_curves(found, 'data')
+    (curve,) = scaling.find_curves(loaded, 'data')
     at = scaling.curve_points(curve, 'inside', CROSS)
     x, y = np.log([p[0] for p in at]), np.log([1 - p[1] for p in at])
     power, constant = np.polyfit(x, y, 1)
     assert row[:4] == ['hybrid', 'inside', '1 − cross mAP', 4]
     np.testing.assert_allclose(row[4:6], [np.exp(constant), power])
     assert row[8] == pytest.approx(2**power) and power < 0
-    assert scaling.fit_table(cases, found, 'model') is None
+    assert scaling.fit_table(cases, loaded, 'model') is None
 
 
-def test_the_drop_is_between_the_means_in_and_out_of_the_domain(found):
-    systems = experiments.group_by_seed(found)
+def test_the_drop_is_between_the_means_in_and_out_of_the_domain(loaded):
+    systems = experiments.group_by_seed(loaded)
     names = ['inside', 'outside']
     table = scaling.domain_shift_table(systems, names, ['inside'], comparison.MAIN)
     frame = table.frame
@@ -76,8 +80,8 @@ def test_the_drop_is_between_the_means_in_and_out_of_the_domain(found):
     assert {*best.number} == {*frame.number}
 
 
-def test_a_domain_that_cannot_be_is_refused(found):
-    systems, names = experiments.group_by_seed(found), ['inside', 'outside']
+def test_a_domain_that_cannot_be_is_refused(loaded):
+    systems, names = experiments.group_by_seed(loaded), ['inside', 'outside']
     with pytest.raises(ValueError, match="--in_domain: expected one of inside, outside, got 'x'"):
         scaling.domain_shift_table(systems, names, ['x'], comparison.MAIN)
     with pytest.raises(ValueError, match='--in_domain: expected a benchmark to be left, got all'):
@@ -86,9 +90,9 @@ def test_a_domain_that_cannot_be_is_refused(found):
 
 def test_a_power_law_is_recovered():
     x = [1.0, 2.0, 4.0, 8.0]
-    found = scaling.fit_power_law(x, [3 * value**-0.5 for value in x])
-    np.testing.assert_allclose(found[:2], [3, -0.5], rtol=1e-9)
-    assert found.r_squared == pytest.approx(1) and found.error < 1e-9
+    fit = scaling.fit_power_law(x, [3 * value**-0.5 for value in x])
+    np.testing.assert_allclose(fit[:2], [3, -0.5], rtol=1e-9)
+    assert fit.r_squared == pytest.approx(1) and fit.error < 1e-9
     assert np.isnan(scaling.fit_power_law([1.0, 2.0], [1.0, 3.0]).error)
     assert scaling.fit_power_law([2.0, 2.0], [1.0, 3.0]) is None
     assert scaling.fit_power_law([1.0, 2.0], [0.0, 3.0]) is None
