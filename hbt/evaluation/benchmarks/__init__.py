@@ -4,16 +4,10 @@
 `Collection`; `assemble` makes a `Benchmark` of it: arrays of indices, in trec_eval's order.
 """
 
-from hbt.evaluation.benchmarks.assembly import Benchmark, TextColumns, assemble
-from hbt.evaluation.benchmarks.collection import Collection, Entry
-from hbt.evaluation.benchmarks.registry import (
-    BENCHMARKS,
-    load_benchmark,
-    texts_to_decontaminate,
-)
+from hbt.evaluation.benchmarks.assembly import Benchmark, Collection, Entry, TextColumns, assemble
+from hbt.evaluation.benchmarks.registry import load_benchmark, texts_to_decontaminate
 
 __all__ = [
-    'BENCHMARKS',
     'Benchmark',
     'Collection',
     'Entry',

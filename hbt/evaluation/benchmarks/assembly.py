@@ -18,8 +18,26 @@ import numpy as np
 from jaxtyping import Int
 
 from hbt.data.readers import schema
-from hbt.evaluation.benchmarks import collection
 from hbt.utils import languages
+
+
+class Entry(NamedTuple):
+    """A query or a document; ids are unique among each."""
+
+    id: str
+    language: str
+    text: str
+
+
+class Collection(NamedTuple):
+    """A benchmark as its files hold it; `documents` are iterated over once."""
+
+    queries: list[Entry]
+    documents: Iterable[Entry]  # may be more than memory holds
+    qrels: dict[str, dict[str, int]]  # query -> document -> grade; 0 and less: not relevant
+    parallel: dict[str, str] = {}  # query -> a key that its translations share
+    excluded: dict[str, str] = {}  # query -> the document that is the query itself
+    files: tuple[pathlib.Path, ...] = ()
 
 
 class TextColumns(NamedTuple):
@@ -82,7 +100,31 @@ class TextsOnDisk(Sequence):
         return os.pread(self._file, int(end - start), int(start)).decode(errors='surrogatepass')
 
 
-def assemble(name: str, data: collection.Collection) -> Benchmark:
+def join_collections(parts: list[Collection]) -> Collection:
+    """The queries of all parts, asked of the documents of all parts."""
+    qrels, parallel, excluded = {}, {}, {}
+    for part in parts:
+        qrels |= part.qrels
+        parallel |= part.parallel
+        excluded |= part.excluded
+    queries = [query for part in parts for query in part.queries]
+    documents = (document for part in parts for document in part.documents)
+    files = tuple(file for part in parts for file in part.files)
+    return Collection(queries, documents, qrels, parallel, excluded, files)
+
+
+def find_folder(root: pathlib.Path, name: str) -> pathlib.Path:
+    """`root/NAME`, with - for _, where that is a folder, else `root`."""
+    folder = root / name.replace('_', '-')
+    return folder if folder.is_dir() else root
+
+
+def split_languages(argument: str) -> list[str]:
+    """The languages of an argument such as `sw+yo`; none of an empty one."""
+    return [x for x in argument.split('+') if x]
+
+
+def assemble(name: str, data: Collection) -> Benchmark:
     """The benchmark of this name: documents in order, and indices for ids and languages.
 
     Raises:
@@ -104,8 +146,7 @@ def assemble(name: str, data: collection.Collection) -> Benchmark:
         queries,
         documents,
         names,
-        np.array([codes[x] for x in queries.languages], np.int32),
-        np.array([codes[x] for x in documents.languages], np.int32),
+        *(np.array([codes[x] for x in y.languages], np.int32) for y in (queries, documents)),
         relevant,
         grades if (grades > 1).any() else None,
         excluded if excluded.max() >= 0 else None,
@@ -142,7 +183,7 @@ def _index_qrels(
     return relevant, grades
 
 
-def _make_columns(where: str, entries: Iterable[collection.Entry], descending: bool) -> TextColumns:
+def _make_columns(where: str, entries: Iterable[Entry], descending: bool) -> TextColumns:
     """The entries as columns: in their order, or descending by id with the texts on disk."""
     ids, codes = [], []
     texts = _iter_texts(where, entries, ids, codes)
@@ -160,7 +201,7 @@ def _make_columns(where: str, entries: Iterable[collection.Entry], descending: b
 
 
 def _iter_texts(
-    where: str, entries: Iterable[collection.Entry], ids: list[str], codes: list[str]
+    where: str, entries: Iterable[Entry], ids: list[str], codes: list[str]
 ) -> Iterator[str]:
     """Yields the texts, and appends the other columns to the lists; ValueError for a bad entry."""
     for id, language, text in entries:

@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator
 
 from hbt.data.readers import retrieval, schema, text_lines
-from hbt.evaluation.benchmarks import collection
+from hbt.evaluation.benchmarks import assembly
 from hbt.utils import hub
 
 SPLITS = ('test', 'dev', 'validation')
 HUB_FILES = ('corpus.jsonl*', 'queries.jsonl*', '*.tsv')
 
 
-def read_beir(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+def read_beir(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """A folder under `root`, or a data set of the hub, whose judgements may be in a second one.
 
     Queries without a judgement are left out. As in BEIR, a document whose id is the query's is
@@ -36,43 +36,40 @@ def read_beir(name: str, argument: str, root: pathlib.Path) -> collection.Collec
             f'{folder}: expected corpus.jsonl, queries.jsonl and qrels/test.tsv, '
             'or folders by language that hold them, got none'
         )
-    return collection.join_collections([_read_folder(x, x, x.name, f'{x.name}:') for x in folders])
+    return assembly.join_collections([_read_folder(x, x, x.name, f'{x.name}:') for x in folders])
 
 
 def _read_folder(
     folder: pathlib.Path, qrels_folder: pathlib.Path, language: str = 'und', prefix: str = ''
-) -> collection.Collection:
+) -> assembly.Collection:
     """One collection, with `prefix` before its ids, and this language where a line has none."""
-    paths = {x: _find(folder, f'{x}.jsonl') for x in ('corpus', 'queries')}
     names = [form.format(split) for split in SPLITS for form in ('qrels/{}.tsv', '{}.tsv')]
-    paths['qrels'] = next((x for name in names if (x := _find(qrels_folder, name))), None)
+    paths = {x: _find(folder, x) for x in ('corpus.jsonl', 'queries.jsonl')}
+    paths['qrels/test.tsv'] = next((x for name in names if (x := _find(qrels_folder, name))), None)
     for name, path in paths.items():
         if path is None:
-            form = 'qrels/test.tsv' if name == 'qrels' else f'{name}.jsonl'
-            raise ValueError(f'{folder}: expected {form}, got none')
-    qrels = _read_qrels(paths['qrels'], prefix)
-    documents = _iter_entries(paths['corpus'], f'd:{prefix}', language)
-    entries = _iter_entries(paths['queries'], f'q:{prefix}', language)
+            raise ValueError(f'{folder}: expected {name}, got none')
+    corpus_file, queries_file, qrels_file = files = tuple(paths.values())
+    qrels = _read_qrels(qrels_file, prefix)
+    documents = _iter_entries(corpus_file, f'd:{prefix}', language)
+    entries = _iter_entries(queries_file, f'q:{prefix}', language)
     queries = [query for query in entries if query.id in qrels]
     unknown = qrels.keys() - {query.id for query in queries}
     if unknown:
         raise ValueError(
-            f'{paths["qrels"]}: expected queries of {paths["queries"]}, '
+            f'{qrels_file}: expected queries of {queries_file}, '
             f'got {len(unknown)} others, such as {min(unknown)[2 + len(prefix) :]!r}'
         )
     excluded = {query: f'd{query[1:]}' for query in qrels}
     for query, document in excluded.items():
         qrels[query].pop(document, None)
-    return collection.Collection(
-        queries, documents, qrels, excluded=excluded, files=tuple(paths.values())
-    )
+    return assembly.Collection(queries, documents, qrels, excluded=excluded, files=files)
 
 
 def _read_qrels(path: pathlib.Path, prefix: str) -> dict[str, dict[str, int]]:
     """Query -> document -> grade; the first line may be a header."""
-    qrels = {}
+    qrels, names = {}, ('query-id', 'corpus-id', 'score')
     for number, (where, line) in enumerate(text_lines.iter_rows(path)):
-        names = ('query-id', 'corpus-id', 'score')
         query, document, grade = text_lines.split_columns(where, line, names)
         if number or grade.lstrip('-').isdigit():
             grades = qrels.setdefault(f'q:{prefix}{query}', {})
@@ -84,10 +81,9 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     return next((x for x in (folder / name, folder / f'{name}.gz') if x.is_file()), None)
 
 
-def _iter_entries(path: pathlib.Path, prefix: str, language: str) -> Iterator[collection.Entry]:
+def _iter_entries(path: pathlib.Path, prefix: str, language: str) -> Iterator[assembly.Entry]:
     for where, row in schema.iter_objects(text_lines.iter_rows(path)):
         text = schema.get_field(row, 'text', str, where)
         key = f'{prefix}{schema.get_field(row, "_id", str, where)}'
-        own_language = row.get('language') or row.get('lang') or language
         text = retrieval.join_title(row.get('title') or '', text)
-        yield collection.Entry(key, own_language, text)
+        yield assembly.Entry(key, row.get('language') or row.get('lang') or language, text)

@@ -3,12 +3,12 @@
 import pathlib
 
 from hbt.data.readers import registry, synthetic
-from hbt.evaluation.benchmarks import collection
+from hbt.evaluation.benchmarks import assembly
 
 CLDR_GROUPS = 400  # questions a language
 
 
-def read_groups(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+def read_groups(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """Groups of a JSONL file: a query is answered by the passages of its group.
 
     Equal texts of a language are one query, or one document, of all the groups that have it.
@@ -26,16 +26,16 @@ def read_groups(name: str, argument: str, root: pathlib.Path) -> collection.Coll
             query = queries.setdefault(key, f'q:{key[0]}:{len(queries):09}')
             qrels.setdefault(query, {}).update(grades)
             parallel.setdefault(query, group.id)
-    return collection.Collection(
-        [collection.Entry(id, *key) for key, id in queries.items()],
-        [collection.Entry(id, *key) for key, id in documents.items()],
+    return assembly.Collection(
+        [assembly.Entry(id, *key) for key, id in queries.items()],
+        [assembly.Entry(id, *key) for key, id in documents.items()],
         qrels,
         parallel,
         files=(path,),
     )
 
 
-def read_cldr(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+def read_cldr(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """The embedded test groups; nothing is read from `root`."""
     del name, argument, root
     queries, documents, qrels, parallel = [], [], {}, {}
@@ -43,7 +43,7 @@ def read_cldr(name: str, argument: str, root: pathlib.Path) -> collection.Collec
         grades = {f'd:{language}:{group["id"]}': 1 for language in synthetic.LANGUAGES}
         for language, document in zip(synthetic.LANGUAGES, grades, strict=True):
             query = f'q{document[1:]}'
-            queries.append(collection.Entry(query, language, group['query'][language]))
-            documents.append(collection.Entry(document, language, group['passage'][language]))
+            queries.append(assembly.Entry(query, language, group['query'][language]))
+            documents.append(assembly.Entry(document, language, group['passage'][language]))
             qrels[query], parallel[query] = grades, group['id']
-    return collection.Collection(queries, documents, qrels, parallel)
+    return assembly.Collection(queries, documents, qrels, parallel)

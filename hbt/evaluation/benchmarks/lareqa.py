@@ -9,51 +9,44 @@ import re
 from collections.abc import Iterator
 
 from hbt.data.readers import schema, squad
-from hbt.evaluation.benchmarks import collection
+from hbt.evaluation.benchmarks import assembly
 
 
-def read_lareqa(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+def read_lareqa(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """All languages under `root`, or under `root/xquad-r` for the name xquad_r."""
     del argument
-    queries, documents, sentences, parallel = [], [], {}, {}
-    paths = _language_files(name, root)
-    for path in paths:
-        language = path.stem
-        documents_of_language, questions = _read_language(path)
-        documents += documents_of_language
-        for key, (text, document) in questions.items():
-            query = f'q:{language}:{key}'
-            queries.append(collection.Entry(query, language, text))
-            parallel[query] = key
-            sentences.setdefault(key, {})[document] = 1
-    qrels = {query: sentences[key] for query, key in parallel.items()}
-    return collection.Collection(queries, documents, qrels, parallel, files=tuple(paths))
-
-
-def _language_files(name: str, root: pathlib.Path) -> list[pathlib.Path]:
-    """The files `<lang>.json`, by language."""
-    paths = sorted(collection.find_folder(root, name).glob('*.json'))
+    paths = sorted(assembly.find_folder(root, name).glob('*.json'))
     if not paths:
         raise ValueError(
             f'{root}: expected <lang>.json files, or {name.replace("_", "-")}/ with them, got none'
         )
+    queries, documents, sentences, parallel = [], [], {}, {}
     for path in paths:
-        if not re.fullmatch('[a-z]{2,3}', path.stem):
+        language = path.stem
+        if not re.fullmatch('[a-z]{2,3}', language):
             raise ValueError(f'{path}: expected a language code of 2 or 3 letters as the name')
-    return paths
+        documents_of_language, questions = _read_language(path)
+        documents += documents_of_language
+        for key, (text, document) in questions.items():
+            query = f'q:{language}:{key}'
+            queries.append(assembly.Entry(query, language, text))
+            parallel[query] = key
+            sentences.setdefault(key, {})[document] = 1
+    qrels = {query: sentences[key] for query, key in parallel.items()}
+    return assembly.Collection(queries, documents, qrels, parallel, files=tuple(paths))
 
 
 def _read_language(
     path: pathlib.Path,
-) -> tuple[list[collection.Entry], dict[str, tuple[str, str]]]:
+) -> tuple[list[assembly.Entry], dict[str, tuple[str, str]]]:
     """The sentences, and id of a question -> (question, id of the sentence that answers it)."""
-    documents, questions, language = [], {}, path.stem
+    documents, questions = [], {}
     for number, (where, paragraph) in enumerate(squad.iter_paragraphs(path)):
         sentences = schema.get_field(paragraph, 'sentences', list, where)
-        stem = f'd:{language}:{number:05}'
+        stem = f'd:{path.stem}:{number:05}'
         for i, text in enumerate(sentences):
             schema.check_text(text, f'{where}.sentences[{i}]')
-            documents.append(collection.Entry(f'{stem}:{i:04}', language, text))
+            documents.append(assembly.Entry(f'{stem}:{i:04}', path.stem, text))
         for key, text, sentence in _iter_questions(paragraph, len(sentences), where):
             if key in questions:
                 raise ValueError(f'{where}: expected each question id once, got {key!r} again')

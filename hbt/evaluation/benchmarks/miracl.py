@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from hbt.data.readers import retrieval, schema, text_lines
-from hbt.evaluation.benchmarks import collection
+from hbt.evaluation.benchmarks import assembly
 from hbt.utils import hub
 
 HUB = 'hub'  # as root: the Hugging Face hub or its cache
-Roots = tuple[pathlib.Path, ...]
+Roots = list[pathlib.Path]
+# Queries, query -> document -> grade, and the files; ids are as in the files.
+Queries = tuple[list[schema.Text], dict[str, dict[str, int]], list[pathlib.Path]]
 
 
 class Layout(NamedTuple):
@@ -25,97 +27,76 @@ class Layout(NamedTuple):
     repositories: dict[str, str]  # data set of the hub -> pattern of the files of a language
     queries: str  # pattern, somewhere under the root
     corpus: str
-    read_queries: Callable[[pathlib.Path, Roots], 'Queries']
+    read_queries: Callable[[pathlib.Path, Roots], Queries]
 
 
-class Queries(NamedTuple):
-    """The queries of a language, with ids as in the files."""
-
-    texts: dict[str, str]
-    qrels: dict[str, dict[str, int]]  # query -> document -> grade
-    files: tuple[pathlib.Path, ...]
-
-
-def read_wikipedia(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+def read_wikipedia(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """MIRACL's development or Mr. TyDi's test queries of some languages, or of all that are there.
 
     The files may be anywhere under the root, or its folder `miracl` or `mr-tydi`; they are named as
     on the hub.
     """
-    layout, languages = LAYOUTS[name], collection.split_languages(argument)
+    layout, languages = LAYOUTS[name], assembly.split_languages(argument)
     for language in languages:
         if language not in layout.languages:
             names = ', '.join(layout.languages)
             raise ValueError(f'language: expected one of {names}, got {language!r}')
-    roots = _find_roots(name, languages or [*layout.languages], root)
+    roots = [assembly.find_folder(root, name)]
+    if str(root) == HUB:
+        names = [layout.languages[x] for x in languages or layout.languages]
+        roots = [
+            hub.dataset_snapshot(repository, tuple(map(pattern.format, names)))
+            for repository, pattern in layout.repositories.items()
+        ]
     languages = languages or [
         code for code, x in layout.languages.items() if _find(roots, layout.queries.format(x))
     ]
     if not languages:
         path = layout.queries.format('<language>')
         raise ValueError(f'{roots[0]}: {path}: expected at least one, got none')
-    return collection.join_collections([_read_language(layout, roots, x) for x in languages])
+    return assembly.join_collections([_read_language(layout, roots, x) for x in languages])
 
 
-def _find_roots(name: str, languages: list[str], root: pathlib.Path) -> Roots:
-    """The folders that hold the files of these languages, which are downloaded from the hub."""
-    if str(root) != HUB:
-        return (collection.find_folder(root, name),)
-    layout = LAYOUTS[name]
-    return tuple(
-        hub.dataset_snapshot(
-            repository, tuple(pattern.format(layout.languages[x]) for x in languages)
-        )
-        for repository, pattern in layout.repositories.items()
-    )
-
-
-def _read_language(layout: Layout, roots: Roots, language: str) -> collection.Collection:
+def _read_language(layout: Layout, roots: Roots, language: str) -> assembly.Collection:
     """A language's collection; the language is put before ids, as each language numbers its own."""
-    name = layout.languages[language]
+    name, queries = layout.languages[language], {}
     path = _find_one(roots, layout.queries.format(name))
-    queries = layout.read_queries(path, roots)
+    texts, qrels, files = layout.read_queries(path, roots)
+    for where, key, text in texts:
+        if key in queries:
+            raise ValueError(f'{where}: expected each query once, got {key!r} again')
+        queries[key] = assembly.Entry(f'q:{language}:{key}', language, text)
+    qrels = {
+        f'q:{language}:{key}': {f'd:{language}:{x}': grade for x, grade in grades.items()}
+        for key, grades in qrels.items()
+    }
     shards = _find_shards(roots, layout.corpus.format(name))
-    return collection.Collection(
-        [
-            collection.Entry(f'q:{language}:{x}', language, text)
-            for x, text in queries.texts.items()
-        ],
-        _iter_passages(language, shards),
-        {
-            f'q:{language}:{query}': {f'd:{language}:{x}': grade for x, grade in grades.items()}
-            for query, grades in queries.qrels.items()
-        },
-        files=(*queries.files, *shards),
-    )
+    documents = _iter_passages(language, shards)
+    return assembly.Collection([*queries.values()], documents, qrels, files=(*files, *shards))
 
 
 def _read_topics(topics: pathlib.Path, roots: Roots) -> Queries:
     """MIRACL's queries, as `id TAB query`, and their qrels, in a file named alike."""
     path = _find_one(roots, topics.name.replace('topics', 'qrels', 1))
-    texts = {}
-    for where, key, text in retrieval.iter_tsv_texts(text_lines.iter_rows(topics)):
-        _check_new(key, texts, where)
-        texts[key] = text
-    qrels = {key: {} for key in texts}
+    texts = list(retrieval.iter_tsv_texts(text_lines.iter_rows(topics)))
+    qrels = {text.key: {} for text in texts}
     for where, key, document, grade in retrieval.iter_judgements(text_lines.iter_rows(path)):
-        if key not in texts:
+        if key not in qrels:
             raise ValueError(f'{where}: expected a query of {topics}, got {key!r}')
         qrels[key][document] = grade
-    return Queries(texts, qrels, (topics, path))
+    return texts, qrels, [topics, path]
 
 
 def _read_json_queries(path: pathlib.Path, roots: Roots) -> Queries:
     """Mr. TyDi's queries, as JSON lines with query_id, query and positive_passages."""
     del roots
-    texts, qrels = {}, {}
+    texts, qrels = [], {}
     for where, row in schema.iter_objects(text_lines.iter_rows(path)):
-        key = schema.get_field(row, 'query_id', str, where)
-        _check_new(key, texts, where)
-        texts[key] = schema.get_field(row, 'query', str, where)
+        key, text = (schema.get_field(row, x, str, where) for x in ('query_id', 'query'))
+        texts.append(schema.Text(where, key, text))
         passages = schema.get_field(row, 'positive_passages', list, where)
         qrels[key] = {schema.get_field(x, 'docid', str, where): 1 for x in passages}
-    return Queries(texts, qrels, (path,))
+    return texts, qrels, [path]
 
 
 def _find(roots: Roots, pattern: str) -> list[pathlib.Path]:
@@ -140,17 +121,11 @@ def _find_shards(roots: Roots, pattern: str) -> list[pathlib.Path]:
     return sorted(paths, key=lambda path: int(''.join(re.findall(r'\d+', path.name)) or 0))
 
 
-def _check_new(key: str, texts: dict[str, str], where: str) -> None:
-    if key in texts:
-        raise ValueError(f'{where}: expected each query once, got {key!r} again')
-
-
-def _iter_passages(language: str, shards: list[pathlib.Path]) -> Iterator[collection.Entry]:
-    count = 0
+def _iter_passages(language: str, shards: list[pathlib.Path]) -> Iterator[assembly.Entry]:
+    text = None
     for text in retrieval.iter_documents(text_lines.iter_rows(*shards)):
-        yield collection.Entry(f'd:{language}:{text.key}', language, text.text)
-        count += 1
-    if not count:
+        yield assembly.Entry(f'd:{language}:{text.key}', language, text.text)
+    if text is None:
         raise ValueError(f'{shards[0]}: expected passages of {language}, got an empty corpus')
 
 

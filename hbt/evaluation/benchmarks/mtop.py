@@ -10,16 +10,16 @@ import pathlib
 import re
 
 from hbt.data.readers import text_lines
-from hbt.evaluation.benchmarks import collection
+from hbt.evaluation.benchmarks import assembly
 
 COLUMNS = 'id', 'intent', 'slots', 'utterance', 'domain', 'locale', 'decoupled parse', 'tokens'
 SHARED_COLUMN = {'mtop_translation': 'id', 'mtop_intent': 'intent'}  # of relevant utterances
 
 
-def read_mtop(name: str, argument: str, root: pathlib.Path) -> collection.Collection:
+def read_mtop(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """The `<language>/test.txt` of some languages, or of all that `root` or `root/mtop` has."""
-    root = collection.find_folder(root, 'mtop')
-    languages = collection.split_languages(argument)
+    root = assembly.find_folder(root, 'mtop')
+    languages = assembly.split_languages(argument)
     paths = [root / x / 'test.txt' for x in languages] or sorted(root.glob('*/test.txt'))
     if not paths:
         raise ValueError(f'{root}: expected <language>/test.txt, got none')
@@ -29,20 +29,19 @@ def read_mtop(name: str, argument: str, root: pathlib.Path) -> collection.Collec
         if not path.is_file() or not re.fullmatch('[a-z]{2,3}', language):
             raise ValueError(f'{path}: expected a file <language>/test.txt, got none')
         for where, line in text_lines.iter_rows(path):
-            columns = text_lines.split_columns(where, line, COLUMNS)
-            row = dict(zip(COLUMNS, columns, strict=True))
+            row = dict(zip(COLUMNS, text_lines.split_columns(where, line, COLUMNS), strict=True))
             query = f'q:{language}:{row["id"]}'
             if query in parallel:
                 raise ValueError(f'{where}: expected each id once, got {row["id"]!r} again')
-            queries.append(collection.Entry(query, language, row['utterance']))
-            documents.append(collection.Entry(f'd{query[1:]}', language, row['utterance']))
+            queries.append(assembly.Entry(query, language, row['utterance']))
+            documents.append(assembly.Entry(f'd{query[1:]}', language, row['utterance']))
             parallel[query], shared[query] = row['id'], row[SHARED_COLUMN[name]]
     excluded = {query: f'd{query[1:]}' for query in shared}
-    by_value = collections.defaultdict(dict)
+    by_value = collections.defaultdict(list)
     for query, value in shared.items():
-        by_value[value][excluded[query]] = 1
+        by_value[value].append(excluded[query])
     qrels = {
         query: {x: 1 for x in by_value[value] if x != excluded[query]}
         for query, value in shared.items()
     }
-    return collection.Collection(queries, documents, qrels, parallel, excluded, tuple(paths))
+    return assembly.Collection(queries, documents, qrels, parallel, excluded, tuple(paths))

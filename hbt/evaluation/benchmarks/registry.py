@@ -10,17 +10,13 @@ MANY_DOCUMENTS = 200_000
 
 
 def load_benchmark(name: str, root: str | os.PathLike) -> assembly.Benchmark:
-    """Reads a benchmark.
+    """Reads a benchmark; ValueError for an unknown name, and for missing or malformed files.
 
     Args:
       name: a key of BENCHMARKS, with an argument behind a colon where it takes one: languages, as
         in `miracl:sw+yo`; the path, for `jsonl:FILE` and `beir:FOLDER`.
       root: the folder of the files, or one that has a folder of the benchmark's name (`xquad-r/`);
         `hub` is the Hugging Face hub where that has the benchmark.
-
-    Raises:
-      ValueError: for an unknown name, for missing or malformed files, and where these do not fit
-        each other, as a judgement of an unknown document.
     """
     kind, _, argument = name.partition(':')
     if kind not in BENCHMARKS:
@@ -29,11 +25,9 @@ def load_benchmark(name: str, root: str | os.PathLike) -> assembly.Benchmark:
 
 
 def texts_to_decontaminate(specs: abc.Iterable[str]) -> abc.Iterator[tuple[str, str]]:
-    """(id, text) of the queries and documents of benchmarks, that training data should not hold.
+    """Yields (id, text) of the benchmarks BENCHMARK:FOLDER, which training data should not hold.
 
-    Args:
-      specs: BENCHMARK:FOLDER, as `--leakage` of `hbt.prepare` takes them. Of a benchmark with more
-        than MANY_DOCUMENTS, which is a whole Wikipedia, only the relevant documents count.
+    Of a benchmark with more than MANY_DOCUMENTS, a whole Wikipedia, only the relevant ones count.
     """
     for spec in specs:
         name, colon, root = spec.rpartition(':')
@@ -41,8 +35,7 @@ def texts_to_decontaminate(specs: abc.Iterable[str]) -> abc.Iterator[tuple[str, 
             raise ValueError(f'--leakage: expected BENCHMARK:FOLDER, got {spec!r}')
         benchmark = load_benchmark(name, root)
         yield from zip(benchmark.queries.ids, benchmark.queries.texts, strict=True)
-        documents = benchmark.documents
-        indices = range(len(documents.ids))
+        documents, indices = benchmark.documents, range(len(benchmark.documents.ids))
         if len(indices) > MANY_DOCUMENTS:
             indices = sorted(set(benchmark.relevant[benchmark.relevant >= 0].tolist()))
         yield from ((documents.ids[i], documents.texts[i]) for i in indices)
