@@ -1,9 +1,31 @@
-"""Facts about languages: codes, scripts, families of scripts, classes of resources."""
+"""Facts about languages: codes, scripts, families of scripts, resources, names in NLLB.
 
+languages.csv has the class of resources (Joshi et al., ACL 2020, arXiv 2004.09095) of each language
+and its name in NLLB-200.
+"""
+
+import csv
 import functools
+from importlib import resources
 
 import babel
 from babel import core
+
+SCRIPT_FAMILIES = {  # family -> scripts (ISO 15924), by the chapters of The Unicode Standard 16.0
+    'European': 'Latn Grek Cyrl Armn Geor',  # 7
+    'Middle Eastern': 'Arab Hebr Syrc Thaa',  # 9
+    'South Asian': 'Deva Beng Guru Gujr Orya Taml Telu Knda Mlym Sinh Tibt',  # 12 to 15
+    'Southeast Asian': 'Thai Laoo Mymr Khmr',  # 16
+    'East Asian': 'Hans Hant Hani Jpan Kore',  # 18
+    'African': 'Ethi Tfng Nkoo Vaii',  # 19
+    'American': 'Cher',  # 20
+}
+CHARACTER_SCRIPTS = {  # script of a language -> scripts of its characters, where they differ
+    'Jpan': ('Hira', 'Kana', 'Hani'),
+    'Kore': ('Hang', 'Hani'),
+    'Hans': ('Hani',),
+    'Hant': ('Hani',),
+}
 
 
 @functools.cache
@@ -13,14 +35,20 @@ def _codes_by_name() -> dict[str, str]:
 
 
 @functools.cache
+def _table() -> dict[str, dict[str, str]]:
+    with resources.files('hbt.utils').joinpath('languages.csv').open() as file:
+        return {row['language']: row for row in csv.DictReader(file)}
+
+
+@functools.cache
 def is_language(code: str) -> bool:
-    """Whether the Unicode CLDR names the language of a code."""
+    """Whether the Unicode CLDR names the language of a code, such as en, zh-Hant or pt_BR."""
     code = code.replace('-', '_')
     return code.isidentifier() and code.split('_')[0] in _codes_by_name().values()
 
 
 def check_language(code: str, where: str) -> None:
-    """ValueError unless the Unicode CLDR names the language, as of en, zh-Hant or pt_BR."""
+    """ValueError unless `is_language`."""
     if not is_language(code):
         raise ValueError(f'{where}: expected a language code such as en, got {code!r}')
 
@@ -32,47 +60,16 @@ def parse_language(name: str, where: str) -> str:
     return code
 
 
-SCRIPT_FAMILIES = {  # script (ISO 15924) -> part of The Unicode Standard 16.0 that describes it
-    **dict.fromkeys(('Latn', 'Grek', 'Cyrl', 'Armn', 'Geor'), 'European'),  # chapter 7
-    **dict.fromkeys(('Arab', 'Hebr', 'Syrc', 'Thaa'), 'Middle Eastern'),  # chapter 9
-    **dict.fromkeys(  # chapters 12 to 15
-        ('Deva', 'Beng', 'Guru', 'Gujr', 'Orya', 'Taml', 'Telu', 'Knda', 'Mlym', 'Sinh', 'Tibt'),
-        'South Asian',
-    ),
-    **dict.fromkeys(('Thai', 'Laoo', 'Mymr', 'Khmr'), 'Southeast Asian'),  # chapter 16
-    **dict.fromkeys(('Hans', 'Hant', 'Hani', 'Jpan', 'Kore'), 'East Asian'),  # chapter 18
-    **dict.fromkeys(('Ethi', 'Tfng', 'Nkoo', 'Vaii'), 'African'),  # chapter 19
-    'Cher': 'American',  # chapter 20
-}
-RESOURCE_CLASSES = {  # level -> languages; classes of Joshi et al., ACL 2020 (arXiv 2004.09095)
-    5: 'ar de en es fr ja zh',
-    4: 'ca cs eu fa fi hi hr hu it ko nl pl pt ru sr sv tr vi',
-    3: 'af arz be bg bn bs ceb da el et gl he id ka kk la lt lv ms ro sk sl ta th tl uk ur uz',
-    2: 'am ga ha ht is kok lo mr mt pa sa sw ti tn wo xh yo zu',
-    1: (
-        'ak as ast ay az ba bho bm bo br ckb co cv cy dv dz ee eo fj fo fy gd gn gsw gu gv haw'
-        ' hy ig ilo io iu jv kg ki km kmr kn ks ku ky lb lg li ln mai mg mi mk ml mn my nb ne nn no'
-        ' nso ny oc om or os ps qu rm rn rw sah sc scn sco sd sg si sm sn so sq ss st su te tg tk'
-        ' to ts tt tw ug ve war yi yue za'
-    ),
-}
-
-
 @functools.cache
 def script(language: str) -> str:
     """The script (ISO 15924) a language is most likely written in, by the Unicode CLDR."""
-    parts = language.replace('_', '-').split('-')
-    scripts = [part for part in parts[1:] if len(part) == 4]
-    if scripts:
-        return scripts[0].title()
-    tag = '_'.join(part if i == 0 else part.upper() for i, part in enumerate(parts))
+    base, *parts = language.replace('_', '-').split('-')
+    for part in parts:
+        if len(part) == 4:
+            return part.title()
     likely = core.get_global('likely_subtags')
-    full_tag = likely.get(tag) or likely.get(parts[0])
-    return full_tag.split('_')[1] if full_tag else 'Zyyy'
-
-
-CHARACTER_SCRIPTS = {'Jpan': ('Hira', 'Kana', 'Hani'), 'Kore': ('Hang', 'Hani')}
-CHARACTER_SCRIPTS |= {'Hans': ('Hani',), 'Hant': ('Hani',)}
+    tag = '_'.join([base, *(part.upper() for part in parts)])
+    return (likely.get(tag) or likely.get(base, 'und_Zyyy')).split('_')[1]
 
 
 def character_scripts(language: str) -> tuple[str, ...]:
@@ -81,12 +78,17 @@ def character_scripts(language: str) -> tuple[str, ...]:
 
 
 def script_family(language: str) -> str:
-    """The family of the script of a language: European, East Asian ..."""
-    return SCRIPT_FAMILIES.get(script(language), 'other')
+    """The family of the script of a language: European, East Asian ..., or other."""
+    families = (x for x, scripts in SCRIPT_FAMILIES.items() if script(language) in scripts.split())
+    return next(families, 'other')
 
 
 def resource_class(language: str) -> str:
-    """The class of resources of a language: 0 (none) to 5 (most), or unknown."""
+    """The class of resources of a language: 1 (least) to 5 (most), or unknown."""
     base = language.replace('_', '-').split('-')[0]
-    levels = (str(level) for level, codes in RESOURCE_CLASSES.items() if base in codes.split())
-    return next(levels, 'unknown')
+    return _table().get(base, {}).get('resources') or 'unknown'
+
+
+def nllb_name(language: str) -> str:
+    """The name of a language in NLLB-200: deu_Latn of de; `language` where it has none."""
+    return _table().get(language, {}).get('nllb') or language

@@ -109,6 +109,7 @@ def edit_json(path, change):
             lambda x: x['metrics']['mono'].update(map=float('nan')),
             'metrics.mono.map: expected a finite number, got nan',
         ),
+        (lambda x: x['metrics']['mono'].update(map=10**400), 'mono.map: .* finite number, got 10'),
         (lambda x: x['pairs']['de-en'].update(map='1'), "pairs.de-en.map: .* number, got '1'"),
         (lambda x: x['metrics']['multi'].update(map=0.123), 'expected 0.123 as in set-a-b.json'),
     ],
