@@ -59,11 +59,11 @@ class Mixture:
         for key in np.unique(keys):
             mask, stream = keys == key, self._pools[key]
             start, n = int(nth[mask][0]) * size, int(mask.sum()) * size
-            choices, positions = np.zeros(n, int), start + np.arange(n)
+            choices, turns = np.zeros(n, int), start + np.arange(n)
             if stream:
-                choices, positions = stream.draws_from(start, n)
+                choices, turns = stream.draws_from(start, n)
             pools[mask] = self._members[key][choices].reshape(-1, size)
-            indices[mask] = positions.reshape(-1, size)
+            indices[mask] = turns.reshape(-1, size)
         pools, indices = pools.ravel(), indices.ravel()
         datasets, query_languages, passage_languages, sizes = self._fields[:, pools]
         groups = draws.permute(indices, sizes, self._orders[pools])
