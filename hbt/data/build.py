@@ -79,25 +79,26 @@ def build_store(
 
 def _load_tokenizer(data: config.Data, sources) -> tokenizers.Tokenizer:
     if data.tokenizer.startswith('train:'):
-        return tokenizer_files.train_tokenizer(data.tokenizer, _all_texts(data, sources))
+        prefixes = {'query': data.query_prefix}
+        texts = (
+            prefixes.get(side, data.passage_prefix) + text
+            for source in sources
+            for side, text in _iter_texts(source)
+        )
+        return tokenizer_files.train_tokenizer(data.tokenizer, texts)
     path = hub.snapshot(data.tokenizer, tokenizer_files.PATTERNS)
     return tokenizer_files.load_tokenizer(path)
 
 
-def _all_texts(data: config.Data, sources) -> abc.Iterator[str]:
-    """Every text of all sources, as the tokenizer gets it."""
-    prefixes = {'query': data.query_prefix, 'passage': data.passage_prefix}
-    for source in sources:
-        if isinstance(source, schema.CollectionSource):
-            for (side, _), reader in sorted(source.texts.items()):
-                for block in reader.blocks():
-                    yield from (prefixes[side] + x.text for x in reader.parse(block))
-            continue
-        for group in source.iter_groups():
-            yield from (prefixes['query'] + text for text in group.query.values())
-            negatives = (text for texts in group.negatives.values() for text in texts)
-            for text in (*group.passage.values(), *negatives):
-                yield prefixes['passage'] + text
+def _iter_texts(source) -> abc.Iterator[tuple[str, str]]:
+    """(side, text) of everything in a source."""
+    if isinstance(source, schema.CollectionSource):
+        for (side, _), reader in sorted(source.texts.items()):
+            for block in reader.blocks():
+                yield from ((side, x.text) for x in reader.parse(block))
+        return
+    for group in source.iter_groups():
+        yield from ((side, text) for side, _, text in checks.iter_texts(group))
 
 
 def _describe_store(

@@ -17,10 +17,7 @@ _CHUNK = 1 << 20  # numbers handled at a time
 
 
 def write_groups(
-    folder: pathlib.Path,
-    source: schema.GroupSource,
-    run_blocks,
-    config: tokenization.Config,
+    folder: pathlib.Path, source: schema.GroupSource, run_blocks, config: tokenization.Config
 ) -> dict:
     """Writes the dataset of a source of groups; returns its counts, by side and language.
 
@@ -133,10 +130,7 @@ def _counts_by_side(state: dict) -> dict:
 
 
 def write_collection(
-    folder: pathlib.Path,
-    source: schema.CollectionSource,
-    run_blocks,
-    config: tokenization.Config,
+    folder: pathlib.Path, source: schema.CollectionSource, run_blocks, config: tokenization.Config
 ) -> dict:
     """Writes the dataset of a source of texts and links; as `write_groups`."""
     start = {'stage': 0, 'blocks': 0, 'groups': 0, 'counts': {}, 'done': False}
@@ -151,9 +145,7 @@ def write_collection(
     return _counts_by_side(arrays.state)
 
 
-def _write_links(
-    arrays: array_files.ArrayFiles, source: schema.CollectionSource, run_blocks
-) -> None:
+def _write_links(arrays: array_files.ArrayFiles, source, run_blocks) -> None:
     """Writes the hashed keys of all links; those of a side, in order, number its texts."""
     state, links = arrays.state, source.links
     function = functools.partial(tokenization.hash_links, links.parse)
@@ -184,12 +176,7 @@ def _map_hashes(arrays: array_files.ArrayFiles, name: str) -> np.ndarray:
 
 
 def _write_collection_texts(
-    arrays: array_files.ArrayFiles,
-    source: schema.CollectionSource,
-    run_blocks,
-    side: str,
-    language: str,
-    config: tokenization.Config,
+    arrays: array_files.ArrayFiles, source, run_blocks, side: str, language: str, config
 ) -> None:
     """Writes the texts of a side and language that have links."""
     state, reader, stem = arrays.state, source.texts[side, language], f'{side}.{language}'

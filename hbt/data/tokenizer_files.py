@@ -107,9 +107,7 @@ def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer
     )
     tokenizer.decoder = tokenizers.decoders.Metaspace()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=int(size),
-        special_tokens=['<s>', '<pad>', '</s>', '<unk>'],
-        show_progress=False,
+        vocab_size=int(size), special_tokens=['<s>', '<pad>', '</s>', '<unk>'], show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(

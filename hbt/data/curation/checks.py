@@ -98,7 +98,7 @@ def check_groups(parse: abc.Callable, config: CleaningConfig, index: str, block)
     flaws = [
         Flaw(i, kind, side, language, detail)
         for i, group in enumerate(groups)
-        for side, language, text in _texts_of(group)
+        for side, language, text in iter_texts(group)
         for kind, detail in _find_flaws(text, side, language, config, index)
     ]
     hashes = np.zeros(0, np.uint64)
@@ -112,7 +112,8 @@ def check_groups(parse: abc.Callable, config: CleaningConfig, index: str, block)
     return BlockReport([group.id for group in groups], sizes, flaws, hashes, low, keys)
 
 
-def _texts_of(group: schema.Group) -> abc.Iterator[tuple[str, str, str]]:
+def iter_texts(group: schema.Group) -> abc.Iterator[tuple[str, str, str]]:
+    """(side, language, text) of a group; negatives are a side."""
     for side in ('query', 'passage'):
         yield from ((side, language, text) for language, text in getattr(group, side).items())
     for language, texts in group.negatives.items():
