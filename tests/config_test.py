@@ -42,7 +42,7 @@ def test_every_config_in_configs_passes_its_check():
         ('loss.temperature', 0.0, 'loss.temperature: expected'),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(name, value, message):
+def test_a_wrong_value_of_a_setting_is_refused_by_name(name, value, message):
     c = tiny.make()
     *parents, field = name.split('.')
     holder = c

@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from hbt import config
 from hbt.data import ragged, store
 from hbt.evaluation import search
-from hbt.models import embedder
+from hbt.models import embedder, embedding_file
 from hbt.sampling import sampler
 from hbt.utils import files, log, resume, sharding, text_table
 
@@ -151,11 +151,12 @@ def _mine_language(
     queries = _collect_queries(dataset, language)
     counts, passages = np.zeros(dataset.num_groups + 1, np.int64), np.zeros(0, np.int32)
     if len(queries.groups):  # else the language has negatives only
-        vectors = folder / 'progress.vectors.npy'
+        file = folder / f'progress.{language}.npy'
         counts[queries.groups + 1], passages = _select_negatives(
-            dataset, language, queries, embed, vectors, settings, mesh
+            dataset, language, queries, embed, file, settings, mesh
         )
-        vectors.unlink()
+        for partial in folder.glob(f'{file.stem}.*'):
+            partial.unlink()
     offsets = np.cumsum(counts)
     offsets.tofile(folder / f'negatives.{language}.offsets')
     passages.tofile(folder / f'negatives.{language}.passages')
@@ -175,7 +176,7 @@ def _select_negatives(
     """How many negatives each of the groups has, and all of them, as indices of the table.
 
     Args:
-      file: the embeddings of the passages, which may be larger than memory.
+      file: for the embeddings of the passages, which may be larger than memory.
     """
     table = dataset.passage[language]
     hashes, corpus = np.unique(table.hashes, return_index=True)  # each text once
@@ -183,7 +184,12 @@ def _select_negatives(
     log.info(
         f'{dataset.name}: {len(queries.clusters)} queries in {len(corpus)} passages of {language}'
     )
-    passage_vectors = _write_vectors(file, embed(table, corpus, 'passage'), len(corpus))
+
+    def blocks(done: int) -> abc.Iterator[embedding_file.Block]:
+        vectors = embed(table, corpus[done:], 'passage')
+        return (embedding_file.Block(x, {}) for x in vectors)
+
+    passage_vectors, _ = embedding_file.fill_embeddings(blocks, len(corpus), file, {}, language)
     query_vectors = np.concatenate(
         [
             vectors
@@ -226,20 +232,6 @@ def _collect_queries(dataset: store.Dataset, language: str) -> Queries:
     groups = np.flatnonzero(query_of_group >= 0)
     clusters = np.concatenate([np.zeros(0, np.int32), *clusters])
     return Queries(groups, query_of_group[groups], indices, clusters)
-
-
-def _write_vectors(
-    file: pathlib.Path, chunks: abc.Iterable[np.ndarray], count: int
-) -> Float[np.ndarray, 'n d']:
-    """Embeddings in a file, memory-mapped."""
-    rows, start = None, 0
-    for chunk in chunks:
-        if rows is None:
-            rows = np.lib.format.open_memmap(file, 'w+', np.float32, (count, chunk.shape[1]))
-        rows[start : start + len(chunk)] = chunk
-        start += len(chunk)
-    rows.flush()
-    return np.load(file, mmap_mode='r')
 
 
 def _find_answers(

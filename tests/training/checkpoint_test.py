@@ -133,7 +133,7 @@ def test_a_damaged_checkpoint_is_set_aside_for_the_one_before(saved, tmp_path, h
 
 
 @NOISE
-def test_without_a_sound_checkpoint_nothing_begins_anew(saved, tmp_path):
+def test_without_a_sound_checkpoint_a_run_does_not_start_again(saved, tmp_path):
     folder = pathlib.Path(shutil.copytree(saved, tmp_path / 'all'))
     for step in '12':
         for file in (folder / 'ckpt' / step / 'state').rglob('*'):

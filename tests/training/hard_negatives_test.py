@@ -113,7 +113,7 @@ def texts_of(opened):
 
 
 @pytest.mark.parametrize('setting', [SETTING, hard_negatives.Settings(100, 100, -2.0)])
-def test_negatives_are_the_best_passages_that_answer_nothing_alike(
+def test_negatives_are_the_best_passages_that_answer_no_copy_of_the_query(
     stored, model, tmp_path, monkeypatch, setting
 ):
     monkeypatch.setattr(hard_negatives, 'CHUNK', 7)
@@ -203,7 +203,7 @@ def test_negatives_are_refreshed_between_stages_by_the_same_command(stored, tmp_
     assert [line['step'] for line in lines] == [1, 2, 3, 4, 5, 6]
 
 
-def test_what_cannot_be_mined_is_named(stored, model, tmp_path):
+def test_wrong_settings_and_stores_are_refused(stored, model, tmp_path):
     c, params = model
     for setting, message in (
         (hard_negatives.Settings(0, 9, 0.0), '--count: expected 1 or more, got 0'),

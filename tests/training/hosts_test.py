@@ -89,7 +89,7 @@ def single(stored, tmp_path_factory):
     return workdir
 
 
-def test_two_processes_that_are_killed_and_one_that_goes_on_end_as_one(stored, single, tmp_path):
+def test_two_processes_that_are_killed_and_one_that_resumes_end_as_one(stored, single, tmp_path):
     processes = start(stored, tmp_path, 2)
     deadline = time.monotonic() + 200
     while not any(x.name.isdigit() and int(x.name) >= 3 for x in tmp_path.glob('ckpt/*')):
@@ -148,7 +148,7 @@ def test_where_a_process_is_lost_the_other_asks_for_a_restart(stored, tmp_path, 
 
 
 @pytest.mark.slow
-def test_where_a_process_fails_the_other_tells_why_and_ends_too(stored, tmp_path):
+def test_where_a_process_fails_the_other_prints_its_error_and_ends_too(stored, tmp_path):
     (tmp_path / 'file').touch()
     processes = start(stored, tmp_path / 'file' / 'run', 2)
     outputs = [process.communicate(timeout=60) for process in processes]

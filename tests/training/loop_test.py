@@ -108,7 +108,7 @@ def started(stored, workdir):
 
 
 @pytest.mark.parametrize('name, status', [('SIGTERM', 75), ('SIGINT', 130)])
-def test_a_run_asked_to_stop_saves_its_step_and_says_so(stored, tmp_path, name, status):
+def test_a_run_stopped_by_a_signal_saves_its_step_and_says_so(stored, tmp_path, name, status):
     process = started(stored, tmp_path)
     process.send_signal(getattr(signal, name))
     out, error = process.communicate()
@@ -119,7 +119,7 @@ def test_a_run_asked_to_stop_saves_its_step_and_says_so(stored, tmp_path, name, 
     )
 
 
-def test_two_processes_are_not_at_work_in_one_directory(stored, tmp_path):
+def test_a_second_process_in_a_run_directory_is_refused(stored, tmp_path):
     process = started(stored, tmp_path)
     second = subprocess.run(
         command(stored, tmp_path), cwd=ROOT, env=os.environ, capture_output=True, text=True
@@ -176,7 +176,7 @@ def check_run_file(folder, result):
         assert result['run'][ours] == pytest.approx(mean, abs=1e-6)
 
 
-def test_a_run_directory_holds_what_a_run_was(stored, tmp_path):
+def test_a_run_directory_has_config_tokenizer_manifest_and_metrics(stored, tmp_path):
     train(stored, tmp_path, steps=3)
     assert config.load(tmp_path / 'config.json').encoder.vocab_size == 800
     assert (tmp_path / 'tokenizer.json').read_bytes() == (stored / 'tokenizer.json').read_bytes()
@@ -190,7 +190,7 @@ def test_a_run_directory_holds_what_a_run_was(stored, tmp_path):
         checkpoint.load_params(tmp_path, 'best', ONE)
 
 
-def test_a_run_goes_on_only_with_the_settings_it_began_with(stored, tmp_path):
+def test_a_run_resumes_only_with_the_settings_that_it_began_with(stored, tmp_path):
     train(stored, tmp_path, steps=3)
     train(stored, tmp_path, steps=5)
     assert list(losses_by_step(tmp_path)) == [1, 2, 3, 4, 5]
@@ -206,7 +206,7 @@ def test_lines_logged_after_the_checkpoint_are_dropped_on_resuming(stored, tmp_p
     assert losses_by_step(tmp_path)[4] != 9.0
 
 
-def test_what_does_not_fit_is_named_before_a_run_begins(stored, tmp_path):
+def test_settings_that_do_not_fit_are_refused_before_training(stored, tmp_path):
     def refuses(message, **changes):
         with pytest.raises(ValueError, match=message):
             train(stored, tmp_path / 'run', **changes)
@@ -293,14 +293,14 @@ def not_finite(tmp_path):
     return c
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_its_rows_are_kept(not_finite, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_its_texts_are_written(not_finite, tmp_path):
     with pytest.raises(ValueError, match=r'run: step 1: the loss .* --replay=1 computes it again'):
         loop.train_config(not_finite, tmp_path / 'run')
     rows = (tmp_path / 'run/nonfinite-1.txt').read_text()
     assert rows.startswith('step 0: ') and rows.count('  ? ') == 8
 
 
-def test_a_loss_that_is_not_finite_is_skipped_where_that_is_asked(
+def test_a_step_that_is_not_finite_is_skipped_with_nonfinite_skip(
     not_finite, tmp_path, monkeypatch
 ):
     not_finite.nonfinite = 'skip'

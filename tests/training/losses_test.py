@@ -115,7 +115,7 @@ def test_each_form_has_the_value_and_the_gradient_of_the_plain_formula(kind, cou
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_copy_of_a_row_is_a_negative_of_all_rows_but_its_own_in_both_directions(kind):
+def test_a_copy_of_a_pair_is_a_negative_of_all_pairs_but_its_own_in_both_directions(kind):
     query_ids, document_ids = jnp.array([1, 2, 3, 1]), jnp.array([10, 20, 20, 10])
     texts = losses.Embeddings(jnp.zeros((4, 2)), document_ids, query_ids, jnp.ones(4, bool))
     mask = losses.negative_mask(texts, texts, False)
@@ -128,7 +128,7 @@ def test_a_copy_of_a_row_is_a_negative_of_all_rows_but_its_own_in_both_direction
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_batch_of_one_document_has_zero_loss_and_a_finite_gradient(kind):
+def test_a_batch_of_one_passage_has_zero_loss_and_a_finite_gradient(kind):
     q, d, query_ids, document_ids = batch()
     same = jnp.full_like(document_ids, 7)
     one = settings(kind=kind)

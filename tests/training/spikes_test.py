@@ -28,7 +28,7 @@ def test_a_steady_loss_may_move_by_a_few_percent_and_the_first_lines_are_never_s
     assert found([1.0] * 7 + [9.0]) == []
 
 
-def test_a_run_that_goes_on_knows_the_lines_before():
+def test_a_resumed_run_knows_the_lines_before():
     losses = [1.0, 1.1] * 10
     assert found([3.0], before=losses) == [0] and found([3.0]) == []
 

@@ -75,7 +75,7 @@ def test_a_skipped_step_is_counted_and_in_no_mean():
     assert (line['loss'], line['loss/mono'], line['skipped']) == (3, 2, 1)
 
 
-def test_sums_that_are_saved_go_on_as_if_nothing_had_been():
+def test_a_meter_continues_from_its_saved_state():
     whole = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4)
     list(steps(whole))
     first = telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4)
@@ -89,7 +89,7 @@ def test_sums_that_are_saved_go_on_as_if_nothing_had_been():
     assert a == b
 
 
-def test_waiting_for_input_and_compiling_are_seen():
+def test_waiting_for_input_and_compilations_are_counted():
     began = time.monotonic()
     with telemetry.Meter(tiny.make(batch_size=2), LANGUAGES, 4) as meter:
         list(steps(meter))

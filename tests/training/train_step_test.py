@@ -326,7 +326,7 @@ def test_the_tasks_of_a_step_are_weighted_by_alpha():
     assert abs(mono - cross) > 1e-3
 
 
-def test_a_step_tells_of_every_row_in_the_order_of_the_plan():
+def test_a_step_has_the_metrics_of_every_pair_in_the_order_of_the_plan():
     c, texts = experiment(), random_texts(tasks=2)
     params = encoder.init_params(c.encoder, jax.random.key(0))
     one, four = (gradients(c, params, n, tasks=2)[1] for n in (1, 4))
