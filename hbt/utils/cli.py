@@ -48,6 +48,9 @@ def run(
             if rest[1:] and not positional:
                 raise ValueError(f'expected flags only, got the argument {rest[1]!r}')
             return rest
+        except flags.ValidationError as error:
+            name = str(error).partition('--')[2].partition('=')[0]
+            _stop(f'--{name}: expected a value, got none; --help lists the flags')
         except (flags.Error, ValueError, OSError) as error:
             # A config file that fails comes with its traceback; its last line says why.
             head, *lines = str(error).strip().split('Traceback (most recent call last)')

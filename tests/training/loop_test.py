@@ -176,7 +176,7 @@ def check_run_file(folder, result):
         assert result['run'][ours] == pytest.approx(mean, abs=1e-6)
 
 
-def test_a_run_directory_has_config_tokenizer_manifest_and_metrics(stored, tmp_path):
+def test_a_run_directory_has_config_tokenizer_metrics_and_checkpoint(stored, tmp_path):
     train(stored, tmp_path, steps=3)
     assert config.load(tmp_path / 'config.json').encoder.vocab_size == 800
     assert (tmp_path / 'tokenizer.json').read_bytes() == (stored / 'tokenizer.json').read_bytes()
