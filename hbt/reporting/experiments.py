@@ -77,10 +77,10 @@ class System(typing.NamedTuple):
             raise ValueError(
                 f'{result.path}: expected values of {metric}, got {names} alone; evaluate again'
             )
-        codes = {name: i for i, name in enumerate(result.languages)}
-        rows = result.query_languages
-        columns = [np.where(rows == codes[x], values[:, codes[y]], np.nan) for x, y in pairs]
-        return np.stack(columns, axis=1) if columns else np.zeros((len(rows), 0))
+        codes = [[result.languages.index(name) for name in pair] for pair in pairs]
+        queries, documents = np.array(codes, int).reshape(-1, 2).T
+        is_part = result.query_languages[:, None] == queries
+        return np.where(is_part, values[:, documents], np.nan)
 
     def setting_values(self, benchmark: str, setting: str, metric: str) -> Float[np.ndarray, 'q p']:
         """A column of a metric for each pair, or each query language, of a setting.
