@@ -46,8 +46,8 @@ def main(_) -> None:
 
 def _define_flags(defaults, names: tuple[str, ...]) -> None:
     for name in names:
-        value, doc, choices, _ = settings.entries(defaults)[name]
-        values = ', '.join(filter(None, choices))
+        value, doc, allowed = settings.entries(defaults)[name]
+        values = ', '.join(filter(None, allowed)) if isinstance(value, str) else ''
         _DEFINE[type(value)](name, value, f'{doc}: {values}' if values else doc)
 
 

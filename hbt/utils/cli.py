@@ -1,6 +1,7 @@
 """The command line of every program: help, settings files, and errors in one line."""
 
 import pathlib
+import re
 import sys
 from collections import abc
 
@@ -48,12 +49,10 @@ def run(
             if rest[1:] and not positional:
                 raise ValueError(f'expected flags only, got the argument {rest[1]!r}')
             return rest
-        except flags.ValidationError as error:
-            name = str(error).partition('--')[2].partition('=')[0]
-            _stop(f'--{name}: expected a value, got none; --help lists the flags')
         except (flags.Error, ValueError, OSError) as error:
             # A config file that fails comes with its traceback; its last line says why.
             head, *lines = str(error).strip().split('Traceback (most recent call last)')
+            head = re.sub(r'.*Flag (--\w+) must have a value.*', r'\1: expected a value', head)
             _stop(head + lines[-1].splitlines()[-1] if lines else head)
 
     app.run(guarded, flags_parser=parse)
