@@ -58,45 +58,23 @@ KEYS = {  # key of config.json -> our setting, and the default of transformers
     'layer_norm_eps': ('norm_eps', 1e-12),
     'hidden_act': ('activation', 'gelu'),
 }
-MODELS = {  # model_type -> our settings, and defaults of transformers that differ from KEYS
-    'xlm-roberta': ({'family': 'xlmr', 'norm': 'post'}, {'pad_id': 1}),
-    'xlm-roberta-xl': (
-        {'family': 'xlmr', 'norm': 'pre'},
-        {
-            'vocab_size': 250880,
-            'hidden_dim': 2560,
-            'num_layers': 36,
-            'num_heads': 32,
-            'mlp_dim': 10240,
-            'max_positions': 514,
-            'type_vocab_size': 1,
-            'pad_id': 1,
-            'norm_eps': 1e-5,
-        },
-    ),
-    'roberta': ({'family': 'xlmr', 'norm': 'post'}, {'vocab_size': 50265, 'pad_id': 1}),
-    'bert': ({'family': 'bert', 'norm': 'post'}, {'pad_id': 0}),
-}
-CLASSES = {
-    'xlm-roberta': 'XLMRobertaModel',
-    'xlm-roberta-xl': 'XLMRobertaXLModel',
-    'bert': 'BertModel',
+XL = dict(vocab_size=250880, hidden_dim=2560, num_layers=36, num_heads=32, mlp_dim=10240)
+XL |= dict(max_positions=514, type_vocab_size=1, pad_id=1, norm_eps=1e-5)
+MODELS = {  # model_type -> class, our settings, defaults of transformers that differ from KEYS
+    'xlm-roberta': ('XLMRobertaModel', dict(family='xlmr', norm='post'), dict(pad_id=1)),
+    'xlm-roberta-xl': ('XLMRobertaXLModel', dict(family='xlmr', norm='pre'), XL),
+    'roberta': ('RobertaModel', dict(family='xlmr', norm='post'), dict(vocab_size=50265, pad_id=1)),
+    'bert': ('BertModel', dict(family='bert', norm='post'), {}),
 }
 REQUIRED = {'position_embedding_type': 'absolute', 'is_decoder': False}  # if present
-ACTIVATIONS = {
-    'gelu': 'gelu',
-    'gelu_python': 'gelu',
-    'gelu_new': 'gelu_new',
-    'gelu_fast': 'gelu_new',
-    'gelu_pytorch_tanh': 'gelu_new',
-}
+ACTIVATIONS = {'gelu': 'gelu', 'gelu_python': 'gelu'}
+ACTIVATIONS |= dict.fromkeys(('gelu_new', 'gelu_fast', 'gelu_pytorch_tanh'), 'gelu_new')
 
 
 def read_architecture(path: str | pathlib.Path, base: config.Encoder) -> config.Encoder:
     """Returns `base` with the family and the sizes in config.json of the directory `path`.
 
-    Raises:
-      ValueError: names the file and the key of an encoder that hbt does not compute.
+    ValueError names the file and the key of an encoder that hbt does not compute.
     """
     file = pathlib.Path(path) / 'config.json'
     if not file.is_file():
@@ -109,7 +87,7 @@ def read_architecture(path: str | pathlib.Path, base: config.Encoder) -> config.
     for key, value in REQUIRED.items():
         got = content.get(key)
         require(got in (value, None), file, key, f'{value} or nothing', got)
-    settings, defaults = MODELS[kind]
+    _, settings, defaults = MODELS[kind]
     values = dict(settings)
     for key, (setting, default) in KEYS.items():
         value = content.get(key, defaults.get(setting, default))
@@ -149,63 +127,51 @@ def require_choice(value, choices: abc.Iterable[str], file: pathlib.Path, key: s
 
 def make_config(c: config.Encoder) -> dict:
     """Returns the content of the config.json that `read_architecture` reads as `c`."""
-    kind = next(
-        kind
-        for kind, (settings, _) in MODELS.items()
-        if all(getattr(c, name) == value for name, value in settings.items())
+    kind, name = next(
+        (kind, name)
+        for kind, (name, settings, _) in MODELS.items()
+        if settings == dict(family=c.family, norm=c.norm)
     )
-    return (
-        REQUIRED
-        | {key: getattr(c, setting) for key, (setting, _) in KEYS.items()}
-        | {
-            'architectures': [CLASSES[kind]],
-            'model_type': kind,
-            'hidden_dropout_prob': c.dropout,
-            'attention_probs_dropout_prob': c.attention_dropout,
-            'initializer_range': c.init_std,
-            'dtype': 'float32',
-            'transformers_version': importlib.metadata.version('transformers'),
-        }
-    )
+    return {
+        **REQUIRED,
+        **{key: getattr(c, setting) for key, (setting, _) in KEYS.items()},
+        'architectures': [name],
+        'model_type': kind,
+        'hidden_dropout_prob': c.dropout,
+        'attention_probs_dropout_prob': c.attention_dropout,
+        'initializer_range': c.init_std,
+        'dtype': 'float32',
+        'transformers_version': importlib.metadata.version('transformers'),
+    }
 
 
-def _tensor_names(c: config.Encoder) -> abc.Iterator[tuple[str, int | None, list[str]]]:
-    """Yields (our path, layer if any, its names: Flax's, PyTorch's, older ones) of each tensor."""
+def _name_tensors(flat: dict, c: config.Encoder) -> abc.Iterator[list[tuple[str, np.ndarray]]]:
+    """Yields of each tensor its names, Flax's, PyTorch's and older ones, with views of `flat`."""
     table = PRE_NORM if c.norm == 'pre' else NAMES
     for path in encoder.param_shapes(c):
         module, word = (path, 'embedding') if path in table else path.rsplit('/', 1)
-        for layer in range(c.num_layers) if path.startswith('layers/') else (None,):
+        for layer, array in enumerate(flat[path] if path.startswith('layers/') else [flat[path]]):
             name = table[module].format(layer)
-            yield path, layer, [f'{name}.{last}' for last in (word, *WORDS[word])]
-
-
-def _is_transposed(path: str, name: str) -> bool:
-    return path.endswith('/kernel') and name.endswith('.weight')
+            torch_view = array.T if word == 'kernel' else array
+            torch_names = [(f'{name}.{last}', torch_view) for last in WORDS[word]]
+            yield [(f'{name}.{word}', array), *torch_names]
 
 
 def load_params(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
     """Returns float32 NumPy parameters from the weights in a directory, in the sizes of `c`.
 
     Accepts the names of Flax and PyTorch, with or without the prefix and the head of a task; the
-    head of `c` is the pooler.
-
-    Raises:
-      ValueError: names the tensors that are unknown, missing or of another shape.
+    head of `c` is the pooler. ValueError names tensors that are unknown, missing or misshapen.
     """
-    file, stream = weights.find_weights(path) or pathlib.Path(path), weights.read_tensors(path)
+    file = weights.find_weights(path) or pathlib.Path(path)
     try:
-        flat = {
-            path: np.empty(shape, np.float32) for path, shape in encoder.param_shapes(c).items()
-        }
+        flat = {x: np.empty(shape, np.float32) for x, shape in encoder.param_shapes(c).items()}
     except (MemoryError, ValueError) as error:
         raise ValueError(f'{file}: expected an encoder that fits in memory, got {error}') from error
-    targets = {}  # name in the file -> (its first name, the view of `flat` that it is copied to)
-    for path, layer, names in _tensor_names(c):
-        view = flat[path] if layer is None else flat[path][layer]
-        for name in names:
-            targets[name] = names[0], view.T if _is_transposed(path, name) else view
-    loaded, unknown, prefix = {}, [], ''  # loaded: first name -> name in the file
-    for name, array in stream:
+    tensors = list(_name_tensors(flat, c))
+    targets = {name: (names[0][0], view) for names in tensors for name, view in names}
+    loaded, unknown, prefix = {}, [], ''  # loaded: first name of a tensor -> name in the file
+    for name, array in weights.read_tensors(path):
         bare = PREFIX.sub('', name, count=1)
         if bare in targets:
             first, view = targets[bare]
@@ -221,9 +187,9 @@ def load_params(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
             f'{file}: expected the weights of {expected}, got also {files.shorten_list(unknown)}'
         )
     is_flax = file.name.startswith('flax_') or any(x.endswith('.kernel') for x in loaded.values())
-    missing = [names[not is_flax] for _, _, names in _tensor_names(c) if names[0] not in loaded]
+    missing = [names[not is_flax] for names in tensors if names[0][0] not in loaded]
     if missing:
-        missing = [f'{prefix}{name} {targets[name][1].shape}' for name in missing]
+        missing = [f'{prefix}{name} {view.shape}' for name, view in missing]
         raise ValueError(f'{file}: expected {files.shorten_list(missing)}, got no such tensor')
     return traverse_util.unflatten_dict(flat, sep='/')
 
@@ -231,8 +197,5 @@ def load_params(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
 def rename_params(params: encoder.Params, c: config.Encoder) -> dict[str, np.ndarray]:
     """Returns the parameters with the names and shapes of Hugging Face's PyTorch models."""
     flat = traverse_util.flatten_dict(params, sep='/')
-    result = {}
-    for path, layer, (_, name, *_) in _tensor_names(c):
-        array = np.asarray(flat[path] if layer is None else flat[path][layer])
-        result[name] = np.ascontiguousarray(array.T if _is_transposed(path, name) else array)
-    return result
+    tensors = _name_tensors({path: np.asarray(array) for path, array in flat.items()}, c)
+    return {name: np.ascontiguousarray(view) for _, (name, view), *_ in tensors}

@@ -20,10 +20,10 @@ import numpy as np
 MAGIC = 0x1950A86A20F9469CFC6C, 1001  # what torch before 1.6 begins a file with
 WRAPPERS = ('state_dict', 'model')  # keys under which trainers save the tensors
 NESTING = {'TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'REDUCE', 'INST', 'OBJ', 'NEWOBJ', 'BINPERSID'}
-FLOATS = dict(Double=np.float64, Float=np.float32, Half=np.float16, BFloat16=ml_dtypes.bfloat16)
-STORAGES = FLOATS | dict(
-    Long=np.int64, Int=np.int32, Short=np.int16, Char=np.int8, Byte=np.uint8, Bool=np.bool_
-)
+STORAGES = dict(Double=np.float64, Float=np.float32, Half=np.float16, BFloat16=ml_dtypes.bfloat16)
+STORAGES |= dict(Long=np.int64, Int=np.int32, Short=np.int16, Char=np.int8)
+STORAGES |= dict(Byte=np.uint8, Bool=np.bool_)
+Spans = dict[str, tuple[int, int]]  # key -> first byte and end of its numbers in the file
 
 
 class Storage(typing.NamedTuple):
@@ -36,7 +36,7 @@ class Storage(typing.NamedTuple):
 
 
 class Tensor(typing.NamedTuple):
-    """A tensor as a pickle describes it; nothing is checked yet."""
+    """A tensor as a pickle describes it, unchecked."""
 
     storage: Storage
     offset: int
@@ -44,30 +44,23 @@ class Tensor(typing.NamedTuple):
     stride: tuple[int, ...]
 
 
-class _Content(typing.NamedTuple):
-    """A parsed file."""
-
-    tree: typing.Any  # what was pickled
-    spans: dict[str, tuple[int, int]]  # key -> first byte and end of its numbers
-    is_swapped: bool  # whether the numbers have the other byte order
-
-
 def read_tensors(file: pathlib.Path, mapped: mmap.mmap) -> abc.Iterator[tuple[str, np.ndarray]]:
     """Yields (name, view of the file `mapped`) of the tensors that any version of torch saved.
 
-    Raises any Exception for a damaged file: pickle and zipfile have no base class of their errors.
+    A damaged file raises any Exception: pickle and zipfile have no base class of their errors.
     """
-    parse = _parse_zip if mapped[:4] == b'PK\3\4' else _parse_stream
-    content = parse(file, mapped)
-    for name, tensor in _unwrap_tensors(content.tree).items():
+    is_zip = mapped[:4] == b'PK\3\4'
+    tree, spans, is_swapped = _parse_zip(file, mapped) if is_zip else _parse_stream(mapped)
+    for name, tensor in _unwrap_tensors(tree).items():
         try:
-            array = _view(tensor, mapped, content.spans)
+            array = _view(tensor, mapped, spans)
         except (ValueError, TypeError, OverflowError) as error:
             raise ValueError(f'{name}: {error}') from error
-        yield name, array.byteswap() if content.is_swapped else array
+        yield name, array.byteswap() if is_swapped else array
 
 
-def _parse_zip(file: pathlib.Path, mapped: mmap.mmap) -> _Content:
+def _parse_zip(file: pathlib.Path, mapped: mmap.mmap) -> tuple[typing.Any, Spans, bool]:
+    """What was pickled, the spans of its numbers, and whether they have the other byte order."""
     with zipfile.ZipFile(file) as opened:
         entries = {info.filename: info for info in opened.infolist()}
     roots = [name[:-8] for name in entries if re.fullmatch(r'[^/]+/data\.pkl', name)]
@@ -80,10 +73,10 @@ def _parse_zip(file: pathlib.Path, mapped: mmap.mmap) -> _Content:
         for name, info in entries.items()
         if name.startswith(prefix)
     }
-    pickled, order = (entries.get(f'{roots[0]}{name}') for name in ('data.pkl', 'byteorder'))
-    mapped.seek(_find_span(pickled, mapped)[0])
+    order = entries.get(f'{roots[0]}byteorder')
     is_big = order is not None and mapped[slice(*_find_span(order, mapped))] == b'big'
-    return _Content(_unpickle(mapped, {}), spans, is_big)
+    mapped.seek(_find_span(entries[f'{roots[0]}data.pkl'], mapped)[0])
+    return _unpickle(mapped, {}), spans, is_big
 
 
 def _find_span(info: zipfile.ZipInfo, mapped: mmap.mmap) -> tuple[int, int]:
@@ -97,8 +90,8 @@ def _find_span(info: zipfile.ZipInfo, mapped: mmap.mmap) -> tuple[int, int]:
     return start, min(start + info.file_size, len(mapped))
 
 
-def _parse_stream(file: pathlib.Path, mapped: mmap.mmap) -> _Content:
-    """The file of an older torch: pickles, then numbers, which are little-endian."""
+def _parse_stream(mapped: mmap.mmap) -> tuple[typing.Any, Spans, bool]:
+    """As `_parse_zip` for an older torch: pickles, then numbers, which are little-endian."""
     for expected in MAGIC:
         got = _unpickle(mapped, {})
         if type(got) is not int or got != expected:
@@ -115,7 +108,7 @@ def _parse_stream(file: pathlib.Path, mapped: mmap.mmap) -> _Content:
             raise ValueError(f'storage {key}: expected bytes up to {end}, got fewer')
         spans[key] = start, end
         mapped.seek(end)
-    return _Content(tree, spans, False)
+    return tree, spans, False
 
 
 def _unpickle(stream: mmap.mmap, dtypes: dict[str, np.dtype]):
@@ -164,8 +157,7 @@ def _unwrap_tensors(tree) -> dict[str, Tensor]:
     inner = [tree[key] for key in WRAPPERS if isinstance(tree, dict) and key in tree]
     inner = [x for x in inner if x and not _describe_misfit(x)]
     tree = inner[0] if len(inner) == 1 else tree
-    message = _describe_misfit(tree)
-    if message:
+    if message := _describe_misfit(tree):
         raise ValueError(message)
     return tree
 
@@ -181,7 +173,7 @@ def _describe_misfit(tree) -> str:
     return ''
 
 
-def _view(tensor: Tensor, mapped: mmap.mmap, spans: dict[str, tuple[int, int]]) -> np.ndarray:
+def _view(tensor: Tensor, mapped: mmap.mmap, spans: Spans) -> np.ndarray:
     """The numbers of a tensor as a view of the file."""
     storage, offset, size, stride = tensor
     dtype, key, first, count = storage

@@ -26,15 +26,14 @@ SHARD = re.compile(r'\w[\w.-]*')  # a name, and neither a path nor a pattern
 BLOCK = 2**24  # numbers copied at a time
 DTYPES = dict(F64=np.float64, F32=np.float32, F16=np.float16, BF16=ml_dtypes.bfloat16)
 DTYPES |= dict(I64=np.int64, I32=np.int32, I16=np.int16, I8=np.int8, U8=np.uint8, BOOL=np.bool_)
-EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}  # first byte -> bytes of the size that follows
-BINARIES = {0xC4: 1, 0xC5: 2, 0xC6: 4}
+BINARY, EXTENSION = 0xC4, 0xC7  # of msgpack: before a size of 1 byte; the next two: of 2 and of 4
 CHUNKED = '__msgpack_chunked_array__'  # an array of 1 GiB or more, in chunks
 
 Tensors = abc.Iterator[tuple[str, np.ndarray]]  # dotted name, array
 
 
 def find_weights(folder: str | pathlib.Path) -> pathlib.Path | None:
-    """Returns the file of weights, or the index of their shards, that is read in a directory."""
+    """The file of weights, or the index of their shards, that is read in a directory."""
     paths = (pathlib.Path(folder) / name for name in FILES)
     return next((path for path in paths if path.is_file()), None)
 
@@ -42,10 +41,7 @@ def find_weights(folder: str | pathlib.Path) -> pathlib.Path | None:
 def read_tensors(folder: str | pathlib.Path) -> Tensors:
     """Yields (dotted name, array) of each tensor in a directory, one at a time.
 
-    Arrays may be read-only views of the file.
-
-    Raises:
-      ValueError: names the file, and the tensor where it can, of what is missing or damaged.
+    Arrays may be read-only views of the file. ValueError names what is missing or damaged.
     """
     file = find_weights(folder)
     if file is None:
@@ -53,11 +49,9 @@ def read_tensors(folder: str | pathlib.Path) -> Tensors:
         raise ValueError(
             f'{folder}: expected a directory with {expected}, got {files.describe_path(folder)}'
         )
-    reader = READERS[file.name.removesuffix(INDEX)]
-    if not file.name.endswith(INDEX):
-        yield from reader(file)
-        return
-    shards = {file.with_name(shard): names for shard, names in read_shard_index(file).items()}
+    kind, shards = file.name.removesuffix(INDEX), {file: ()}
+    if file.name != kind:
+        shards = {file.with_name(shard): names for shard, names in read_shard_index(file).items()}
     for path, names in shards.items():
         if not path.is_file():
             raise ValueError(
@@ -66,7 +60,7 @@ def read_tensors(folder: str | pathlib.Path) -> Tensors:
             )
     for path, names in shards.items():
         missing = dict.fromkeys(names)
-        for name, array in reader(path):
+        for name, array in _read_file(path, kind):
             missing.pop(name, None)
             yield name, array
         if missing:
@@ -75,7 +69,7 @@ def read_tensors(folder: str | pathlib.Path) -> Tensors:
 
 
 def read_shard_index(index: pathlib.Path) -> dict[str, list[str]]:
-    """Returns file -> the dotted names of its tensors, from an index of shards."""
+    """File -> the dotted names of its tensors, from an index of shards."""
     try:
         table = dict(json.loads(index.read_text('utf-8'))['weight_map'])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
@@ -111,37 +105,34 @@ def copy_tensor(view: np.ndarray, array: np.ndarray, where: str) -> None:
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
-def _map_file(file: pathlib.Path) -> mmap.mmap:
-    with open(file, 'rb') as opened:
-        return mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _read_safetensors(file: pathlib.Path) -> Tensors:
+def _read_file(file: pathlib.Path, kind: str) -> Tensors:
+    reader, content = READERS[kind]
     try:
-        with safetensors.safe_open(file, 'np'):  # checks the header, and its size against the file
-            mapped = _map_file(file)
+        with open(file, 'rb') as opened:
+            mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+        yield from reader(file, mapped)
+    except Exception as error:  # msgpack, pickle and zipfile have no base class of their errors
+        raise files.format_error(file, content, error) from error
+
+
+def _read_safetensors(file: pathlib.Path, mapped: mmap.mmap) -> Tensors:
+    with safetensors.safe_open(file, 'np'):  # checks the header, and its size against the file
         start = 8 + int.from_bytes(mapped[:8], 'little')
-        header = json.loads(mapped[8:start])
-        header.pop('__metadata__', None)
-        for name, entry in header.items():
-            if entry['dtype'] not in DTYPES:
-                expected = f'numbers of {", ".join(DTYPES)}'
-                raise ValueError(f'{name}: expected {expected}, got {entry["dtype"]}')
-            dtype, offset = np.dtype(DTYPES[entry['dtype']]), start + entry['data_offsets'][0]
-            yield name, np.ndarray(entry['shape'], dtype, mapped, offset)
-    except (safetensors.SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise files.format_error(file, 'a safetensors file', error) from error
+    header = json.loads(mapped[8:start])
+    header.pop('__metadata__', None)
+    for name, entry in header.items():
+        if entry['dtype'] not in DTYPES:
+            expected = f'numbers of {", ".join(DTYPES)}'
+            raise ValueError(f'{name}: expected {expected}, got {entry["dtype"]}')
+        dtype, offset = np.dtype(DTYPES[entry['dtype']]), start + entry['data_offsets'][0]
+        yield name, np.ndarray(entry['shape'], dtype, mapped, offset)
 
 
-def _read_msgpack(file: pathlib.Path) -> Tensors:
+def _read_msgpack(_: pathlib.Path, mapped: mmap.mmap) -> Tensors:
     """Reads what flax.serialization wrote."""
-    try:
-        mapped = _map_file(file)
-        yield from _read_map(mapped, '')
-        if mapped.tell() != len(mapped):
-            raise ValueError(f'expected nothing after byte {mapped.tell()}')
-    except Exception as error:  # msgpack has no base class of its errors
-        raise files.format_error(file, 'a tree of arrays in msgpack', error) from error
+    yield from _read_map(mapped, '')
+    if mapped.tell() != len(mapped):
+        raise ValueError(f'expected nothing after byte {mapped.tell()}')
 
 
 def _read_map(mapped: mmap.mmap, prefix: str) -> Tensors:
@@ -181,14 +172,14 @@ def _read_chunks(mapped: mmap.mmap) -> np.ndarray:
 
 def _read_array(mapped: mmap.mmap) -> np.ndarray:
     """The next array: an extension with shape, type and bytes."""
-    size = _read_size(mapped, EXTENSIONS)
+    size = _read_size(mapped, EXTENSION)
     kind = mapped.read_byte()
     end = mapped.tell() + size
     if kind != 1 or _unpack(mapped, 'read_array_header') != 3:
         raise ValueError(f'expected an array at byte {mapped.tell()}')
     shape, name = _unpack(mapped), _unpack(mapped)
     dtype = np.dtype(ml_dtypes.bfloat16 if name == 'bfloat16' else name)
-    size = _read_size(mapped, BINARIES)
+    size = _read_size(mapped, BINARY)
     if mapped.tell() + size != end or math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f'expected {shape} numbers of {name} before byte {end}, got {size} bytes')
     array = np.ndarray(shape, dtype, mapped, mapped.tell())
@@ -196,24 +187,17 @@ def _read_array(mapped: mmap.mmap) -> np.ndarray:
     return array
 
 
-def _read_size(mapped: mmap.mmap, widths: dict[int, int]) -> int:
-    """The size behind a first byte, which gives its width."""
+def _read_size(mapped: mmap.mmap, first: int) -> int:
+    """The size behind the byte `first` (1 byte) or one of the next two (2 and 4 bytes)."""
     byte = mapped.read_byte()
-    if byte not in widths:
+    if not first <= byte < first + 3:
         raise ValueError(f'expected an array, got the byte {byte} at {mapped.tell() - 1}')
-    return int.from_bytes(mapped.read(widths[byte]), 'big')
+    return int.from_bytes(mapped.read(1 << byte - first), 'big')
 
 
-def _read_torch(file: pathlib.Path) -> Tensors:
-    try:
-        yield from torch_pickle.read_tensors(file, _map_file(file))
-    except Exception as error:  # neither pickle nor zipfile has a base class of its errors
-        raise files.format_error(file, 'tensors saved by torch', error) from error
-
-
-READERS = {  # in order of preference
-    'model.safetensors': _read_safetensors,
-    'flax_model.msgpack': _read_msgpack,
-    'pytorch_model.bin': _read_torch,
+READERS = {  # file -> its reader and what it has, in order of preference
+    'model.safetensors': (_read_safetensors, 'a safetensors file'),
+    'flax_model.msgpack': (_read_msgpack, 'a tree of arrays in msgpack'),
+    'pytorch_model.bin': (torch_pickle.read_tensors, 'tensors saved by torch'),
 }
 FILES = tuple(name + end for name in READERS for end in ('', INDEX))
