@@ -1,10 +1,58 @@
-"""Groups from records with named fields: rows of tables, of Hugging Face datasets, of TFDS."""
+"""Groups from records with named fields: JSONL, TSV and CSV files, and data sets of two libraries.
 
-from hbt.data.readers import schema
+The libraries are Hugging Face's `datasets` and `tensorflow_datasets`.
+"""
+
+import csv
+import functools
+import itertools
+import pathlib
+from collections import abc
+
+from hbt.data.readers import schema, source_files, text_lines
 from hbt.utils import files, languages
 
 BLOCK = 1024  # records of a block
 SIDES = ('query', 'passage', 'negatives')
+
+
+def open_table(options: dict[str, str], spec: str) -> schema.GroupSource:
+    """A JSONL, TSV or CSV `file` (also gzip) with named fields, such as English-only pairs."""
+    fields, paths = _parse_fields(options, spec), source_files.find_files(options, 'file')
+    kind = paths[0].name.removesuffix('.gz').rpartition('.')[2]
+    if kind not in TABLES:
+        raise ValueError(f'{paths[0]}: expected one of {", ".join(TABLES)}, got .{kind}')
+    blocks, iter_records = TABLES[kind]
+    return schema.GroupSource(
+        options.get('name', paths[0].name.split('.')[0]),
+        spec,
+        *source_files.digest_files(paths),
+        functools.partial(blocks, paths),
+        functools.partial(_parse_records, iter_records, fields),
+        lambda n: f'{paths[0]}: group {n + 1}',
+    )
+
+
+def open_hugging_face(options: dict[str, str], spec: str) -> schema.GroupSource:
+    """A set of the library `datasets`: `path` is a hub name, files or what save_to_disk wrote."""
+    load = _loader('hf', options, 'config')
+    paths = [pathlib.Path(x['filename']) for x in load().cache_files]
+    return _make_source(load, source_files.digest_files(paths), options, spec)
+
+
+def open_tfds(options: dict[str, str], spec: str) -> schema.GroupSource:
+    """A TFDS set that was prepared as array_record: its `path`, or its `name` under `data_dir`."""
+    load = _loader('tfds', options, 'data_dir')
+    info = load().dataset_info
+    num_bytes = info.splits[options.get('split', 'train')].num_bytes
+    return _make_source(load, (repr(info.full_name), num_bytes), options, spec)
+
+
+def iter_blocks(items: abc.Iterable) -> abc.Iterator[list]:
+    """Yields the items in lists of BLOCK."""
+    items = iter(items)
+    while block := list(itertools.islice(items, BLOCK)):
+        yield block
 
 
 def is_field_option(key: str) -> bool:
@@ -12,7 +60,7 @@ def is_field_option(key: str) -> bool:
     return key.split('.')[0] in (*SIDES, 'id', 'language')
 
 
-def parse_fields(options: dict[str, str], spec: str) -> dict[str, str]:
+def _parse_fields(options: dict[str, str], spec: str) -> dict[str, str]:
     """The options that name fields: `query.en=question`, or `query=question` with `language=en`."""
     fields = {key: path for key, path in options.items() if is_field_option(key)}
     for side in ('query', 'passage'):
@@ -25,18 +73,14 @@ def parse_fields(options: dict[str, str], spec: str) -> dict[str, str]:
     return fields
 
 
-def convert_record(
+def _convert_record(
     record: dict, fields: dict[str, str], where: str, number: int
 ) -> list[schema.Group]:
     """The groups of a record: one, or one for each item where a field holds a list of them.
 
-    Args:
-      record: values by name, which may be nested.
-      fields: {'id': path, 'query.en': path, ...}; a path goes through nested values by dots.
-        Without a language in its name, a value is in `language`, which is a code or the path of
-        one; else it is {language: text}.
-      where: the place of the record, for errors.
-      number: the id of a record whose `fields` have none.
+    A path in `fields` ({'id': path, 'query.en': path, ...}) goes through nested values by dots.
+    Without a language in its key, a value is in `language`, which is a code or the path of one;
+    else it is {language: text}. `number` is the id of a record that has none.
     """
     values = {k: _follow_path(record, path, where) for k, path in fields.items() if k != 'language'}
     lists = [k for k, v in values.items() if isinstance(v, list) and not k.startswith('negatives')]
@@ -49,8 +93,7 @@ def convert_record(
     for i in range(count):
         items = {k: v[i] if k in lists else v for k, v in values.items()}
         name = str(items.pop('id', number))
-        group = {'id': f'{name}-{i}' if lists else name, 'query': {}, 'passage': {}}
-        group['negatives'] = {}
+        group = {'id': f'{name}-{i}' if lists else name} | {side: {} for side in SIDES}
         for key, value in items.items():
             side, _, language = key.partition('.')
             language = language or codes[i]
@@ -89,3 +132,122 @@ def _follow_path(record, path: str, where: str):
             raise ValueError(f'{where}: expected a field {name!r} of {path!r}, got {names}')
         record = record[name]
     return record
+
+
+def _parse_records(iter_records: abc.Callable, fields: dict[str, str], block) -> list[schema.Group]:
+    """The groups of a block of a table; a record without an id has the number of its line."""
+    groups = []
+    for where, record in iter_records(block):
+        groups += _convert_record(record, fields, where, int(where.rpartition(':')[2]))
+    return groups
+
+
+def _json_records(block: text_lines.LineBlock) -> abc.Iterator[tuple[str, dict]]:
+    return schema.iter_objects(block.iter_rows())
+
+
+def _delimited_blocks(
+    separator: str, paths: list[pathlib.Path]
+) -> abc.Iterator[list[tuple[str, dict]]]:
+    for path in paths:
+        yield from iter_blocks(_iter_delimited(path, separator))
+
+
+def _iter_delimited(path: pathlib.Path, separator: str) -> abc.Iterator[tuple[str, dict]]:
+    """Yields (where, record) of a table whose first line names the columns.
+
+    In a CSV file a column in quotes may have several lines.
+    """
+    csv.field_size_limit(text_lines.LONGEST)  # its own is 128 KiB
+    blocks = text_lines.iter_blocks([path])
+    lines = (f'{line}\n' for block in blocks for _, line in block.iter_lines())
+    quoting = csv.QUOTE_MINIMAL if separator == ',' else csv.QUOTE_NONE
+    reader = csv.reader(lines, delimiter=separator, quoting=quoting)
+    try:
+        names = next(reader, [])
+        for columns in reader:
+            where = f'{path}:{reader.line_num}'
+            if len(columns) != len(names):
+                shown = ', '.join(names)
+                raise ValueError(
+                    f'{where}: expected {len(names)} columns ({shown}), got {len(columns)}'
+                )
+            yield where, dict(zip(names, columns, strict=True))
+    except csv.Error as error:
+        raise ValueError(f'{path}:{reader.line_num}: expected a table, got {error}') from None
+
+
+def _make_source(
+    load: abc.Callable, checksum: tuple[str, int], options: dict[str, str], spec: str
+) -> schema.GroupSource:
+    """The source of the data set `load()`, which every process loads for itself."""
+    name = options.get('name', options['path'].rstrip('/').rpartition('/')[2])
+    blocks = functools.partial(iter_blocks, range(len(load())))
+    parse = functools.partial(_parse_numbers, load, _parse_fields(options, spec), spec)
+    return schema.GroupSource(name, spec, *checksum, blocks, parse, lambda n: f'{spec}: record {n}')
+
+
+def _loader(library: str, options: dict[str, str], option: str) -> abc.Callable:
+    split = options.get('split', 'train')
+    return functools.partial(_load, library, options['path'], options.get(option), split)
+
+
+@functools.cache
+def _load(library: str, path: str, argument: str | None, split: str):
+    """The data set, with an `argument` of the function that loads it."""
+    try:
+        return LIBRARIES[library](path, argument, split)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        message = files.first_line(error)
+        raise ValueError(f'{library}: path={path}, split={split}: {message}') from None
+
+
+def _load_hugging_face(path: str, config: str | None, split: str):
+    import datasets  # takes a second, and few sources need it
+
+    if (pathlib.Path(path) / 'state.json').is_file():
+        return datasets.load_from_disk(path)
+    if (pathlib.Path(path) / 'dataset_dict.json').is_file():
+        return datasets.load_from_disk(path)[split]
+    return datasets.load_dataset(path, config, split=split)
+
+
+def _load_tfds(path: str, data_dir: str | None, split: str):
+    import tensorflow_datasets  # as above
+
+    if pathlib.Path(path).is_dir():
+        return tensorflow_datasets.builder_from_directory(path).as_data_source(split)
+    return tensorflow_datasets.builder(path, data_dir=data_dir).as_data_source(split)
+
+
+def _parse_numbers(
+    load: abc.Callable, fields: dict[str, str], spec: str, block: list[int]
+) -> list[schema.Group]:
+    """The groups of the records of these numbers."""
+    dataset, groups = load(), []
+    for number in block:
+        record = _plain(dataset[number])
+        groups += _convert_record(record, fields, f'{spec}: record {number}', number)
+    return groups
+
+
+def _plain(value):
+    """A record with its arrays as lists and its bytes as text."""
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if hasattr(value, 'tolist'):
+        return _plain(value.tolist())
+    if isinstance(value, list):
+        return [_plain(x) for x in value]
+    return value
+
+
+TABLES = {  # ending of the file -> its blocks, and the (where, record) of a block
+    'jsonl': (text_lines.iter_blocks, _json_records),
+    'json': (text_lines.iter_blocks, _json_records),
+    'tsv': (functools.partial(_delimited_blocks, '\t'), iter),
+    'csv': (functools.partial(_delimited_blocks, ','), iter),
+}
+LIBRARIES = {'hf': _load_hugging_face, 'tfds': _load_tfds}

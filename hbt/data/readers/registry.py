@@ -1,24 +1,13 @@
 """Sources of training data by name: `FILE`, `cldr:GROUPS` or `FORMAT:option=value,...`."""
 
 import functools
-import itertools
 import pathlib
 import typing
 from collections import abc
 
 import babel
 
-from hbt.data.readers import (
-    corpora,
-    libraries,
-    records,
-    schema,
-    source_files,
-    squad,
-    synthetic,
-    tables,
-    text_lines,
-)
+from hbt.data.readers import records, retrieval, schema, source_files, squad, synthetic, text_lines
 
 Source = schema.GroupSource | schema.CollectionSource
 
@@ -33,11 +22,7 @@ class Format(typing.NamedTuple):
 
 
 def open_sources(inputs: abc.Sequence[str]) -> list[Source]:
-    """Opens `FILE` (JSONL groups, plain or gzip) or `FORMAT:...` inputs; no group is read yet.
-
-    Raises:
-      ValueError: for a missing file, an unknown option, or two inputs of one name.
-    """
+    """Opens `FILE` (JSONL groups, plain or gzip) or `FORMAT:...` inputs; no group is read yet."""
     if not inputs:
         raise ValueError('--input: expected at least one source, got none')
     sources = [_open_source(x) for x in inputs]
@@ -97,24 +82,22 @@ def _parse_groups(block: text_lines.LineBlock) -> list[schema.Group]:
 def _open_cldr(count: str, spec: str) -> schema.GroupSource:
     if not count.isdigit() or not int(count):
         raise ValueError(f'{spec}: expected cldr:GROUPS with a whole number, got {count!r}')
-
-    def blocks() -> abc.Iterator[list[schema.Group]]:
-        rows = synthetic.groups('train', int(count))
-        groups = (schema.Group(x['id'], x['query'], x['passage'], {}) for x in rows)
-        while block := list(itertools.islice(groups, records.BLOCK)):
-            yield block
-
-    version = f'babel {babel.__version__}'
+    version, blocks = f'babel {babel.__version__}', functools.partial(_cldr_blocks, int(count))
     return schema.GroupSource(
         'cldr', spec, version, 0, blocks, list, lambda n: f'{spec}: group {n + 1}'
     )
 
 
+def _cldr_blocks(count: int) -> abc.Iterator[list[schema.Group]]:
+    rows = synthetic.groups('train', count)
+    return records.iter_blocks(schema.Group(**row, negatives={}) for row in rows)
+
+
 FORMATS = {
-    'table': Format(tables.open_table, ('file',), has_fields=True),
+    'table': Format(records.open_table, ('file',), has_fields=True),
     'squad': Format(squad.open_squad, ('files',), ('language',)),
-    'hf': Format(libraries.open_hugging_face, ('path',), ('config', 'split'), has_fields=True),
-    'tfds': Format(libraries.open_tfds, ('path',), ('data_dir', 'split'), has_fields=True),
-    'marco': Format(corpora.open_marco, ('queries', 'collection', 'triples'), ('language',)),
-    'trec': Format(corpora.open_trec, ('topics', 'qrels', 'corpus'), ('language',)),
+    'hf': Format(records.open_hugging_face, ('path',), ('config', 'split'), has_fields=True),
+    'tfds': Format(records.open_tfds, ('path',), ('data_dir', 'split'), has_fields=True),
+    'marco': Format(retrieval.open_marco, ('queries', 'collection', 'triples'), ('language',)),
+    'trec': Format(retrieval.open_trec, ('topics', 'qrels', 'corpus'), ('language',)),
 }

@@ -1,13 +1,17 @@
-"""Files of retrieval collections, for training and evaluation: texts, documents, judgements.
+"""Retrieval collections, for training and evaluation: texts, documents, links, judgements.
 
-Each function turns numbered lines, as `text_lines` yields them, into what they say. The formats are
-those of MS MARCO, TREC, MIRACL (arXiv 2210.09984), Mr. TyDi (arXiv 2108.08787) and BEIR.
+The formats are those of MS MARCO, TREC, MIRACL (arXiv 2210.09984), Mr. TyDi (arXiv 2108.08787) and
+BEIR. The functions `iter_...` turn (where, line), as `text_lines` yields them, into what they say.
 """
 
+import collections
+import functools
+import itertools
+import pathlib
 import typing
 from collections import abc
 
-from hbt.data.readers import schema, text_lines
+from hbt.data.readers import schema, source_files, text_lines
 from hbt.utils import files
 
 Lines = abc.Iterable[tuple[str, str]]  # (where, line)
@@ -20,6 +24,52 @@ class Judgement(typing.NamedTuple):
     query: str
     document: str
     grade: int  # 0 and less: not relevant
+
+
+def open_marco(options: dict[str, str], spec: str) -> schema.CollectionSource:
+    """MS MARCO and mMARCO: `queries` and `collection` (id TAB text) and `triples` of ids.
+
+    The ids are the same in all languages; {lang} in a path stands for a code or, as in mMARCO's
+    files, an English name. A line of `triples` is a query, its passage and one negative or more.
+    """
+    paths = {
+        (side, language): part
+        for side, option in (('query', 'queries'), ('passage', 'collection'))
+        for language, part in source_files.find_files_by_language(options, option).items()
+    }
+    triples = source_files.find_files(options, 'triples')
+    checksum = source_files.digest_files([*triples, *itertools.chain(*paths.values())])
+    texts = {key: _text_reader(part, iter_tsv_texts, '') for key, part in paths.items()}
+    blocks = functools.partial(text_lines.iter_blocks, triples)
+    links = schema.BlockReader(blocks, _parse_triples)
+    return schema.CollectionSource(options.get('name', 'marco'), spec, *checksum, texts, links)
+
+
+def open_trec(options: dict[str, str], spec: str) -> schema.CollectionSource:
+    """MIRACL and Mr. TyDi: `topics` (id TAB query), `qrels` of TREC, a `corpus` in JSON lines.
+
+    Every language has documents of its own. A group is a query and a relevant passage; passages
+    judged not relevant (0) are its negatives. Only judged passages of the corpus are kept.
+    """
+    topics, qrels, corpus = (
+        source_files.find_files_by_language(options, x) for x in ('topics', 'qrels', 'corpus')
+    )
+    texts, paths = {}, []
+    for language in qrels:
+        for side, option, by_language, iter_texts in (
+            ('query', 'topics', topics, iter_tsv_texts),
+            ('passage', 'corpus', corpus, iter_documents),
+        ):
+            if language not in by_language:
+                raise ValueError(
+                    f'{option}={options[option]}: expected files of {language}, as of qrels'
+                )
+            part = by_language[language]
+            texts[side, language] = _text_reader(part, iter_texts, f'{language}/')
+            paths += part
+    checksum = source_files.digest_files([*paths, *itertools.chain(*qrels.values())])
+    links = schema.BlockReader(functools.partial(_judgement_blocks, qrels), _parse_judgements)
+    return schema.CollectionSource(options.get('name', 'trec'), spec, *checksum, texts, links)
 
 
 def iter_tsv_texts(lines: Lines) -> abc.Iterator[schema.Text]:
@@ -63,3 +113,54 @@ def parse_grade(text: str, where: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError(f'{where}: expected a whole number as grade, got {text!r}') from None
+
+
+def _text_reader(
+    paths: list[pathlib.Path], iter_texts: abc.Callable, prefix: str
+) -> schema.BlockReader:
+    """The texts of files, with `prefix` before their keys."""
+    blocks = functools.partial(text_lines.iter_blocks, paths)
+    return schema.BlockReader(blocks, functools.partial(_parse_texts, iter_texts, prefix))
+
+
+def _parse_texts(
+    iter_texts: abc.Callable, prefix: str, block: text_lines.LineBlock
+) -> list[schema.Text]:
+    return [x._replace(key=prefix + x.key) for x in iter_texts(block.iter_rows())]
+
+
+def _parse_triples(block: text_lines.LineBlock) -> list[schema.Link]:
+    links = []
+    for where, line in block.iter_rows():
+        query, *passages = line.split('\t')
+        if len(passages) < 2 or not all((query, *passages)):
+            raise ValueError(
+                f'{where}: expected ids of a query, a passage and negatives, '
+                f'got {files.shorten(line)}'
+            )
+        links.append(schema.Link(where, query, passages[0], tuple(passages[1:])))
+    return links
+
+
+def _judgement_blocks(
+    paths: dict[str, list[pathlib.Path]],
+) -> abc.Iterator[tuple[str, list[text_lines.LineBlock]]]:
+    """Each language with all its judgements, as those of one query need not be together."""
+    for language, part in paths.items():
+        yield language, list(text_lines.iter_blocks(part))
+
+
+def _parse_judgements(block: tuple[str, list[text_lines.LineBlock]]) -> list[schema.Link]:
+    language, parts = block
+    relevant, negatives = collections.defaultdict(list), collections.defaultdict(list)
+    for judgement in iter_judgements(row for part in parts for row in part.iter_rows()):
+        document = f'{language}/{judgement.document}'
+        if judgement.grade > 0:
+            relevant[judgement.query].append((judgement.where, document))
+        else:
+            negatives[judgement.query].append(document)
+    return [
+        schema.Link(where, f'{language}/{query}', document, tuple(negatives[query]))
+        for query, documents in relevant.items()
+        for where, document in documents
+    ]

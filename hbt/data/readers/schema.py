@@ -103,11 +103,7 @@ def get_field(holder: typing.Any, name: str, kind: type, where: str) -> typing.A
 
 
 def check_group(fields: dict, where: str) -> Group:
-    """The group that these fields of a file or record are.
-
-    Raises:
-      ValueError: for an unknown field, an empty text, or a key that is no language code.
-    """
+    """The group of these fields; ValueError for an unknown one, an empty text, a bad language."""
     unknown = fields.keys() - set(Group._fields)
     if unknown:
         raise ValueError(f'{where}: expected {", ".join(Group._fields)}, got {min(unknown)!r} too')
@@ -122,9 +118,8 @@ def check_group(fields: dict, where: str) -> Group:
     for code, texts in negatives.items():
         languages.check_language(code, where)
         if not isinstance(texts, list):
-            raise ValueError(
-                f'{where}: {code}: expected a list of texts, got {files.shorten(texts)}'
-            )
+            shown = files.shorten(texts)
+            raise ValueError(f'{where}: {code}: expected a list of texts, got {shown}')
         for text in texts:
             check_text(text, f'{where}: {code}')
     return Group(name, query, passage, {x: texts for x, texts in negatives.items() if texts})
@@ -140,7 +135,7 @@ def _check_texts(texts, where: str) -> dict[str, str]:
 
 
 def check_text(text, where: str) -> None:
-    """ValueError unless this is a non-empty string of Unicode text."""
+    """ValueError unless this is a non-empty string without lone surrogates."""
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f'{where}: expected a non-empty text, got {files.shorten(text)}')
     if SURROGATE.search(text):

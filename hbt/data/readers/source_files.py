@@ -21,14 +21,10 @@ def find_files_by_language(options: dict[str, str], option: str) -> dict[str, li
 
     {lang} in the pattern stands for a language code or its English name. Without it, all files
     are in `options['language']`.
-
-    Raises:
-      ValueError: where no file matches, or the language is unknown.
     """
     if '{lang}' in options[option]:
         return _match_files(options[option], option)
-    paths = find_files(options, option)
-    code = options.get('language', '')
+    paths, code = find_files(options, option), options.get('language')
     if not code:
         raise ValueError(f'{option}={options[option]}: expected {{lang}} in it, or language=CODE')
     languages.check_language(code, 'language')

@@ -14,7 +14,7 @@ def open_squad(options: dict[str, str], spec: str) -> schema.GroupSource:
     The passage is the paragraph. A question that has no answer (SQuAD 2.0) is left out.
     """
     paths = source_files.find_files_by_language(options, 'files')
-    checksum = source_files.digest_files([x for part in paths.values() for x in part])
+    checksum = source_files.digest_files(itertools.chain(*paths.values()))
     blocks, name = functools.partial(_joined_blocks, paths), options.get('name', 'squad')
     return schema.GroupSource(
         name, spec, *checksum, blocks, list, lambda n: f'{spec}: question {n + 1}'
@@ -42,24 +42,16 @@ def iter_questions(paragraph: dict, where: str) -> abc.Iterator[tuple[str, str, 
 
 
 def _joined_blocks(paths: dict[str, list[pathlib.Path]]) -> abc.Iterator[list[schema.Group]]:
-    """Yields all questions, those of one id as one group."""
+    """Yields all questions that have an answer, those of one id as one group."""
     groups: dict[str, schema.Group] = {}
-    for language, part in paths.items():
-        for where, key, question, passage in _iter_pairs(part):
-            group = groups.setdefault(key, schema.Group(key, {}, {}, {}))
-            if language in group.query:
-                raise ValueError(f'{where}: id: expected a new one, got {key!r} again')
-            group.query[language], group.passage[language] = question, passage
-    remaining = iter(groups.values())
-    while block := list(itertools.islice(remaining, records.BLOCK)):
-        yield block
-
-
-def _iter_pairs(paths: list[pathlib.Path]) -> abc.Iterator[tuple[str, str, str, str]]:
-    """Yields (where, id, question, paragraph) of the questions that have an answer."""
-    for path in paths:
+    for language, path in ((language, path) for language, part in paths.items() for path in part):
         for where, paragraph in iter_paragraphs(path):
             for entry_where, key, question, entry in iter_questions(paragraph, where):
                 schema.check_text(paragraph.get('context'), f'{where}: context')
-                if not entry.get('is_impossible'):
-                    yield entry_where, key, question, paragraph['context']
+                if entry.get('is_impossible'):
+                    continue
+                group = groups.setdefault(key, schema.Group(key, {}, {}, {}))
+                if language in group.query:
+                    raise ValueError(f'{entry_where}: id: expected a new one, got {key!r} again')
+                group.query[language], group.passage[language] = question, paragraph['context']
+    yield from records.iter_blocks(groups.values())

@@ -1,6 +1,6 @@
 """Unlimited parallel groups in real words, for the demo and the tests: nothing is downloaded.
 
-Every word comes from the Unicode CLDR (babel) or from num2words; this module holds only codes.
+Every word comes from the Unicode CLDR (babel) or from num2words; here are only codes.
 """
 
 import collections.abc
@@ -8,6 +8,8 @@ import datetime
 import functools
 import hashlib
 import itertools
+import json
+from importlib import resources
 
 import babel
 import babel.dates
@@ -19,27 +21,9 @@ import num2words
 LANGUAGES = ('ar', 'de', 'el', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'vi', 'zh')  # XQuAD-R's
 DIGITS_ONLY = ('el', 'hi', 'zh')  # num2words has no number words for these
 
-# A territory, and the time zone whose exemplar city stands for it in a query.
-PLACES = dict(
-    code_and_zone.split('=')
-    for code_and_zone in (
-        'AT=Europe/Vienna BG=Europe/Sofia CH=Europe/Zurich CN=Asia/Shanghai CU=America/Havana '
-        'CZ=Europe/Prague DE=Europe/Berlin DK=Europe/Copenhagen EG=Africa/Cairo '
-        'ES=Europe/Madrid FI=Europe/Helsinki FR=Europe/Paris GB=Europe/London GR=Europe/Athens '
-        'HU=Europe/Budapest IE=Europe/Dublin IT=Europe/Rome JP=Asia/Tokyo KE=Africa/Nairobi '
-        'KR=Asia/Seoul MA=Africa/Casablanca NG=Africa/Lagos NL=Europe/Amsterdam NO=Europe/Oslo '
-        'PE=America/Lima PL=Europe/Warsaw PT=Europe/Lisbon RO=Europe/Bucharest '
-        'SE=Europe/Stockholm TH=Asia/Bangkok TR=Europe/Istanbul ZA=Africa/Johannesburg'
-    ).split()
-)
-CURRENCIES = tuple('BRL CHF EGP EUR GBP INR JPY KRW MXN PLN RUB SEK THB TRY USD ZAR'.split())
-TONGUES = tuple('ar de en es fr hi it ja ko nl pt ru sv th tr zh'.split())
-UNITS = tuple(
-    (
-        'area-hectare energy-calorie length-centimeter length-kilometer length-meter mass-gram '
-        'mass-kilogram mass-tonne power-watt volume-liter'
-    ).split()
-)
+_CODES = json.loads(resources.files('hbt.data.readers').joinpath('synthetic.json').read_text())
+PLACES = _CODES['places']  # territory -> the time zone whose exemplar city stands for it in a query
+CURRENCIES, TONGUES, UNITS = (tuple(_CODES[x]) for x in ('currencies', 'tongues', 'units'))
 NUMBERS = (12, 15, 18, 20, 25, 30, 36, 40, 45, 50, 60, 75, 80, 90, 100, 200)
 HOURS = tuple(range(6, 22))
 
@@ -59,14 +43,8 @@ def groups(
     under whatever seed, occurs in the other, and none repeats within 'test'. The same arguments
     give the same groups on any machine.
 
-    Args:
-      split: 'train' or 'test'.
-
     Returns:
       `count` times {'id': ..., 'query': {language: text}, 'passage': {language: text}}.
-
-    Raises:
-      ValueError: for an unknown split or language, a count < 1, or more test groups than keys.
     """
     if split not in ('train', 'test'):
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
@@ -141,8 +119,10 @@ def _atoms(language: str) -> tuple[dict, dict]:
     times = [datetime.time(hour) for hour in HOURS]
     quantities = [_quantity(unit, n, language) for unit in UNITS for n in NUMBERS]
     tongues = [locale.languages[code] for code in TONGUES]
+    # CLDR leaves out the exemplar city where it is spelled as in the name of the zone.
+    cities = {zone: locale.time_zones.get(zone, {}).get('city') for zone in PLACES.values()}
     short = {
-        'place': [_city(zone, locale) for zone in PLACES.values()],
+        'place': [city or zone.split('/')[-1] for zone, city in cities.items()],
         'weekday': [locale.days['stand-alone']['abbreviated'][day] for day in range(7)],
         'month': [locale.months['format']['abbreviated'][month] for month in range(1, 13)],
         'currency': [babel.numbers.get_currency_name(c, locale=locale) for c in CURRENCIES],
@@ -160,17 +140,10 @@ def _atoms(language: str) -> tuple[dict, dict]:
         'quantity': [long for _, long in quantities],
         'tongue': tongues,
     }
-    return _one_space(short), _one_space(long)
-
-
-def _one_space(atoms: dict) -> dict:
-    """The atoms with plain spaces for the narrow and no-break ones of CLDR."""
-    return {field: [' '.join(text.split()) for text in texts] for field, texts in atoms.items()}
-
-
-def _city(zone: str, locale: babel.Locale) -> str:
-    """The exemplar city, which CLDR leaves out where it is spelled as in the zone's name."""
-    return locale.time_zones.get(zone, {}).get('city') or zone.split('/')[-1]
+    for atoms in (short, long):  # plain spaces for the narrow and no-break ones of CLDR
+        for field, texts in atoms.items():
+            atoms[field] = [' '.join(text.split()) for text in texts]
+    return short, long
 
 
 def _money(code: str, number: int, language: str) -> str:

@@ -5,7 +5,6 @@ The only place that opens text files to read them. Every error names file and li
 
 import contextlib
 import gzip
-import itertools
 import pathlib
 import typing
 import zlib
@@ -41,21 +40,20 @@ class LineBlock(typing.NamedTuple):
 def iter_blocks(paths: abc.Sequence[pathlib.Path]) -> abc.Iterator[LineBlock]:
     """Yields blocks of the lines of files; blank lines at the end of a file are dropped.
 
-    Raises:
-      ValueError: for a gzip file that ends early, and for a line over 4 MiB.
+    ValueError for a gzip file that ends early, and for a line over 4 MiB.
     """
     for path in paths:
         with _open_binary(path) as file:
-            first, rest = 1, b''
-            while data := _read(file.read, BLOCK, _where(path, first, rest)):
+            first, number, rest = 1, 1, b''  # of the first line of `rest`, and of its last
+            while data := _read(file.read, BLOCK, f'{path}:{number}'):
                 lines, rest = _split_lines(rest + data)
                 if lines:
                     yield LineBlock(str(path), first, lines)
                     first += lines.count(b'\n') + 1
+                number = first + rest.count(b'\n')
                 if len(rest) > LONGEST:
                     raise ValueError(
-                        f'{_where(path, first, rest)}: expected a line up to {LONGEST} bytes, '
-                        'got a longer one'
+                        f'{path}:{number}: expected a line up to {LONGEST} bytes, got a longer one'
                     )
             if rest.strip():
                 yield LineBlock(str(path), first, _split_lines(rest + b'\n')[0])
@@ -64,16 +62,13 @@ def iter_blocks(paths: abc.Sequence[pathlib.Path]) -> abc.Iterator[LineBlock]:
 def iter_lines(path: pathlib.Path) -> abc.Iterator[tuple[str, str]]:
     """Yields (where, line without its end) of every line of a file, blank ones included.
 
-    Raises:
-      ValueError: for bytes that are not UTF-8, and for a gzip file that ends early.
+    ValueError for bytes that are not UTF-8, and for a gzip file that ends early.
     """
     with _open_binary(path) as file:
-        for number in itertools.count(1):
-            where = f'{path}:{number}'
-            line = _read(file.readline, -1, where)
-            if not line:
-                return
+        number = 1
+        while line := _read(file.readline, -1, where := f'{path}:{number}'):
             yield where, _decode(line, where).rstrip('\r\n')
+            number += 1
 
 
 def iter_rows(*paths: pathlib.Path) -> abc.Iterator[tuple[str, str]]:
@@ -88,19 +83,11 @@ def read_text(path: pathlib.Path) -> str:
         return _decode(_read(file.read, -1, str(path)), str(path))
 
 
-def _where(path: pathlib.Path, first: int, data: bytes) -> str:
-    """The place of the last line of `data`, whose first has this number."""
-    number = first + data.count(b'\n')
-    return f'{path}:{number}'
-
-
 @contextlib.contextmanager
 def _open_binary(path: pathlib.Path) -> abc.Iterator[typing.BinaryIO]:
     """The file, or what a gzip file holds."""
     with path.open('rb') as raw:
-        is_gzip = raw.read(2) == b'\x1f\x8b'
-        raw.seek(0)
-        yield gzip.open(raw) if is_gzip else raw
+        yield gzip.open(raw) if raw.peek(2)[:2] == b'\x1f\x8b' else raw
 
 
 def _read(read: abc.Callable[[int], bytes], size: int, where: str) -> bytes:
