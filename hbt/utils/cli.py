@@ -1,5 +1,6 @@
 """The command line of every program: help, settings files, and errors in one line."""
 
+import json
 import pathlib
 import re
 import sys
@@ -94,7 +95,8 @@ def _format_help(positional: str) -> str:
     program = sys.modules['__main__']
     rows = []
     for flag in flags.FLAGS.get_flags_for_module(sys.argv[0]):
-        default = f' ({flag.default_as_str})' if flag.default not in (None, '', [], False) else ''
+        has_default = flag.default not in (None, '', [], False)
+        default = f' (default {json.dumps(flag.default)})' if has_default else ''
         meaning = flag.help.split(';\n')[0]  # absl adds how a flag is repeated
         rows.append((f'  --{flag.name}', f'{meaning}{default}'))
         if flag.name == 'config':
