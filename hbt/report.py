@@ -1,6 +1,6 @@
 """Writes tables and figures that compare evaluated training runs.
 
-python -m hbt.report RUN_DIR [RUN_DIR ...] --out=DIR
+As one page, Markdown, LaTeX and CSV. Runs that differ in the seed alone are taken together.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from hbt.utils import cli
 def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     if len(argv) < 2:
-        raise ValueError('expected RUN_DIR [RUN_DIR ...] --out=DIR, got no run directory')
+        raise ValueError('expected RUN_DIR ... --out=DIR, got no run directory')
     if not values.out:
         raise ValueError('--out: expected the folder that the report goes to, got none')
     measures = list(dict.fromkeys(map(comparison.parse_measure, values.measure)))
@@ -35,4 +35,4 @@ if __name__ == '__main__':
     flags.DEFINE_multi_string(
         'measure', [], 'repeatable; SETTING.METRIC to compare, such as mono.mrr@10'
     )
-    cli.run(main, positional='RUN ...')
+    cli.run(main, positional='RUN_DIR ...')

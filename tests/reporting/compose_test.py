@@ -170,7 +170,7 @@ def test_the_program_writes_a_report_of_one_language(tmp_path):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (['--out=o'], 'expected RUN_DIR [RUN_DIR ...] --out=DIR, got no run directory'),
+        (['--out=o'], 'expected RUN_DIR ... --out=DIR, got no run directory'),
         (['{}', '--out=o', '--in_domain=x'], "--in_domain: expected one of one, got 'x'"),
     ],
 )
