@@ -8,22 +8,12 @@ import collections
 import functools
 import itertools
 import pathlib
-import typing
 from collections import abc
 
 from hbt.data.readers import schema, source_files, text_lines
 from hbt.utils import files
 
 Lines = abc.Iterable[tuple[str, str]]  # (where, line)
-
-
-class Judgement(typing.NamedTuple):
-    """A line of TREC's qrels."""
-
-    where: str
-    query: str
-    document: str
-    grade: int  # 0 and less: not relevant
 
 
 def open_marco(options: dict[str, str], spec: str) -> schema.CollectionSource:
@@ -94,12 +84,12 @@ def iter_documents(lines: Lines) -> abc.Iterator[schema.Text]:
         yield schema.Text(where, key, text)
 
 
-def iter_judgements(lines: Lines) -> abc.Iterator[Judgement]:
-    """Yields the judgements of TREC's qrels: `query Q0 document grade`."""
+def iter_judgements(lines: Lines) -> abc.Iterator[tuple[str, str, str, int]]:
+    """Yields (where, query, document, grade) of TREC's qrels; 0 and less is not relevant."""
     names = ('query', 'Q0', 'document', 'relevance')
     for where, line in lines:
         query, _, document, grade = text_lines.split_columns(where, line, names, None)
-        yield Judgement(where, query, document, parse_grade(grade, where))
+        yield where, query, document, parse_grade(grade, where)
 
 
 def join_title(title: str, text: str) -> str:
@@ -153,12 +143,12 @@ def _judgement_blocks(
 def _parse_judgements(block: tuple[str, list[text_lines.LineBlock]]) -> list[schema.Link]:
     language, parts = block
     relevant, negatives = collections.defaultdict(list), collections.defaultdict(list)
-    for judgement in iter_judgements(row for part in parts for row in part.iter_rows()):
-        document = f'{language}/{judgement.document}'
-        if judgement.grade > 0:
-            relevant[judgement.query].append((judgement.where, document))
+    lines = (line for part in parts for line in part.iter_rows())
+    for where, query, document, grade in iter_judgements(lines):
+        if grade > 0:
+            relevant[query].append((where, f'{language}/{document}'))
         else:
-            negatives[judgement.query].append(document)
+            negatives[query].append(f'{language}/{document}')
     return [
         schema.Link(where, f'{language}/{query}', document, tuple(negatives[query]))
         for query, documents in relevant.items()

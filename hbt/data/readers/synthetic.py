@@ -103,21 +103,16 @@ def _group(split: str, seed: int, index: int, key: tuple, languages: tuple) -> d
         short, long = _atoms(language)
         group['query'][language] = ' '.join(short[field][facts[field]] for field in query)
         clauses = [long[field][facts[field]] for field in passage]
-        group['passage'][language] = babel.lists.format_list(clauses, locale=_locale(language))
+        group['passage'][language] = babel.lists.format_list(clauses, locale=language)
     return group
-
-
-@functools.cache
-def _locale(language: str) -> babel.Locale:
-    return babel.Locale.parse(language)
 
 
 @functools.cache
 def _atoms(language: str) -> tuple[dict, dict]:
     """Field -> text of each of its values, as a query says it and as a passage says it."""
-    locale = _locale(language)
+    locale = babel.Locale.parse(language)
     times = [datetime.time(hour) for hour in HOURS]
-    quantities = [_quantity(unit, n, language) for unit in UNITS for n in NUMBERS]
+    quantities = [_quantity(unit, n, locale) for unit in UNITS for n in NUMBERS]
     tongues = [locale.languages[code] for code in TONGUES]
     # CLDR leaves out the exemplar city where it is spelled as in the name of the zone.
     cities = {zone: locale.time_zones.get(zone, {}).get('city') for zone in PLACES.values()}
@@ -135,7 +130,7 @@ def _atoms(language: str) -> tuple[dict, dict]:
         'place': [locale.territories[code] for code in PLACES],
         'weekday': [locale.days['stand-alone']['wide'][day] for day in range(7)],
         'month': [locale.months['stand-alone']['wide'][month] for month in range(1, 13)],
-        'money': [_money(code, n, language) for code in CURRENCIES for n in NUMBERS],
+        'money': [_money(code, n, locale) for code in CURRENCIES for n in NUMBERS],
         'hour': [babel.dates.format_skeleton('Bh', time, locale=locale) for time in times],
         'quantity': [long for _, long in quantities],
         'tongue': tongues,
@@ -146,24 +141,22 @@ def _atoms(language: str) -> tuple[dict, dict]:
     return short, long
 
 
-def _money(code: str, number: int, language: str) -> str:
+def _money(code: str, number: int, locale: babel.Locale) -> str:
     text = babel.numbers.format_currency(
-        number, code, '#,##0', _locale(language), currency_digits=False, format_type='name'
+        number, code, '#,##0', locale, currency_digits=False, format_type='name'
     )
-    return _spell(text, number, language)
+    return _spell(text, number, locale)
 
 
-def _quantity(unit: str, number: int, language: str) -> tuple[str, str]:
+def _quantity(unit: str, number: int, locale: babel.Locale) -> tuple[str, str]:
     """Short and long; where CLDR inherits the long form, babel answers with the unit's code."""
-    short, long = (
-        babel.units.format_unit(number, unit, length, locale=_locale(language))
-        for length in ('short', 'long')
-    )
-    return short, _spell(short if unit in long else long, number, language)
+    short = babel.units.format_unit(number, unit, 'short', locale=locale)
+    long = babel.units.format_unit(number, unit, 'long', locale=locale)
+    return short, _spell(short if unit in long else long, number, locale)
 
 
-def _spell(text: str, number: int, language: str) -> str:
+def _spell(text: str, number: int, locale: babel.Locale) -> str:
     """The text with its digits replaced by number words, where num2words has the language."""
-    if language in DIGITS_ONLY:
+    if locale.language in DIGITS_ONLY:
         return text
-    return text.replace(str(number), num2words.num2words(number, lang=language))
+    return text.replace(str(number), num2words.num2words(number, lang=locale.language))

@@ -36,13 +36,14 @@ def read_beir(name: str, argument: str, root: pathlib.Path) -> assembly.Collecti
             f'{folder}: expected corpus.jsonl, queries.jsonl and qrels/test.tsv, '
             'or folders by language that hold them, got none'
         )
-    return assembly.join_collections([_read_folder(x, x, x.name, f'{x.name}:') for x in folders])
+    return assembly.join_collections([_read_folder(x, x, x.name) for x in folders])
 
 
 def _read_folder(
-    folder: pathlib.Path, qrels_folder: pathlib.Path, language: str = 'und', prefix: str = ''
+    folder: pathlib.Path, qrels_folder: pathlib.Path, language: str = ''
 ) -> assembly.Collection:
-    """One collection, with `prefix` before its ids, and this language where a line has none."""
+    """One collection, of this language where a line has none; ids begin with it, too."""
+    prefix, language = f'{language}:' * bool(language), language or 'und'
     names = [form.format(split) for split in SPLITS for form in ('qrels/{}.tsv', '{}.tsv')]
     paths = {x: _find(folder, x) for x in ('corpus.jsonl', 'queries.jsonl')}
     paths['qrels/test.tsv'] = next((x for name in names if (x := _find(qrels_folder, name))), None)
@@ -83,7 +84,8 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 
 def _iter_entries(path: pathlib.Path, prefix: str, language: str) -> Iterator[assembly.Entry]:
     for where, row in schema.iter_objects(text_lines.iter_rows(path)):
-        text = schema.get_field(row, 'text', str, where)
-        key = f'{prefix}{schema.get_field(row, "_id", str, where)}'
-        text = retrieval.join_title(row.get('title') or '', text)
-        yield assembly.Entry(key, row.get('language') or row.get('lang') or language, text)
+        row['language'] = row.get('language') or row.get('lang') or language
+        row['title'] = row.get('title') or ''
+        names = ('_id', 'language', 'title', 'text')
+        key, code, title, text = (schema.get_field(row, x, str, where) for x in names)
+        yield assembly.Entry(prefix + key, code, retrieval.join_title(title, text))

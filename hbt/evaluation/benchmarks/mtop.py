@@ -23,25 +23,21 @@ def read_mtop(name: str, argument: str, root: pathlib.Path) -> assembly.Collecti
     paths = [root / x / 'test.txt' for x in languages] or sorted(root.glob('*/test.txt'))
     if not paths:
         raise ValueError(f'{root}: expected <language>/test.txt, got none')
-    queries, documents, parallel, shared = [], [], {}, {}
+    queries, documents, parallel, excluded, same = [], [], {}, {}, {}
+    by_value = collections.defaultdict(list)  # value of the shared column -> documents
     for path in paths:
         language = path.parent.name
         if not path.is_file() or not re.fullmatch('[a-z]{2,3}', language):
             raise ValueError(f'{path}: expected a file <language>/test.txt, got none')
         for where, line in text_lines.iter_rows(path):
             row = dict(zip(COLUMNS, text_lines.split_columns(where, line, COLUMNS), strict=True))
-            query = f'q:{language}:{row["id"]}'
+            query, document = (f'{kind}:{language}:{row["id"]}' for kind in 'qd')
             if query in parallel:
                 raise ValueError(f'{where}: expected each id once, got {row["id"]!r} again')
             queries.append(assembly.Entry(query, language, row['utterance']))
-            documents.append(assembly.Entry(f'd{query[1:]}', language, row['utterance']))
-            parallel[query], shared[query] = row['id'], row[SHARED_COLUMN[name]]
-    excluded = {query: f'd{query[1:]}' for query in shared}
-    by_value = collections.defaultdict(list)
-    for query, value in shared.items():
-        by_value[value].append(excluded[query])
-    qrels = {
-        query: {x: 1 for x in by_value[value] if x != excluded[query]}
-        for query, value in shared.items()
-    }
+            documents.append(assembly.Entry(document, language, row['utterance']))
+            parallel[query], excluded[query] = row['id'], document
+            same[query] = by_value[row[SHARED_COLUMN[name]]]
+            same[query].append(document)
+    qrels = {query: {x: 1 for x in same[query] if x != excluded[query]} for query in same}
     return assembly.Collection(queries, documents, qrels, parallel, excluded, tuple(paths))

@@ -300,6 +300,8 @@ def test_ids_and_texts_are_checked(tmp_path):
         ({'_id': 'c d', 'text': 'x'}, "id without whitespace, got 'd:c d'"),
         ({'_id': 'e', 'text': ' '}, '\'d:e\': expected a non-empty text, got " "'),
         ({'_id': 'e', 'text': 'x', 'lang': '!'}, "expected a language code such as en, got '!'"),
+        ({'_id': 'e', 'text': 'x', 'lang': 1}, "expected 'language' to be a str, got a int"),
+        ({'_id': 'e', 'text': 'x', 'title': True}, "jsonl:3: expected 'title' to be a str, got a"),
     ):
         write(
             tmp_path / 'corpus.jsonl',
