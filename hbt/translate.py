@@ -1,7 +1,6 @@
 """Translates question-answer pairs of one language into parallel groups over many.
 
-    python -m hbt.translate --input=faq.jsonl --out=faq.de.jsonl.gz --languages=de \
-        --engine=ctranslate2:nllb
+    python -m hbt.translate --input=a.jsonl --out=b.jsonl.gz --languages=de --engine=ctranslate2:DIR
 
 Run the same command again to resume one that was interrupted. The output is an input of prepare.
 """

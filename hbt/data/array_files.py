@@ -1,4 +1,4 @@
-"""Growing files of arrays that survive a kill: what follows the last commit is cut off."""
+"""Growing files of arrays that survive a kill: bytes after the last commit are truncated."""
 
 import json
 import os

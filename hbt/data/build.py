@@ -36,7 +36,7 @@ def build_store(
       inputs: sources, as `registry.open_sources` takes them.
       processes: that tokenise, or tasks of Apache Beam; 0: a number that fits.
       method: of starting them; see `workers`.
-      cleaning_config: what is looked for in the texts, and dropped.
+      cleaning_config: which flaws of the texts are reported or dropped.
       benchmark_texts: function from `cleaning_config.leakage` to (id, text) of those benchmarks.
       beam_options: of Apache Beam, in place of processes here.
 

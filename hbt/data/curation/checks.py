@@ -23,7 +23,7 @@ _SIMILAR = ({'id', 'ms'}, {'bs', 'hr', 'sr'}, {'no', 'nb', 'nn', 'da'}, {'xh', '
 
 @dataclasses.dataclass
 class CleaningConfig:
-    """What is looked for in training texts, and what is done about it: off, count or drop."""
+    """Which flaws of training texts are reported (count) or dropped (drop)."""
 
     normalise: str = settings.setting('', 'Unicode form of all texts', ('', 'NFC', 'NFKC'))
     exact: str = settings.setting(

@@ -1,7 +1,7 @@
-"""A pass over the sources before tokenisation, and the sources without what it found.
+"""A pass over the sources before tokenisation that reports flaws, and the sources without them.
 
-Needs some 100 bytes of memory for each group where duplicates are looked for, and for each text of
-a collection that is dropped.
+Needs some 100 bytes of memory for each group to find duplicates, and for each text of a
+collection that is dropped.
 """
 
 import bisect
@@ -37,7 +37,7 @@ def clean_sources(
 
     Args:
       sources: what is read.
-      config: what is looked for.
+      config: which flaws are reported or dropped.
       benchmark_texts: function from `config.leakage` to (id, text) of these benchmarks.
       folder: also gets files `progress...` with what is dropped.
       run_blocks: see `workers.start_workers`.
@@ -181,7 +181,7 @@ def _locate(group: int, sources: abc.Sequence[schema.GroupSource], starts: list[
 
 
 def _modes(config: checks.CleaningConfig) -> dict[str, str]:
-    """Kind of flaw that is looked for -> what is done about it."""
+    """Kind of flaw -> what is done about it; without those that are off."""
     modes = {
         'exact': config.exact,
         'near': config.near,
