@@ -8,14 +8,9 @@ import tokenizers
 
 from hbt.utils import files
 
-VOCABULARIES = ('vocab.txt', 'sentencepiece.bpe.model')
-PATTERNS = (  # of the files from which `load_tokenizer` and transformers build a tokenizer
-    'config.json',
-    'tokenizer*.json',
-    'special_tokens_map.json',
-    'sentence_bert_config.json',
-    *VOCABULARIES,
-)
+FILES = ('tokenizer.json', 'vocab.txt', 'sentencepiece.bpe.model')  # one of which is a tokenizer
+SETTINGS = ('config.json', 'special_tokens_map.json', 'sentence_bert_config.json')
+PATTERNS = ('tokenizer*.json', *FILES[1:], *SETTINGS)  # that `load_tokenizer` and transformers read
 _ROLES = {
     'bos_token': ('<s>',),
     'cls_token': ('<s>', '[CLS]'),
@@ -29,16 +24,14 @@ _ROLES = {
 
 def has_tokenizer(path: pathlib.Path) -> bool:
     """Whether `load_tokenizer` finds one in a directory."""
-    return any((path / name).is_file() for name in ('tokenizer.json', *VOCABULARIES))
+    return any((path / name).is_file() for name in FILES)
 
 
 def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
     """The tokenizer of a tokenizer.json or of a directory; it neither pads nor truncates.
 
     It lowers the case of texts where sentence-transformers' settings in the directory say so.
-
-    Raises:
-      ValueError: there is no tokenizer, or one that cannot be read.
+    ValueError if there is no tokenizer, or one that cannot be read.
     """
     file = path / 'tokenizer.json' if path.is_dir() else path
     if file.is_file():
@@ -49,18 +42,17 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
             raise
         except BaseException as error:  # the library panics with nothing more special
             raise files.format_error(file, 'a tokenizer.json', error) from error
-    elif any((path / vocabulary).is_file() for vocabulary in VOCABULARIES):
+    elif has_tokenizer(path):
         result = _convert_vocabulary(path)
     else:
-        expected = ' or '.join(('tokenizer.json', *VOCABULARIES))
-        raise ValueError(
-            f'{path}: expected a directory with {expected}, got {files.describe_path(path)}'
-        )
+        expected = f'a directory with {" or ".join(FILES)}'
+        raise ValueError(f'{path}: expected {expected}, got {files.describe_path(path)}')
     result.no_padding()
     result.no_truncation()
     settings = file.with_name('sentence_bert_config.json')
     if files.read_optional_json(settings).get('do_lower_case'):
-        _lowercase(result)
+        steps = [tokenizers.normalizers.Lowercase(), result.normalizer]
+        result.normalizer = tokenizers.normalizers.Sequence([x for x in steps if x])
     return result
 
 
@@ -88,12 +80,6 @@ def _convert_vocabulary(folder: pathlib.Path) -> tokenizers.Tokenizer:
     return result
 
 
-def _lowercase(tokenizer: tokenizers.Tokenizer) -> None:
-    first, rest = tokenizers.normalizers.Lowercase(), tokenizer.normalizer
-    steps = [first] if rest is None else [first, rest]
-    tokenizer.normalizer = tokenizers.normalizers.Sequence(steps)
-
-
 def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer:
     """Trains a byte-pair tokenizer of the size in `train:SIZE`, with XLM-R's special tokens."""
     size = spec.removeprefix('train:')
@@ -102,9 +88,8 @@ def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
     tokenizer.normalizer = tokenizers.normalizers.NFKC()
     split = tokenizers.pre_tokenizers
-    tokenizer.pre_tokenizer = split.Sequence(
-        [split.Metaspace(), split.Punctuation(), split.Digits()]
-    )
+    steps = [split.Metaspace(), split.Punctuation(), split.Digits()]
+    tokenizer.pre_tokenizer = split.Sequence(steps)
     tokenizer.decoder = tokenizers.decoders.Metaspace()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=int(size), special_tokens=['<s>', '<pad>', '</s>', '<unk>'], show_progress=False
@@ -118,11 +103,11 @@ def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer
 
 def padding_id(tokenizer: tokenizers.Tokenizer) -> int:
     """The id of the padding token."""
-    for token in ('<pad>', '[PAD]'):
-        number = tokenizer.token_to_id(token)
-        if number is not None:
-            return number
-    size = tokenizer.get_vocab_size()
+    vocabulary = tokenizer.get_vocab()
+    for token in _ROLES['pad_token']:
+        if token in vocabulary:
+            return vocabulary[token]
+    size = len(vocabulary)
     raise ValueError(f'tokenizer: expected a token <pad> or [PAD], got neither among {size} tokens')
 
 

@@ -14,18 +14,13 @@ TAGS = ('sentence-transformers', 'sentence-similarity', 'feature-extraction', 'd
 
 
 def run_card(
-    c: config.Config,
-    workdir: pathlib.Path,
-    step: int,
-    out: pathlib.Path,
-    license: str,
-    trimming: str = '',
+    c: config.Config, workdir: pathlib.Path, step: int, out: pathlib.Path, license: str, note: str
 ) -> str:
     """Returns the card of a step of a training run, in Markdown with the hub's front matter.
 
     Args:
       out: the model directory.
-      trimming: which token embeddings were removed: `without ...`.
+      note: which token embeddings were removed, if any: `without ...`.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader('hbt.models', ''),
@@ -37,36 +32,32 @@ def run_card(
     environment.globals |= {'row': _row, 'scores': _scores}
     datasets = files.read_optional_json(workdir / 'data.json').get('datasets', [])
     languages = _count_texts(datasets)
-    paths = sorted((workdir / f'results/{step}').glob('*.json'))
     changed = settings.changes(config.Config(), c)
     versions = {x.name: x.version for x in importlib.metadata.distributions()}
+    base = c.encoder.init.partition('@')[0]
+    is_hub_name = base.count('/') == 1 and not base.startswith(('.', '/', '~'))
+    metadata = {
+        'language': list(languages),
+        'library_name': 'sentence-transformers',
+        'pipeline_tag': 'sentence-similarity',
+        'tags': TAGS,
+        'base_model': base if is_hub_name else '',
+        'license': license,
+    }
+    paths = sorted((workdir / f'results/{step}').glob('*.json'))
     return environment.get_template('card.md.jinja').render(
         c=c,
         name=out.name,
         path=str(out),
         step=step,
-        trimming=trimming,
-        metadata=_metadata(c, list(languages), license),
+        note=note,
+        metadata=metadata,
         datasets=datasets,
         languages=languages,
         results=[json.loads(path.read_text()) for path in paths],
         settings={name: x for name, x in settings.entries(c).items() if name in changed},
         versions={name: versions[name] for name in PACKAGES if name in versions},
     )
-
-
-def _metadata(c: config.Config, languages: list[str], license: str) -> dict:
-    """The front matter of the hub."""
-    name = c.encoder.init.partition('@')[0]
-    is_hub_name = name.count('/') == 1 and not name.startswith(('.', '/', '~'))
-    return {
-        'language': languages,
-        'library_name': 'sentence-transformers',
-        'pipeline_tag': 'sentence-similarity',
-        'tags': TAGS,
-        'base_model': name if is_hub_name else '',
-        'license': license,
-    }
 
 
 def _count_texts(datasets: list[dict]) -> dict[str, list[int]]:

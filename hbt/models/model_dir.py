@@ -22,7 +22,6 @@ from hbt.models import encoder, huggingface, weights
 from hbt.utils import files, hub
 
 PATHS = {'Transformer': '', 'Pooling': '1_Pooling', 'Dense': '2_Dense', 'Normalize': '3_Normalize'}
-ORDER = tuple(PATHS)  # of modules; the last two are optional
 ORDERED = 'a Transformer, a Pooling, at most one Dense and at most one Normalize, in this order'
 POOLING = {  # flags in the configuration of a pooling -> our setting
     'pooling_mode_cls_token': 'cls',
@@ -59,9 +58,7 @@ class Model(typing.NamedTuple):
 def load_model(name: str) -> Model:
     """Returns the model in a directory, or of a hub name, with its own prompts and lengths.
 
-    Raises:
-      ValueError: names the file and key of what hbt does not compute, or the tokenizer or weights
-        that do not fit.
+    ValueError names what hbt does not compute, or the tokenizer or weights that do not fit.
     """
     folder = fetch_model(name)
     transformer = folder / _read_modules(folder).get('Transformer', '')
@@ -104,22 +101,18 @@ def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Enco
     huggingface.require_choice(mode, ('cls', 'mean', 'max'), file, 'pooling_mode')
     has_prompt = content.get('include_prompt', True) is True
     huggingface.require(has_prompt, file, 'include_prompt', 'true', False)
-    c = dataclasses.replace(
-        c,
-        pooling=mode,
-        normalise='Normalize' in modules,
-        projection_dim=0,
-        projection_activation='tanh',
-    )
-    return _read_head(folder / modules['Dense'] / 'config.json', c) if 'Dense' in modules else c
+    head = {'projection_dim': 0, 'projection_activation': 'tanh'}
+    if 'Dense' in modules:
+        head = _read_head(folder / modules['Dense'] / 'config.json', c.hidden_dim)
+    return dataclasses.replace(c, pooling=mode, normalise='Normalize' in modules, **head)
 
 
-def _read_head(file: pathlib.Path, c: config.Encoder) -> config.Encoder:
-    """`c` with the head in the configuration of a dense layer."""
+def _read_head(file: pathlib.Path, hidden_dim: int) -> dict:
+    """Our setting -> value, from the configuration of a dense layer."""
     content = files.read_json(file, dict)
     width, size = content.get('in_features'), content.get('out_features')
-    expected = f'{c.hidden_dim} as the encoder has'
-    huggingface.require(width == c.hidden_dim, file, 'in_features', expected, width)
+    expected = f'{hidden_dim} as the encoder has'
+    huggingface.require(width == hidden_dim, file, 'in_features', expected, width)
     is_size = type(size) is int and 0 < size <= 10**6
     huggingface.require(is_size, file, 'out_features', 'an integer from 1 on', size)
     huggingface.require(not content.get('use_residual'), file, 'use_residual', 'false', True)
@@ -128,7 +121,7 @@ def _read_head(file: pathlib.Path, c: config.Encoder) -> config.Encoder:
         huggingface.require(value == 'sentence_embedding', file, key, 'sentence_embedding', value)
     name = content.get('activation_function', 'torch.nn.modules.activation.Tanh')
     huggingface.require_choice(name, ACTIVATIONS, file, 'activation_function')
-    return dataclasses.replace(c, projection_dim=size, projection_activation=ACTIVATIONS[name])
+    return {'projection_dim': size, 'projection_activation': ACTIVATIONS[name]}
 
 
 def _read_prompts(folder: pathlib.Path) -> dict[str, str]:
@@ -157,13 +150,10 @@ def _read_lengths(folder: pathlib.Path, limit: int) -> dict[str, int]:
 
 
 def match_tokenizer(c: config.Encoder, size: int, pad_id: int, where: str) -> config.Encoder:
-    """Returns `c` with the padding id of a tokenizer of `size` ids.
+    """Returns `c` with the padding id of a tokenizer of `size` ids; ValueError if they do not fit.
 
     XLM-R counts positions from the padding id, which is part of its weights. BERT does not: some
     such models have the tokenizer of XLM-R and another padding id in config.json (mE5 small).
-
-    Raises:
-      ValueError: encoder and tokenizer do not fit.
     """
     if c.vocab_size < size:
         raise ValueError(
@@ -186,17 +176,15 @@ def _read_modules(folder: pathlib.Path) -> dict[str, str]:
         return {}
     modules = {}
     for i, entry in enumerate(files.read_json(file, list)):
-        if not isinstance(entry, dict):
-            entry = {}
-        kind, path = (str(entry.get(key, '?')) for key in ('type', 'path'))
-        kind = kind.rsplit('.', 1)[-1]
-        is_new = kind in ORDER and kind not in modules
+        entry = entry if isinstance(entry, dict) else {}
+        kind, path = str(entry.get('type', '?')).rsplit('.', 1)[-1], str(entry.get('path', '?'))
+        is_new = kind in PATHS and kind not in modules
         huggingface.require(is_new, file, f'[{i}]', ORDERED, kind)
         is_plain = bool(re.fullmatch(r'[\w-][\w.-]*|', path))
         huggingface.require(is_plain, file, f'[{i}]: path', 'a plain name', path)
         modules[kind] = path
-    kinds = sorted(modules, key=ORDER.index)
-    is_ordered = list(modules) == kinds and kinds[:2] == list(ORDER[:2])
+    kinds = [kind for kind in PATHS if kind in modules]
+    is_ordered = list(modules) == kinds and kinds[:2] == ['Transformer', 'Pooling']
     huggingface.require(is_ordered, file, 'types', ORDERED, kinds)
     return modules
 
@@ -204,18 +192,17 @@ def _read_modules(folder: pathlib.Path) -> dict[str, str]:
 def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
     """Returns float32 NumPy parameters of a directory, in the sizes of `c`.
 
-    Raises:
-      ValueError: names the tensors that do not fit.
+    ValueError names the tensors that do not fit.
     """
     modules = _read_modules(folder)
     transformer = folder / modules.get('Transformer', '')
     if 'Dense' not in modules:
         return huggingface.load_params(transformer, c)
     params = huggingface.load_params(transformer, dataclasses.replace(c, projection_dim=0))
-    dense = folder / modules['Dense']
+    dense, size = folder / modules['Dense'], c.projection_dim
     file = weights.find_weights(dense)
-    shapes = {'kernel': (c.hidden_dim, c.projection_dim), 'bias': (c.projection_dim,)}
-    params['head'] = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    kernel, bias = np.zeros((c.hidden_dim, size), np.float32), np.zeros(size, np.float32)
+    params['head'] = {'kernel': kernel, 'bias': bias}
     has_bias = files.read_optional_json(dense / 'config.json').get('bias', True)
     missing = set(HEAD) if has_bias else {'linear.weight'}
     for name, array in weights.read_tensors(dense):
@@ -233,7 +220,7 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
     """
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
-    partial = out.with_name(out.name + '.partial')
+    partial = files.partial_path(out)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     c, data = model.config.encoder, model.config.data
@@ -264,14 +251,9 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
 
 def _module_files(c: config.Encoder) -> dict[str, dict | list]:
     """File -> content: the modules after the encoder, under names that all versions know."""
-    configs = {
-        'Transformer': None,
-        'Pooling': {
-            'word_embedding_dimension': c.hidden_dim,
-            **{key: mode == c.pooling for key, mode in POOLING.items()},
-            'include_prompt': True,
-        },
-    }
+    pooling = {'word_embedding_dimension': c.hidden_dim, 'include_prompt': True}
+    pooling |= {key: mode == c.pooling for key, mode in POOLING.items()}
+    configs = {'Transformer': None, 'Pooling': pooling}
     if c.projection_dim:
         names = {setting: name for name, setting in ACTIVATIONS.items()}
         configs['Dense'] = {

@@ -24,17 +24,11 @@ KINDS = ('Unigram', 'WordPiece', 'WordLevel', 'BPE')
 def trim_model(
     model: model_dir.Model, codes: abc.Sequence[str], corpus: abc.Sequence[str]
 ) -> tuple[model_dir.Model, str]:
-    """Removes token embeddings; special tokens stay.
+    """Removes token embeddings; special tokens stay. Returns the model, and a note for its card.
 
     Args:
       codes: languages in whose scripts the remaining pieces are written, or
       corpus: files of texts, one a line, that the remaining pieces spell.
-
-    Returns:
-      the model, and what was removed, for its card.
-
-    Raises:
-      ValueError: expected either languages or files, a known language, a tokenizer of `KINDS`.
     """
     if bool(codes) == bool(corpus):
         raise ValueError('--corpus, --languages: expected one of them, got both or none')
@@ -46,9 +40,8 @@ def trim_model(
     tokenizer, ids = trim_tokenizer(model.tokenizer, used)
     table = model.params['embeddings']['token'][ids]
     params = model.params | {'embeddings': model.params['embeddings'] | {'token': table}}
-    c = copy.deepcopy(model.config)
+    c, size = copy.deepcopy(model.config), model.config.encoder.vocab_size
     c.encoder.vocab_size = len(ids)
-    size = model.config.encoder.vocab_size
     log.info(f'{len(ids)} of {size} token embeddings remain')
     note = f'the token embeddings that are not used {where}: {len(ids)} of {size} are kept.'
     return model_dir.Model(c, params, tokenizer), f'without {note}'
@@ -132,11 +125,7 @@ def _used_by_texts(model: model_dir.Model, corpus: abc.Sequence[str]) -> set[int
 
 
 def used_by_languages(tokenizer: tokenizers.Tokenizer, codes: abc.Sequence[str]) -> set[int]:
-    """Returns the ids of the pieces that are written in the scripts of languages, or in none.
-
-    Raises ValueError for an unknown language, and for a byte-level tokenizer, whose pieces have no
-    script.
-    """
+    """Returns the ids of the pieces that are written in the scripts of languages, or in none."""
     if isinstance(tokenizer.decoder, tokenizers.decoders.ByteLevel):
         raise ValueError('--languages: expected a tokenizer of characters, got one of bytes')
     for code in codes:

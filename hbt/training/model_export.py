@@ -26,9 +26,6 @@ def export_model(
       license: of the model of a run, as the hub names it.
       languages, corpus: what to trim the vocabulary for, see `vocab_trim.trim_model`; with neither,
         the vocabulary of a run stays whole.
-
-    Raises:
-      ValueError: no such run, step or model, or something exists at `out`.
     """
     loaded, number = run_dir.load_model(workdir, model, step)
     loaded = loaded._replace(params=jax.device_get(loaded.params))
