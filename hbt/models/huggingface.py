@@ -1,13 +1,15 @@
 """Encoders of Hugging Face as files: configuration and weights, read and written.
 
-Two tables of names serve both directions: `KEYS` for config.json, `NAMES` for the weights.
+Two tables of names serve both directions: `KEYS` for config.json, and tensor_names.csv for the
+weights, where post-norm and pre-norm models (XLM-R XL) have different names.
 """
 
+import csv
 import dataclasses
-import importlib.metadata
 import pathlib
 import re
 from collections import abc
+from importlib import metadata, resources
 
 import numpy as np
 from flax import traverse_util
@@ -16,25 +18,9 @@ from hbt import config
 from hbt.models import encoder, weights
 from hbt.utils import files
 
-NAMES = {  # ours -> Hugging Face's, without the last word
-    'embeddings/token': 'embeddings.word_embeddings',
-    'embeddings/position': 'embeddings.position_embeddings',
-    'embeddings/type': 'embeddings.token_type_embeddings',
-    'embeddings/norm': 'embeddings.LayerNorm',
-    'layers/query': 'encoder.layer.{}.attention.self.query',
-    'layers/key': 'encoder.layer.{}.attention.self.key',
-    'layers/value': 'encoder.layer.{}.attention.self.value',
-    'layers/attention_out': 'encoder.layer.{}.attention.output.dense',
-    'layers/attention_norm': 'encoder.layer.{}.attention.output.LayerNorm',
-    'layers/ffn_in': 'encoder.layer.{}.intermediate.dense',
-    'layers/ffn_out': 'encoder.layer.{}.output.dense',
-    'layers/ffn_norm': 'encoder.layer.{}.output.LayerNorm',
-    'head': 'pooler.dense',
-}
-PRE_NORM = NAMES | {  # where XLM-R XL differs
-    'layers/attention_norm': 'encoder.layer.{}.attention.self_attn_layer_norm',
-    'layers/ffn_norm': 'encoder.layer.{}.LayerNorm',
-    'final_norm': 'encoder.LayerNorm',
+NAMES_FILE = resources.files('hbt.models').joinpath('tensor_names.csv')
+NAMES = {  # our path -> norm -> Hugging Face's name, without the last word
+    row['path']: row for row in csv.DictReader(NAMES_FILE.read_text().splitlines())
 }
 WORDS = {  # the last word: ours and Flax's -> PyTorch's, the current one first
     'embedding': ('weight',),
@@ -78,9 +64,8 @@ def read_architecture(path: str | pathlib.Path, base: config.Encoder) -> config.
     """
     file = pathlib.Path(path) / 'config.json'
     if not file.is_file():
-        raise ValueError(
-            f'{path}: expected a directory with config.json, got {files.describe_path(path)}'
-        )
+        got = files.describe_path(path)
+        raise ValueError(f'{path}: expected a directory with config.json, got {got}')
     content = files.read_json(file, dict)
     kind = content.get('model_type')
     require_choice(kind, MODELS, file, 'model_type')
@@ -113,10 +98,10 @@ def _check_value(file: pathlib.Path, key: str, setting: str, value):
     return value
 
 
-def require(condition: bool, file: pathlib.Path, key: str, expected: str, got) -> None:
-    """ValueError naming file and key unless `condition`."""
+def require(condition: bool, where: str | pathlib.Path, key: str, expected: str, got) -> None:
+    """ValueError naming a file and a key unless `condition`."""
     if not condition:
-        raise ValueError(f'{file}: {key}: expected {expected}, got {got!r}')
+        raise ValueError(f'{where}: {key}: expected {expected}, got {got!r}')
 
 
 def require_choice(value, choices: abc.Iterable[str], file: pathlib.Path, key: str) -> None:
@@ -141,17 +126,16 @@ def make_config(c: config.Encoder) -> dict:
         'attention_probs_dropout_prob': c.attention_dropout,
         'initializer_range': c.init_std,
         'dtype': 'float32',
-        'transformers_version': importlib.metadata.version('transformers'),
+        'transformers_version': metadata.version('transformers'),
     }
 
 
 def _name_tensors(flat: dict, c: config.Encoder) -> abc.Iterator[list[tuple[str, np.ndarray]]]:
     """Yields of each tensor its names, Flax's, PyTorch's and older ones, with views of `flat`."""
-    table = PRE_NORM if c.norm == 'pre' else NAMES
     for path in encoder.param_shapes(c):
-        module, word = (path, 'embedding') if path in table else path.rsplit('/', 1)
+        module, word = (path, 'embedding') if path in NAMES else path.rsplit('/', 1)
         for layer, array in enumerate(flat[path] if path.startswith('layers/') else [flat[path]]):
-            name = table[module].format(layer)
+            name = NAMES[module][c.norm].format(layer)
             torch_view = array.T if word == 'kernel' else array
             torch_names = [(f'{name}.{last}', torch_view) for last in WORDS[word]]
             yield [(f'{name}.{word}', array), *torch_names]

@@ -35,16 +35,9 @@ ACTIVATIONS = {
     'torch.nn.modules.activation.Tanh': 'tanh',
     'torch.nn.modules.linear.Identity': 'identity',
 }
-HEAD = {'linear.weight': 'kernel', 'linear.bias': 'bias'}  # tensors of a dense layer
 PROMPTS = {'query_prefix': ('query',), 'passage_prefix': ('document', 'passage', 'corpus')}
-PATTERNS = (  # all but the weights
-    *tokenizer_files.PATTERNS,
-    'modules.json',
-    'config_sentence_transformers.json',
-    '?_*/config.json',
-    '?_Dense/*.safetensors',
-    '?_Dense/*.bin',
-)
+PATTERNS = (*tokenizer_files.PATTERNS, 'modules.json', 'config_sentence_transformers.json')
+PATTERNS += ('?_*/config.json', '?_Dense/*.safetensors', '?_Dense/*.bin')  # all but the weights
 
 
 class Model(typing.NamedTuple):
@@ -143,9 +136,8 @@ def _read_lengths(folder: pathlib.Path, limit: int) -> dict[str, int]:
     others = content.get('max_seq_length'), tokenizer.get('model_max_length')
     lengths = {}
     for setting, key in (('query_length', 'query_length'), ('passage_length', 'document_length')):
-        candidates = (content.get(key), *others)
-        length = next((n for n in candidates if isinstance(n, int) and n > 0), limit)
-        lengths[setting] = min(length, limit)
+        candidates = (n for n in (content.get(key), *others) if isinstance(n, int) and n > 0)
+        lengths[setting] = min(next(candidates, limit), limit)
     return lengths
 
 
@@ -155,12 +147,10 @@ def match_tokenizer(c: config.Encoder, size: int, pad_id: int, where: str) -> co
     XLM-R counts positions from the padding id, which is part of its weights. BERT does not: some
     such models have the tokenizer of XLM-R and another padding id in config.json (mE5 small).
     """
-    if c.vocab_size < size:
-        raise ValueError(
-            f'{where}: vocab_size: expected at least {size} for the tokenizer, got {c.vocab_size}'
-        )
-    if c.family == 'xlmr' and c.pad_id != pad_id:
-        raise ValueError(f'{where}: pad_id: expected {pad_id} as in the tokenizer, got {c.pad_id}')
+    expected = f'at least {size} for the tokenizer'
+    huggingface.require(c.vocab_size >= size, where, 'vocab_size', expected, c.vocab_size)
+    is_same = c.family != 'xlmr' or c.pad_id == pad_id
+    huggingface.require(is_same, where, 'pad_id', f'{pad_id} as in the tokenizer', c.pad_id)
     return dataclasses.replace(c, pad_id=pad_id)
 
 
@@ -190,10 +180,7 @@ def _read_modules(folder: pathlib.Path) -> dict[str, str]:
 
 
 def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
-    """Returns float32 NumPy parameters of a directory, in the sizes of `c`.
-
-    ValueError names the tensors that do not fit.
-    """
+    """Float32 NumPy parameters of a directory, sized as `c`; ValueError names what does not fit."""
     modules = _read_modules(folder)
     transformer = folder / modules.get('Transformer', '')
     if 'Dense' not in modules:
@@ -203,13 +190,14 @@ def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
     file = weights.find_weights(dense)
     kernel, bias = np.zeros((c.hidden_dim, size), np.float32), np.zeros(size, np.float32)
     params['head'] = {'kernel': kernel, 'bias': bias}
+    targets = {'linear.weight': kernel.T, 'linear.bias': bias}
     has_bias = files.read_optional_json(dense / 'config.json').get('bias', True)
-    missing = set(HEAD) if has_bias else {'linear.weight'}
+    missing = set(targets) if has_bias else {'linear.weight'}
     for name, array in weights.read_tensors(dense):
-        huggingface.require_choice(name, HEAD, file, 'tensors')
-        weights.copy_tensor(params['head'][HEAD[name]].T, array, f'{file}: {name}')
+        huggingface.require_choice(name, targets, file, 'tensors')
+        weights.copy_tensor(targets[name], array, f'{file}: {name}')
         missing.discard(name)
-    huggingface.require(not missing, file, 'tensors', ', '.join(HEAD), 'no such tensor')
+    huggingface.require(not missing, file, 'tensors', ', '.join(targets), 'no such tensor')
     return params
 
 
@@ -226,21 +214,18 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
     c, data = model.config.encoder, model.config.data
     longest = max(data.query_length, data.passage_length)
     arrays = huggingface.rename_params(model.params, c)
-    head = {name: arrays.pop(f'pooler.dense.{name[7:]}') for name in HEAD if c.projection_dim}
-    _write_tensors(partial, arrays)
-    if head:
+    if c.projection_dim:
+        head = {f'linear.{x}': arrays.pop(f'pooler.dense.{x}') for x in ('weight', 'bias')}
         _write_tensors(partial / PATHS['Dense'], head)
+    _write_tensors(partial, arrays)
     tokenizer_files.save_tokenizer(partial, model.tokenizer, longest)
-    prompts = {'query': data.query_prefix}
-    prompts |= dict.fromkeys(('document', 'passage'), data.passage_prefix)
+    prefix = data.passage_prefix
+    prompts = {'query': data.query_prefix, 'document': prefix, 'passage': prefix}
+    settings = {'prompts': prompts, 'default_prompt_name': None, 'similarity_fn_name': 'cosine'}
     contents = _module_files(c) | {
         'config.json': huggingface.make_config(c) | tokenizer_files.special_ids(model.tokenizer),
         'sentence_bert_config.json': {'max_seq_length': longest, 'do_lower_case': False},
-        'config_sentence_transformers.json': {
-            'prompts': prompts,
-            'default_prompt_name': None,
-            'similarity_fn_name': 'cosine',
-        },
+        'config_sentence_transformers.json': settings,
     }
     for name, content in contents.items():
         (partial / name).parent.mkdir(exist_ok=True)

@@ -62,10 +62,8 @@ def trim_tokenizer(
         raise ValueError(f'tokenizer: expected one of {", ".join(KINDS)}, got {model["type"]}')
     remaining = set(used) | {token['id'] for token in tree['added_tokens']}
     remaining |= set(range(tokenizer_files.padding_id(tokenizer) + 1))
-    if model.get('unk_token'):
-        remaining.add(tokenizer.token_to_id(model['unk_token']))
-    if model.get('unk_id') is not None:
-        remaining.add(model['unk_id'])
+    unknown = {model.get('unk_id'), tokenizer.token_to_id(model.get('unk_token') or '')}
+    remaining |= unknown - {None}
     if model['type'] == 'BPE':
         remaining = _trim_merges(model, remaining)
     ids = np.array(sorted(remaining), np.int64)

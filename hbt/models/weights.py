@@ -45,19 +45,15 @@ def read_tensors(folder: str | pathlib.Path) -> Tensors:
     """
     file = find_weights(folder)
     if file is None:
-        expected = ' or '.join(READERS)
-        raise ValueError(
-            f'{folder}: expected a directory with {expected}, got {files.describe_path(folder)}'
-        )
+        expected, got = ' or '.join(READERS), files.describe_path(folder)
+        raise ValueError(f'{folder}: expected a directory with {expected}, got {got}')
     kind, shards = file.name.removesuffix(INDEX), {file: ()}
     if file.name != kind:
         shards = {file.with_name(shard): names for shard, names in read_shard_index(file).items()}
     for path, names in shards.items():
         if not path.is_file():
-            raise ValueError(
-                f'{file}: weight_map: {names[0]}: expected the file {path.name} beside it,'
-                f' got {files.describe_path(folder)}'
-            )
+            expected, got = f'the file {path.name} beside it', files.describe_path(folder)
+            raise ValueError(f'{file}: weight_map: {names[0]}: expected {expected}, got {got}')
     for path, names in shards.items():
         missing = dict.fromkeys(names)
         for name, array in _read_file(path, kind):
