@@ -36,15 +36,12 @@ TEST_SHARE = 8  # one combination of the key in 8 is for testing
 def groups(
     split: str, count: int, languages=LANGUAGES, seed: int = 0
 ) -> collections.abc.Iterator[dict]:
-    """Yields groups, each a record of seven facts in every language.
+    """Yields `count` groups {'id': ..., 'query': {language: text}, 'passage': {language: text}}.
 
-    A passage states all facts in long forms; its query names the four of KEY in other forms, and
-    one more. The atoms are common to the splits, the combinations are not: no key of one split,
-    under whatever seed, occurs in the other, and none repeats within 'test'. The same arguments
-    give the same groups on any machine.
-
-    Returns:
-      `count` times {'id': ..., 'query': {language: text}, 'passage': {language: text}}.
+    Each is a record of seven facts. A passage states all of them in long forms; its query names the
+    four of KEY in other forms, and one more. The atoms are common to the splits, the combinations
+    are not: no key of one split, under whatever seed, occurs in the other, and none repeats within
+    'test'. The same arguments give the same groups on any machine.
     """
     if split not in ('train', 'test'):
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}")

@@ -127,9 +127,8 @@ def split_languages(argument: str) -> list[str]:
 def assemble(name: str, data: Collection) -> Benchmark:
     """The benchmark of this name: documents in order, and indices for ids and languages.
 
-    Raises:
-      ValueError: for ids that are not unique or hold whitespace, an empty text, a judgement of an
-        unknown query or document, and where nothing is relevant.
+    ValueError for ids that are not unique or hold whitespace, an empty text, a judgement of an
+    unknown query or document, and where nothing is relevant.
     """
     queries = _make_columns(f'{name}: queries', data.queries, descending=False)
     documents = _make_columns(f'{name}: documents', data.documents, descending=True)

@@ -12,7 +12,7 @@ from hbt.data.readers import retrieval, schema, text_lines
 from hbt.evaluation.benchmarks import assembly
 from hbt.utils import hub
 
-SPLITS = ('test', 'dev', 'validation')
+QRELS = [f'{x}{split}.tsv' for split in ('test', 'dev', 'validation') for x in ('qrels/', '')]
 HUB_FILES = ('corpus.jsonl*', 'queries.jsonl*', '*.tsv')
 
 
@@ -44,9 +44,8 @@ def _read_folder(
 ) -> assembly.Collection:
     """One collection, of this language where a line has none; ids begin with it, too."""
     prefix, language = f'{language}:' * bool(language), language or 'und'
-    names = [form.format(split) for split in SPLITS for form in ('qrels/{}.tsv', '{}.tsv')]
     paths = {x: _find(folder, x) for x in ('corpus.jsonl', 'queries.jsonl')}
-    paths['qrels/test.tsv'] = next((x for name in names if (x := _find(qrels_folder, name))), None)
+    paths['qrels/test.tsv'] = next(filter(None, (_find(qrels_folder, x) for x in QRELS)), None)
     for name, path in paths.items():
         if path is None:
             raise ValueError(f'{folder}: expected {name}, got none')

@@ -26,13 +26,8 @@ def read_groups(name: str, argument: str, root: pathlib.Path) -> assembly.Collec
             query = queries.setdefault(key, f'q:{key[0]}:{len(queries):09}')
             qrels.setdefault(query, {}).update(grades)
             parallel.setdefault(query, group.id)
-    return assembly.Collection(
-        [assembly.Entry(id, *key) for key, id in queries.items()],
-        [assembly.Entry(id, *key) for key, id in documents.items()],
-        qrels,
-        parallel,
-        files=(path,),
-    )
+    entries = ([assembly.Entry(id, *key) for key, id in x.items()] for x in (queries, documents))
+    return assembly.Collection(*entries, qrels, parallel, files=(path,))
 
 
 def read_cldr(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:

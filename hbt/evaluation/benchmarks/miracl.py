@@ -14,7 +14,6 @@ from hbt.data.readers import retrieval, schema, text_lines
 from hbt.evaluation.benchmarks import assembly
 from hbt.utils import hub
 
-HUB = 'hub'  # as root: the Hugging Face hub or its cache
 Roots = list[pathlib.Path]
 # Queries, query -> document -> grade, and the files; ids are as in the files.
 Queries = tuple[list[schema.Text], dict[str, dict[str, int]], list[pathlib.Path]]
@@ -42,7 +41,7 @@ def read_wikipedia(name: str, argument: str, root: pathlib.Path) -> assembly.Col
             names = ', '.join(layout.languages)
             raise ValueError(f'language: expected one of {names}, got {language!r}')
     roots = [assembly.find_folder(root, name)]
-    if str(root) == HUB:
+    if str(root) == 'hub':  # of Hugging Face, or its cache
         names = [layout.languages[x] for x in languages or layout.languages]
         roots = [
             hub.dataset_snapshot(repository, tuple(map(pattern.format, names)))

@@ -23,7 +23,7 @@ def read_mtop(name: str, argument: str, root: pathlib.Path) -> assembly.Collecti
     paths = [root / x / 'test.txt' for x in languages] or sorted(root.glob('*/test.txt'))
     if not paths:
         raise ValueError(f'{root}: expected <language>/test.txt, got none')
-    queries, documents, parallel, excluded, same = [], [], {}, {}, {}
+    queries, documents, parallel, excluded, relevant = [], [], {}, {}, {}
     by_value = collections.defaultdict(list)  # value of the shared column -> documents
     for path in paths:
         language = path.parent.name
@@ -37,7 +37,7 @@ def read_mtop(name: str, argument: str, root: pathlib.Path) -> assembly.Collecti
             queries.append(assembly.Entry(query, language, row['utterance']))
             documents.append(assembly.Entry(document, language, row['utterance']))
             parallel[query], excluded[query] = row['id'], document
-            same[query] = by_value[row[SHARED_COLUMN[name]]]
-            same[query].append(document)
-    qrels = {query: {x: 1 for x in same[query] if x != excluded[query]} for query in same}
+            relevant[query] = by_value[row[SHARED_COLUMN[name]]]
+            relevant[query].append(document)
+    qrels = {query: {x: 1 for x in relevant[query] if x != excluded[query]} for query in relevant}
     return assembly.Collection(queries, documents, qrels, parallel, excluded, tuple(paths))
