@@ -1,6 +1,5 @@
 """Tokenizers: loaded, trained and saved; their special tokens; whether two are the same."""
 
-import json
 import pathlib
 from collections import abc
 
@@ -116,12 +115,6 @@ def end_id(tokenizer: tokenizers.Tokenizer) -> int | None:
     return (tokenizer.encode('').ids or [None])[-1]
 
 
-def special_ids(tokenizer: tokenizers.Tokenizer) -> dict[str, int]:
-    """The ids of the special tokens at both ends of a text, as config.json names them."""
-    ids = tokenizer.encode('').ids
-    return {'bos_token_id': ids[0], 'eos_token_id': ids[-1]} if len(ids) > 1 else {}
-
-
 def vocab_size(tokenizer: tokenizers.Tokenizer) -> int:
     """The greatest id plus one: the rows that a table of token embeddings needs."""
     return max(tokenizer.get_vocab().values()) + 1
@@ -141,19 +134,15 @@ def check_same_tokenizer(
         )
 
 
-def save_tokenizer(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer, max_length: int) -> None:
-    """Writes the files from which transformers builds the tokenizer."""
-    tokenizer.save(str(folder / 'tokenizer.json'))
-    candidates = {
-        role: [name for name in names if tokenizer.token_to_id(name) is not None]
-        for role, names in _ROLES.items()
-    }
-    roles = {role: names[0] for role, names in candidates.items() if names}
+def make_settings(tokenizer: tokenizers.Tokenizer, max_length: int) -> dict[str, dict]:
+    """File -> content of what transformers needs beside tokenizer.json to build the tokenizer."""
+    vocabulary = tokenizer.get_vocab()
+    present = {role: [x for x in names if x in vocabulary] for role, names in _ROLES.items()}
+    roles = {role: names[0] for role, names in present.items() if names}
     settings = {
         'tokenizer_class': 'PreTrainedTokenizerFast',
         'model_max_length': max_length,
         'model_input_names': ['input_ids', 'attention_mask'],
         'clean_up_tokenization_spaces': False,
     }
-    for name, content in (('tokenizer_config', settings | roles), ('special_tokens_map', roles)):
-        (folder / f'{name}.json').write_text(json.dumps(content, indent=2) + '\n')
+    return {'tokenizer_config.json': settings | roles, 'special_tokens_map.json': roles}

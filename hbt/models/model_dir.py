@@ -218,12 +218,15 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
         head = {f'linear.{x}': arrays.pop(f'pooler.dense.{x}') for x in ('weight', 'bias')}
         _write_tensors(partial / PATHS['Dense'], head)
     _write_tensors(partial, arrays)
-    tokenizer_files.save_tokenizer(partial, model.tokenizer, longest)
+    model.tokenizer.save(str(partial / 'tokenizer.json'))
+    ids = model.tokenizer.encode('').ids  # special tokens at both ends of every text
+    ends = {'bos_token_id': ids[0], 'eos_token_id': ids[-1]} if len(ids) > 1 else {}
     prefix = data.passage_prefix
     prompts = {'query': data.query_prefix, 'document': prefix, 'passage': prefix}
     settings = {'prompts': prompts, 'default_prompt_name': None, 'similarity_fn_name': 'cosine'}
-    contents = _module_files(c) | {
-        'config.json': huggingface.make_config(c) | tokenizer_files.special_ids(model.tokenizer),
+    contents = _module_files(c) | tokenizer_files.make_settings(model.tokenizer, longest)
+    contents |= {
+        'config.json': huggingface.make_config(c) | ends,
         'sentence_bert_config.json': {'max_seq_length': longest, 'do_lower_case': False},
         'config_sentence_transformers.json': settings,
     }

@@ -20,12 +20,8 @@ SCRIPT_FAMILIES = {  # family -> scripts (ISO 15924), by the chapters of The Uni
     'African': 'Ethi Tfng Nkoo Vaii',  # 19
     'American': 'Cher',  # 20
 }
-CHARACTER_SCRIPTS = {  # script of a language -> scripts of its characters, where they differ
-    'Jpan': ('Hira', 'Kana', 'Hani'),
-    'Kore': ('Hang', 'Hani'),
-    'Hans': ('Hani',),
-    'Hant': ('Hani',),
-}
+# Script of a language -> scripts of its characters, where they differ.
+CHARACTER_SCRIPTS = {'Jpan': 'Hira Kana Hani', 'Kore': 'Hang Hani', 'Hans': 'Hani', 'Hant': 'Hani'}
 
 
 @functools.cache
@@ -74,7 +70,7 @@ def script(language: str) -> str:
 
 def character_scripts(language: str) -> tuple[str, ...]:
     """The scripts of the characters of a language: Japanese has three."""
-    return CHARACTER_SCRIPTS.get(script(language), (script(language),))
+    return tuple(CHARACTER_SCRIPTS.get(script(language), script(language)).split())
 
 
 def script_family(language: str) -> str:
