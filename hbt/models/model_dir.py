@@ -54,7 +54,7 @@ def load_model(name: str) -> Model:
     ValueError names what hbt does not compute, or the tokenizer or weights that do not fit.
     """
     folder = fetch_model(name)
-    transformer = folder / _read_modules(folder).get('Transformer', '')
+    transformer = folder / _read_modules(folder)['Transformer']
     tokenizer = tokenizer_files.load_tokenizer(transformer)
     size, pad_id = tokenizer_files.vocab_size(tokenizer), tokenizer_files.padding_id(tokenizer)
     c = read_architecture(folder, config.Encoder())
@@ -83,8 +83,8 @@ def fetch_model(name: str) -> pathlib.Path:
 def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Encoder:
     """Returns `base` with what a directory says of the encoder, its pooling and its head."""
     modules = _read_modules(folder)
-    c = huggingface.read_architecture(folder / modules.get('Transformer', ''), base)
-    if not modules:
+    c = huggingface.read_architecture(folder / modules['Transformer'], base)
+    if 'Pooling' not in modules:
         return c
     file = folder / modules['Pooling'] / 'config.json'
     content = files.read_json(file, dict)
@@ -160,10 +160,10 @@ def max_text_length(c: config.Encoder) -> int:
 
 
 def _read_modules(folder: pathlib.Path) -> dict[str, str]:
-    """Kind -> folder of each module in modules.json; empty without such a file."""
+    """Kind -> folder of each module in modules.json; without such a file, of the encoder alone."""
     file = folder / 'modules.json'
     if not file.is_file():
-        return {}
+        return {'Transformer': ''}
     modules = {}
     for i, entry in enumerate(files.read_json(file, list)):
         entry = entry if isinstance(entry, dict) else {}
@@ -182,7 +182,7 @@ def _read_modules(folder: pathlib.Path) -> dict[str, str]:
 def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
     """Float32 NumPy parameters of a directory, sized as `c`; ValueError names what does not fit."""
     modules = _read_modules(folder)
-    transformer = folder / modules.get('Transformer', '')
+    transformer = folder / modules['Transformer']
     if 'Dense' not in modules:
         return huggingface.load_params(transformer, c)
     params = huggingface.load_params(transformer, dataclasses.replace(c, projection_dim=0))

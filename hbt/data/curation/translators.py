@@ -124,8 +124,8 @@ def _language_tokens(
     elif '__en__' in vocabulary:
         tokens = [(x, f'__{x}__') for x in (source, target)]
     elif any(x.startswith('>>') for x in vocabulary):  # OPUS-MT of several languages
-        is_known = f'>>{target}<<' in vocabulary
-        code = target if is_known else languages.nllb_name(target).split('_')[0]
+        code = languages.nllb_name(target).split('_')[0]  # three letters
+        code = target if f'>>{target}<<' in vocabulary else code
         tokens = [(target, f'>>{code}<<')]
     else:
         tokens = []
