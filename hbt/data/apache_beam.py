@@ -1,11 +1,7 @@
-"""A function over many blocks on the machines of an Apache Beam runner, with the results in order.
-
-Takes the place of `workers` where one machine is too small.
-"""
+"""A function over many blocks on the machines of an Apache Beam runner, results in order."""
 
 import contextlib
 import functools
-import itertools
 import os
 import pathlib
 import pickle
@@ -14,21 +10,16 @@ import shutil
 import uuid
 from collections import abc
 
-_END = object()
 _DEFAULT_TASKS = 64
 
 
 @contextlib.contextmanager
 def open_runner(options: str, folder: pathlib.Path, tasks: int) -> abc.Iterator[abc.Callable]:
-    """Runs blocks in pipelines, as `workers.start_workers` does in processes.
+    """Runs blocks in pipelines, as `workers.start_workers` does in processes of one machine.
 
-    Args:
-      options: of Apache Beam, as `--runner=...`.
-      folder: for the results; all machines must see it.
-      tasks: each reads the whole source and works on its share of the blocks; 0: 64.
-
-    Raises:
-      ValueError: Apache Beam is not installed.
+    `options` are those of Apache Beam, as `--runner=...`. The results go through `folder`, which
+    all machines must see. Each of the tasks (0: 64) reads the whole source and works on its share
+    of the blocks. Raises ValueError if Apache Beam is not installed.
     """
     try:
         import apache_beam
@@ -42,18 +33,10 @@ def open_runner(options: str, folder: pathlib.Path, tasks: int) -> abc.Iterator[
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run_blocks(
-    beam,
-    options,
-    folder: pathlib.Path,
-    tasks: int,
-    function: abc.Callable,
-    blocks: abc.Callable,
-    first: int = 0,
-) -> abc.Iterator:
+def _run_blocks(beam, options, folder: pathlib.Path, tasks: int, function, blocks, first: int = 0):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    work = functools.partial(_run_task, function, blocks, first, tasks, str(folder))
+    work = functools.partial(_run_task, function, blocks, first, tasks, folder)
     with beam.Pipeline(options=options) as pipeline:
         numbers = pipeline | beam.Create(range(tasks)) | beam.Reshuffle()
         numbers | beam.Map(work)
@@ -66,26 +49,20 @@ def _run_blocks(
     folder.rmdir()
 
 
-def _run_task(
-    function: abc.Callable, blocks: abc.Callable, first: int, tasks: int, folder: str, task: int
-) -> int:
-    """Works on every `tasks`-th block, writes each result to a file, and returns how many.
+def _run_task(function, blocks, first: int, tasks: int, folder: pathlib.Path, task: int) -> None:
+    """Works on every `tasks`-th block and saves each result; an error is the last of a task."""
+    number = 0
+    try:
+        for block in blocks():
+            if number >= first and number % tasks == task:
+                _save_result(folder / f'{number:010}', function(block))
+            number += 1  # before the next block is read: its error takes its place
+    except ValueError as error:
+        _save_result(folder / f'{number:010}', error)
 
-    An error in a source is a result too: the last one of this task.
-    """
-    count, blocks = 0, blocks()
-    for number in itertools.count():
-        own = number >= first and number % tasks == task
-        try:
-            block = next(blocks, _END)
-            result = function(block) if own and block is not _END else None
-        except ValueError as error:
-            own, block, result = True, _END, error
-        if own and (block is not _END or result is not None):
-            # Beam may run a task twice at a time: their partial files need different names.
-            partial = pathlib.Path(folder).parent / f'progress.beam.{uuid.uuid4()}'
-            partial.write_bytes(pickle.dumps(result))
-            os.replace(partial, pathlib.Path(folder) / f'{number:010}')
-            count += 1
-        if block is _END:
-            return count
+
+def _save_result(file: pathlib.Path, result) -> None:
+    # Beam may run a task twice at a time: their partial files need different names.
+    partial = file.parent.with_name(f'progress.beam.{uuid.uuid4()}')
+    partial.write_bytes(pickle.dumps(result))
+    os.replace(partial, file)

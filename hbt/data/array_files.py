@@ -32,22 +32,15 @@ class ArrayFiles:
     def write(self, name: str, start: int, data: bytes | np.ndarray) -> None:
         """Writes at a byte; what lies between the end and it becomes zeros."""
         position = start
-        with self._open(name) as file:
+        with self.grow(name, 0).open('r+b', buffering=0) as file:
             view = memoryview(data.tobytes() if isinstance(data, np.ndarray) else data)
             try:
                 while len(view):
                     written = os.pwrite(file.fileno(), view, position)
                     view, position = view[written:], position + written
             except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self.folder / name)) from None
+                raise OSError(error.errno, error.strerror, file.name) from None
         self.sizes[name] = max(self.sizes[name], position)
-
-    def _open(self, name: str):
-        path = self.folder / name
-        if name not in self.sizes:
-            path.touch()
-            self.sizes[name] = 0
-        return path.open('r+b', buffering=0)
 
     def append(self, name: str, data: bytes | np.ndarray) -> int:
         """Writes at the end; returns the byte where the data begin."""
@@ -57,26 +50,27 @@ class ArrayFiles:
 
     def scatter(self, name: str, indices: np.ndarray, values: np.ndarray, length: int) -> None:
         """Sets elements of an array that has at least `length`, zeros where nothing is set."""
-        if not len(indices):
-            return
-        if indices[-1] - indices[0] + 1 == len(indices) and (np.diff(indices) == 1).all():
+        if len(indices) and (np.diff(indices) == 1).all():
             self.write(name, int(indices[0]) * values.itemsize, values)
-            return
-        self.map_array(name, values.dtype, length)[indices] = values
+        elif len(indices):
+            self.map_array(name, values.dtype, length)[indices] = values
 
     def map_array(self, name: str, dtype, length: int) -> np.ndarray:
         """A file as an array to read and write, that has at least `length`."""
-        self.grow(name, length * np.dtype(dtype).itemsize)
+        path = self.grow(name, length * np.dtype(dtype).itemsize)
         if not length:  # memmap refuses empty files
             return np.zeros(0, dtype)
-        return np.memmap(self.folder / name, dtype, 'r+', shape=(length,))
+        return np.memmap(path, dtype, 'r+', shape=(length,))
 
-    def grow(self, name: str, size: int) -> None:
-        """Makes a file at least `size` bytes long, with zeros."""
-        with self._open(name) as file:
-            if self.sizes[name] < size:
-                os.truncate(file.fileno(), size)
-                self.sizes[name] = size
+    def grow(self, name: str, size: int) -> pathlib.Path:
+        """Makes a file at least `size` bytes long, with zeros; returns its path."""
+        path = self.folder / name
+        if name not in self.sizes:
+            path.touch()
+        if self.sizes.setdefault(name, 0) < size:
+            os.truncate(path, size)
+            self.sizes[name] = size
+        return path
 
     def commit(self) -> None:
         """Saves the sizes of all files and the state."""

@@ -1,7 +1,4 @@
-"""From sources of texts to a store of tokens: reads, cleans, tokenises and writes.
-
-The same call resumes one that was interrupted, and a store appears only when it is whole.
-"""
+"""From sources of texts to a store of tokens: reads, cleans, tokenises and writes."""
 
 import os
 import pathlib
@@ -28,7 +25,7 @@ def build_store(
 ) -> store.Store:
     """Writes the store `out`, whole or not at all, and opens it.
 
-    A store that was made from the same bytes with the same settings is opened as it is.
+    The same call resumes one that was interrupted, and opens a store that is whole as it is.
 
     Args:
       data: prefixes, lengths, and the tokenizer; train:SIZE trains one on all texts.
@@ -43,8 +40,7 @@ def build_store(
     Raises:
       ValueError: a bad group, another store in `out`, no tokenizer, or texts of benchmarks.
     """
-    out = pathlib.Path(out)
-    cleaning_config = cleaning_config or checks.CleaningConfig()
+    out, cleaning_config = pathlib.Path(out), cleaning_config or checks.CleaningConfig()
     sources = registry.open_sources(inputs)
     tokenizer = _load_tokenizer(data, sources)
     manifest = _describe_store(data, tokenizer, sources, checks.changed_settings(cleaning_config))
@@ -79,31 +75,25 @@ def build_store(
 
 def _load_tokenizer(data: config.Data, sources) -> tokenizers.Tokenizer:
     if data.tokenizer.startswith('train:'):
-        prefixes = {'query': data.query_prefix}
-        texts = (
-            prefixes.get(side, data.passage_prefix) + text
-            for source in sources
-            for side, text in _iter_texts(source)
-        )
-        return tokenizer_files.train_tokenizer(data.tokenizer, texts)
-    path = hub.snapshot(data.tokenizer, tokenizer_files.PATTERNS)
-    return tokenizer_files.load_tokenizer(path)
+        return tokenizer_files.train_tokenizer(data.tokenizer, _iter_texts(data, sources))
+    return tokenizer_files.load_tokenizer(hub.snapshot(data.tokenizer, tokenizer_files.PATTERNS))
 
 
-def _iter_texts(source) -> abc.Iterator[tuple[str, str]]:
-    """(side, text) of everything in a source."""
-    if isinstance(source, schema.CollectionSource):
+def _iter_texts(data: config.Data, sources) -> abc.Iterator[str]:
+    """All texts of the sources, with their prefixes; negatives are passages."""
+    prefixes = {'query': data.query_prefix}
+    prefixes['passage'] = prefixes['negatives'] = data.passage_prefix
+    for source in sources:
+        if isinstance(source, schema.GroupSource):
+            for group in source.iter_groups():
+                yield from (prefixes[side] + text for side, _, text in checks.iter_texts(group))
+            continue
         for (side, _), reader in sorted(source.texts.items()):
             for block in reader.blocks():
-                yield from ((side, x.text) for x in reader.parse(block))
-        return
-    for group in source.iter_groups():
-        yield from ((side, text) for side, _, text in checks.iter_texts(group))
+                yield from (prefixes[side] + x.text for x in reader.parse(block))
 
 
-def _describe_store(
-    data: config.Data, tokenizer: tokenizers.Tokenizer, sources, cleaning_settings: dict
-) -> dict:
+def _describe_store(data: config.Data, tokenizer, sources, cleaning_settings: dict) -> dict:
     """The manifest as far as it is known before anything is read; it identifies the store."""
     vocab_size = tokenizer_files.vocab_size(tokenizer)
     settings = ('query_prefix', 'passage_prefix', 'query_length', 'passage_length')
@@ -144,8 +134,8 @@ def format_counts(manifest: dict) -> str:
         for side in store.SIDES:
             for language, count in sorted(entry[side].items()):
                 truncated = f'{100 * count["truncated"] / max(count["texts"], 1):.1f}'
-                row = entry['name'], side, language, count['texts'], count['tokens'], truncated
-                rows.append(row)
+                counts = count['texts'], count['tokens'], truncated
+                rows.append((entry['name'], side, language, *counts))
         for language, count in sorted(entry['negatives'].items()):
             rows.append((entry['name'], 'negatives', language or 'all', count))
     header = ('dataset', 'side', 'language', 'texts', 'tokens', 'truncated %')

@@ -17,30 +17,22 @@ from hbt.utils import settings
 
 _MODES = ('off', 'count', 'drop')
 _CERTAIN = 0.9  # probability of another language from which a text counts as being in that
-# Languages that the identifier cannot tell apart.
+# That the identifier cannot tell apart.
 _SIMILAR = ({'id', 'ms'}, {'bs', 'hr', 'sr'}, {'no', 'nb', 'nn', 'da'}, {'xh', 'zu'}, {'zh', 'yue'})
 
 
 @dataclasses.dataclass
 class CleaningConfig:
-    """Which flaws of training texts are reported (count) or dropped (drop)."""
+    """Which flaws of training texts are reported (count), and then removed (drop)."""
 
     normalise: str = settings.setting('', 'Unicode form of all texts', ('', 'NFC', 'NFKC'))
-    exact: str = settings.setting(
-        'off', 'report groups that are equal to an earlier one; drop removes them', _MODES
-    )
-    near: str = settings.setting(
-        'off', 'report near duplicates of earlier groups; drop removes them', _MODES
-    )
+    exact: str = settings.setting('off', 'report or drop groups equal to an earlier one', _MODES)
+    near: str = settings.setting('off', 'report or drop near duplicates of earlier groups', _MODES)
     similarity: float = settings.setting(
         0.8, 'of query and of passage, from which groups are near duplicates', (0.5, 1)
     )
-    languages: str = settings.setting(
-        'off', 'report texts in another language than stated; drop removes them', _MODES
-    )
-    lengths: str = settings.setting(
-        'off', 'report texts outside of the limits that follow; drop removes them', _MODES
-    )
+    languages: str = settings.setting('off', 'report or drop texts in another language', _MODES)
+    lengths: str = settings.setting('off', 'report or drop texts outside of these limits', _MODES)
     query_chars: str = settings.setting('2:1000', 'MIN:MAX characters of a query')
     passage_chars: str = settings.setting('2:20000', 'MIN:MAX characters of a passage')
     leakage: tuple[str, ...] = settings.setting(
@@ -61,27 +53,13 @@ class Flaw(typing.NamedTuple):
     detail: str
 
 
-class BlockReport(typing.NamedTuple):
-    """What a process finds in a block of groups."""
-
-    ids: list[str]
-    sizes: list[tuple[int, int]]  # languages of query and passage
-    flaws: list[Flaw]
-    hashes: np.ndarray
-    low: np.ndarray  # with `keys`: `dedup.signatures`
-    keys: np.ndarray
-
-
 def changed_settings(config: CleaningConfig) -> dict:
     """Checks the config; returns the settings that differ from the defaults, for the manifest."""
     settings.check_values(config, '--')
     for side in ('query', 'passage'):
         _char_limits(config, side)
-    changes = settings.changes(CleaningConfig(), config)
-    return {
-        name: list(value) if isinstance(value, tuple) else value
-        for name, (_, value) in changes.items()
-    }
+    changes = settings.changes(CleaningConfig(), config).items()
+    return {name: [*new] if isinstance(new, tuple) else new for name, (_, new) in changes}
 
 
 def _char_limits(config: CleaningConfig, side: str) -> tuple[int, int]:
@@ -92,8 +70,15 @@ def _char_limits(config: CleaningConfig, side: str) -> tuple[int, int]:
     return int(low), int(high)
 
 
-def check_groups(parse: abc.Callable, config: CleaningConfig, index: str, block) -> BlockReport:
-    """Checks a block of groups; `index`: the file of benchmark texts, or ''."""
+def check_groups(
+    parse: abc.Callable, config: CleaningConfig, index: str, block
+) -> tuple[list[str], list[tuple[int, int]], list[Flaw], np.ndarray, np.ndarray, np.ndarray]:
+    """Checks a block of groups; `index`: the file of benchmark texts, or ''.
+
+    Returns:
+      Of every group its id, and how many languages query and passage have; the flaws; and, to
+      find duplicates, hashes of the groups and the two arrays of `dedup.signatures`.
+    """
     groups = [normalise_group(group, config.normalise) for group in parse(block)]
     flaws = [
         Flaw(i, kind, side, language, detail)
@@ -101,15 +86,15 @@ def check_groups(parse: abc.Callable, config: CleaningConfig, index: str, block)
         for side, language, text in iter_texts(group)
         for kind, detail in _find_flaws(text, side, language, config, index)
     ]
-    hashes = np.zeros(0, np.uint64)
-    if config.exact != 'off':
-        hashes = ragged.hash_texts(
-            json.dumps([group.query, group.passage], sort_keys=True) for group in groups
-        )
-    pairs = [(_join(group.query), _join(group.passage)) for group in groups]
+    contents = [json.dumps([x.query, x.passage], sort_keys=True) for x in groups]
+    hashes = ragged.hash_texts(contents if config.exact != 'off' else [])
+    pairs = [
+        [' '.join(side[language] for language in sorted(side)) for side in (x.query, x.passage)]
+        for x in groups
+    ]
     low, keys = dedup.signatures(pairs if config.near != 'off' else [])
-    sizes = [(len(group.query), len(group.passage)) for group in groups]
-    return BlockReport([group.id for group in groups], sizes, flaws, hashes, low, keys)
+    sizes = [(len(x.query), len(x.passage)) for x in groups]
+    return [x.id for x in groups], sizes, flaws, hashes, low, keys
 
 
 def iter_texts(group: schema.Group) -> abc.Iterator[tuple[str, str, str]]:
@@ -120,14 +105,10 @@ def iter_texts(group: schema.Group) -> abc.Iterator[tuple[str, str, str]]:
         yield from (('negatives', language, text) for text in texts)
 
 
-def _join(texts: dict[str, str]) -> str:
-    return ' '.join(text for _, text in sorted(texts.items()))
-
-
 def check_texts(
     parse: abc.Callable, side: str, language: str, config: CleaningConfig, index: str, block
 ) -> tuple[int, list[tuple[str, str, str, str]]]:
-    """Checks a block of texts of a collection: (their number, [(key, where, kind, detail)])."""
+    """Checks a block of texts of a collection; returns their number and the flaws."""
     texts = parse_normalised(parse, config.normalise, block)
     flaws = [
         (text.key, text.where, kind, detail)
@@ -151,7 +132,7 @@ def normalise_group(group: schema.Group, form: str) -> schema.Group:
 
 
 def parse_normalised(parse: abc.Callable, form: str, block) -> list[schema.Text]:
-    """The texts of a block of a collection in a Unicode form; '': as they are."""
+    """The texts of a block of a collection, as `normalise_group`."""
     texts = parse(block)
     return [x._replace(text=unicodedata.normalize(form, x.text)) for x in texts] if form else texts
 
@@ -161,8 +142,7 @@ def _find_flaws(
 ) -> abc.Iterator[tuple[str, str]]:
     """Yields (kind, detail) of the flaws of a text."""
     if index:
-        leak = decontamination.find_leak(decontamination.load_index(index), text)
-        if leak:
+        if leak := decontamination.find_leak(decontamination.load_index(index), text):
             yield 'leak', leak
     if side == 'negatives':
         return
@@ -170,17 +150,14 @@ def _find_flaws(
         low, high = _char_limits(config, side)
         if not low <= len(text) <= high:
             yield 'length', str(len(text))
-    if config.languages != 'off':
-        other = _other_language(text, language)
-        if other:
-            yield 'language', other
+    if config.languages != 'off' and (other := _other_language(text, language)):
+        yield 'language', other
 
 
 def _other_language(text: str, language: str) -> str:
     """The language that a text is in with certainty instead of `language`; '' if there is none.
 
-    Nothing is said of short texts, of languages that the identifier does not know, and between
-    languages that it cannot tell apart.
+    '' for short texts, and for languages that the identifier does not know or cannot tell apart.
     """
     base = language.replace('_', '-').split('-')[0]
     letters = decontamination.letters(text)

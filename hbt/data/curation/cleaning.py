@@ -1,7 +1,6 @@
 """A pass over the sources before tokenisation that reports flaws, and the sources without them.
 
-Needs some 100 bytes of memory for each group to find duplicates, and for each text of a
-collection that is dropped.
+Needs some 100 bytes of memory for each group, and for each text of a collection that is dropped.
 """
 
 import bisect
@@ -31,13 +30,9 @@ def clean_sources(
     folder: pathlib.Path,
     run_blocks,
 ) -> tuple[list[schema.GroupSource | schema.CollectionSource], dict[str, dict[str, int]]]:
-    """Looks for flaws and writes them to `folder/cleaning.tsv`.
-
-    A pass that was finished before is not repeated.
+    """Looks for flaws and writes them to `folder/cleaning.tsv`; a finished pass is not repeated.
 
     Args:
-      sources: what is read.
-      config: which flaws are reported or dropped.
       benchmark_texts: function from `config.leakage` to (id, text) of these benchmarks.
       folder: also gets files `progress...` with what is dropped.
       run_blocks: see `workers.start_workers`.
@@ -63,16 +58,14 @@ def clean_sources(
             f'got {leaks}, such as {_first_leak(folder)}; {folder}/cleaning.tsv lists all; '
             '--leaks=drop removes them'
         )
-    return [_drop_flaws(source, config, folder) for source in sources], counts
+    return [_drop_flaws(source, config.normalise, folder) for source in sources], counts
 
 
 def _first_leak(folder: pathlib.Path) -> str:
     with (folder / 'cleaning.tsv').open(encoding='utf-8') as report:
-        for line in report:
-            _, name, where, kind, _, _, detail = line.rstrip('\n').split('\t')
-            if kind == 'leak':
-                return f'{detail} at {where} (id {name})'
-    raise AssertionError('a leak that is not reported')
+        rows = (line.rstrip('\n').split('\t') for line in report)
+        _, name, where, *_, detail = next(row for row in rows if row[3] == 'leak')
+    return f'{detail} at {where} (id {name})'
 
 
 def _scan_sources(
@@ -97,11 +90,7 @@ def _report(report, *fields: str) -> None:
 
 
 def _scan_groups(
-    sources: abc.Sequence[schema.GroupSource],
-    config: checks.CleaningConfig,
-    index: str,
-    folder: pathlib.Path,
-    run_blocks,
+    sources, config: checks.CleaningConfig, index: str, folder: pathlib.Path, run_blocks
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Checks all groups; writes a line for each block to `progress.<source>.flaws`.
 
@@ -109,26 +98,25 @@ def _scan_groups(
       For each kind of duplicate, the first group that each group is one of, or itself; and the
       number of the first group of each source.
     """
-    hashes, starts = [np.zeros(0, np.uint64)], [0]
+    contents, starts = [np.zeros(0, np.uint64)], [0]
     names = ['progress.near', *(f'progress.near.{i}' for i in range(dedup.BANDS))]
     with contextlib.ExitStack() as stack:
         tables = [stack.enter_context((folder / name).open('wb')) for name in names]
         for source in sources:
             function = functools.partial(checks.check_groups, source.parse, config, index)
             lines = stack.enter_context((folder / f'progress.{source.name}.flaws').open('w'))
-            size = 0
+            starts.append(starts[-1])
             with log.progress(desc=f'{source.name} cleaning', unit=' groups') as bar:
-                for block in run_blocks(function, source.blocks):
-                    print(json.dumps([block.ids, block.sizes, block.flaws]), file=lines)
-                    hashes.append(block.hashes)
-                    for table, array in zip(tables, (block.low, *block.keys), strict=True):
+                for ids, sizes, flaws, hashes, low, keys in run_blocks(function, source.blocks):
+                    print(json.dumps([ids, sizes, flaws]), file=lines)
+                    contents.append(hashes)
+                    for table, array in zip(tables, (low, *keys), strict=True):
                         table.write(np.ascontiguousarray(array))
-                    size += len(block.ids)
-                    bar.update(len(block.ids))
-            starts.append(starts[-1] + size)
+                    starts[-1] += len(ids)
+                    bar.update(len(ids))
     firsts, own = {}, np.arange(starts[-1])
     if config.exact != 'off':
-        firsts['exact'] = dedup.first_equal(np.concatenate(hashes))
+        firsts['exact'] = dedup.first_equal(np.concatenate(contents))
     if config.near != 'off':
         similar = dedup.first_similar(folder, len(own), config.similarity)
         firsts['near'] = np.where(firsts.get('exact', own) == own, similar, own)
@@ -136,13 +124,7 @@ def _scan_groups(
 
 
 def _decide_groups(
-    number: int,
-    sources: abc.Sequence[schema.GroupSource],
-    config: checks.CleaningConfig,
-    folder: pathlib.Path,
-    firsts: dict[str, np.ndarray],
-    starts: list[int],
-    report,
+    number: int, sources, config, folder: pathlib.Path, firsts: dict, starts: list[int], report
 ) -> dict[str, int]:
     """Reports on one of the sources; returns its counts.
 
@@ -182,13 +164,8 @@ def _locate(group: int, sources: abc.Sequence[schema.GroupSource], starts: list[
 
 def _modes(config: checks.CleaningConfig) -> dict[str, str]:
     """Kind of flaw -> what is done about it; without those that are off."""
-    modes = {
-        'exact': config.exact,
-        'near': config.near,
-        'language': config.languages,
-        'length': config.lengths,
-        'leak': config.leaks if config.leakage else 'off',
-    }
+    modes = {'exact': config.exact, 'near': config.near, 'language': config.languages}
+    modes |= {'length': config.lengths, 'leak': config.leaks if config.leakage else 'off'}
     return {kind: mode for kind, mode in modes.items() if mode != 'off'}
 
 
@@ -205,12 +182,7 @@ def _select_drops(flaws: list[checks.Flaw], sizes, modes: dict[str, str]) -> tup
 
 
 def _scan_texts(
-    source: schema.CollectionSource,
-    config: checks.CleaningConfig,
-    index: str,
-    folder: pathlib.Path,
-    run_blocks,
-    report,
+    source: schema.CollectionSource, config, index: str, folder: pathlib.Path, run_blocks, report
 ) -> dict[str, int]:
     """Reports on the texts of a collection; returns the counts.
 
@@ -220,12 +192,10 @@ def _scan_texts(
     modes = _modes(config)
     counts = dict.fromkeys(('texts', *modes, 'dropped'), 0)
     dropped = {side: set() for side in store.SIDES}
-    for (side, language), reader in sorted(source.texts.items()):
-        function = functools.partial(
-            checks.check_texts, reader.parse, side, language, config, index
-        )
+    for (side, language), (blocks, parse) in sorted(source.texts.items()):
+        function = functools.partial(checks.check_texts, parse, side, language, config, index)
         with log.progress(desc=f'{source.name} {side}.{language} cleaning', unit=' texts') as bar:
-            for size, flaws in run_blocks(function, reader.blocks):
+            for size, flaws in run_blocks(function, blocks):
                 for key, where, kind, detail in flaws:
                     _report(report, source.name, key, where, kind, side, language, detail)
                     counts[kind] += 1
@@ -246,9 +216,8 @@ def format_counts(counts: dict[str, dict[str, int]]) -> str:
     return text_table.format_table(('cleaning', *names), rows)
 
 
-def _drop_flaws(source, config: checks.CleaningConfig, folder: pathlib.Path):
+def _drop_flaws(source, form: str, folder: pathlib.Path):
     """The source as it is read after the pass."""
-    form = config.normalise
     if isinstance(source, schema.GroupSource):
         path = folder / f'progress.{source.name}.drops'
         return source._replace(
@@ -278,10 +247,8 @@ def _parse_remaining(parse: abc.Callable, form: str, pair) -> list[schema.Group]
     for i, side, language in texts:
         by_language = {x: text for x, text in getattr(groups[i], side).items() if x != language}
         groups[i] = groups[i]._replace(**{side: by_language})
-    dropped = set(dropped)
-    return [
-        checks.normalise_group(group, form) for i, group in enumerate(groups) if i not in dropped
-    ]
+    remaining = np.setdiff1d(np.arange(size), dropped)
+    return [checks.normalise_group(groups[i], form) for i in remaining]
 
 
 def _locate_remaining(where: abc.Callable, path: pathlib.Path, number: int) -> str:
@@ -301,17 +268,15 @@ def _parse_remaining_links(
 ) -> list[schema.Link]:
     """Links whose query and passage remain, with the negatives that do."""
     links = parse(block)
-    queries = _are_dropped(paths['query'], [x.query_key for x in links])
-    passages = _are_dropped(paths['passage'], [x.passage_key for x in links])
-    keys = [key for x in links for key in x.negative_keys]
-    negatives = iter(_are_dropped(paths['passage'], keys))
-    remaining = []
-    for link, *dropped in zip(links, queries, passages, strict=True):
-        keys = tuple(key for key in link.negative_keys if not next(negatives))
-        if not any(dropped):
-            remaining.append(link._replace(negative_keys=keys))
-    return remaining
+    queries = _dropped_keys(paths['query'], [x.query_key for x in links])
+    passages = [key for x in links for key in (x.passage_key, *x.negative_keys)]
+    passages = _dropped_keys(paths['passage'], passages)
+    return [
+        x._replace(negative_keys=tuple(key for key in x.negative_keys if key not in passages))
+        for x in links
+        if x.query_key not in queries and x.passage_key not in passages
+    ]
 
 
-def _are_dropped(path: pathlib.Path, keys: list[str]) -> np.ndarray:
-    return np.isin(ragged.hash_keys(keys), np.load(path))
+def _dropped_keys(path: pathlib.Path, keys: list[str]) -> set[str]:
+    return set(itertools.compress(keys, np.isin(ragged.hash_keys(keys), np.load(path))))

@@ -1,8 +1,4 @@
-"""Duplicates among millions of texts and groups.
-
-Duplicate clusters: texts that are equal in some language, or through others. Near duplicates:
-groups whose query and passage are similar, by MinHash with banding, on disk.
-"""
+"""Duplicates among millions of texts and groups; near ones by MinHash with banding, on disk."""
 
 import pathlib
 from collections import abc
@@ -19,14 +15,12 @@ _PAIRS = 1 << 20  # compared at a time
 
 
 def signatures(
-    texts: abc.Sequence[tuple[str, str]],
+    texts: abc.Sequence[abc.Sequence[str]],
 ) -> tuple[UInt8[np.ndarray, 'n h'], UInt64[np.ndarray, 'b n']]:
-    """MinHash signatures of (query, passage).
+    """MinHash signatures of (query, passage): low bytes of all hashes, and a key for each band.
 
-    Returns:
-      The low bytes of all hashes, and one key for each band. One byte of a hash is enough to
-      estimate a similarity (b-bit minwise hashing, Li and Koenig, 2010, arXiv 0910.3349): two
-      hashes that differ share it by chance in 1 of 256.
+    One byte of a hash is enough to estimate a similarity (b-bit minwise hashing, Li and Koenig,
+    2010, arXiv 0910.3349): two hashes that differ share it by chance in 1 of 256.
     """
     if not texts:
         return np.zeros((0, 2 * HASHES), np.uint8), np.zeros((BANDS, 0), np.uint64)
@@ -55,13 +49,11 @@ def first_equal(hashes: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
 
 
 def first_similar(folder: pathlib.Path, size: int, threshold: float) -> Int[np.ndarray, ' n']:
-    """The first of the groups that each group is similar to, directly or through others.
+    """The first of the groups that each of `size` groups is similar to, also through others.
 
-    Args:
-      folder: has what `signatures` returned for all groups: `progress.near` and, for each band,
-        `progress.near.<band>`.
-      size: number of groups.
-      threshold: Jaccard similarity of the shingles, of the queries and of the passages.
+    `folder` has the `signatures` of all groups: `progress.near` and, for each band,
+    `progress.near.<band>`. `threshold` is for the Jaccard similarity of the shingles, of the
+    queries and of the passages.
     """
     if not size:
         return np.zeros(0, np.int64)
@@ -109,15 +101,11 @@ def _components(pairs: Int[np.ndarray, 'p 2'], size: int) -> Int[np.ndarray, ' n
 def duplicate_clusters(
     tables: abc.Iterable[UInt64[np.ndarray, ' n']], size: int
 ) -> Int[np.ndarray, ' n']:
-    """The duplicate cluster of each text: texts that are equal in some language are connected.
+    """The duplicate cluster of each of `size` texts: those equal in some language are connected.
 
-    Collections repeat texts (headings, boilerplate), and a repeated text need not have the same
-    translation everywhere. Texts of one cluster must not be negatives of each other in any
-    language.
-
-    Args:
-      tables: of each language, a hash for every text, 0 where the language lacks it.
-      size: number of texts.
+    `tables` are, of each language, the hashes of the texts, 0 where it lacks one. Collections
+    repeat texts (headings, boilerplate) whose translations differ; texts of one cluster must not
+    be negatives of each other in any language.
     """
     pairs = np.concatenate([np.zeros((0, 2), np.int32), *map(equal_pairs, tables)])
     return _components(pairs, size).astype(np.int32)
