@@ -1,8 +1,7 @@
-"""From ranks to the metrics of every query, and from these to the averages that are reported.
+"""From ranks to the metrics of every query, kept for significance tests, and to their averages."""
 
-The metrics of every query are kept, for confidence intervals and tests.
-"""
-
+import functools
+import itertools
 import typing
 from collections.abc import Callable, Iterable
 
@@ -25,9 +24,7 @@ class QueryMetrics(typing.NamedTuple):
 
 
 def compute_query_metrics(
-    benchmark: benchmarks.Benchmark,
-    per_language_ranks: metrics.Ranks,
-    pooled_ranks: metrics.Ranks,
+    benchmark: benchmarks.Benchmark, per_language_ranks: metrics.Ranks, pooled_ranks: metrics.Ranks
 ) -> QueryMetrics:
     """Every metric of every query, in float64, from the ranks of a `search.SearchResult`."""
     q, r = pooled_ranks.shape
@@ -39,13 +36,13 @@ def compute_query_metrics(
     with jax.enable_x64(True):
         for start in range(0, q, size):
             rows = np.resize(np.arange(start, min(start + size, q)), size)  # one shape
-            block = (np.asarray(x)[rows] for x in inputs)
-            values = _score_block(*block, num_languages=len(benchmark.languages))
+            values = _score_block(*(x[rows] for x in inputs), len(benchmark.languages))
             blocks.append(jax.tree.map(np.asarray, values))
     return jax.tree.map(lambda *x: np.concatenate(x)[:q], *blocks)
 
 
-def _score(
+@functools.partial(jax.jit, static_argnames='num_languages')
+def _score_block(
     per_language_ranks, pooled_ranks, grades, relevant_languages, query_languages, num_languages
 ) -> QueryMetrics:
     def score_corpus(language):
@@ -59,19 +56,15 @@ def _score(
 
     codes = jax.numpy.arange(num_languages + 1, dtype=relevant_languages.dtype)
     values = jax.vmap(score_corpus, out_axes=1)(codes)
-    preference = bias.language_preference(pooled_ranks, relevant_languages, query_languages)
+    pooled = {
+        'rank_distance': bias.rank_distance(pooled_ranks),
+        f'peer@{bias.CUTOFF}': bias.peer(pooled_ranks, relevant_languages, num_languages),
+        'preference': bias.language_preference(pooled_ranks, relevant_languages, query_languages),
+    }
     return QueryMetrics(
         {name: x[:, :num_languages] for name, x in values.items()},
-        {name: x[:, num_languages] for name, x in values.items()}
-        | {
-            'rank_distance': bias.rank_distance(pooled_ranks),
-            f'peer@{bias.CUTOFF}': bias.peer(pooled_ranks, relevant_languages, num_languages),
-            'preference': preference,
-        },
+        {name: x[:, num_languages] for name, x in values.items()} | pooled,
     )
-
-
-_score_block = jax.jit(_score, static_argnames='num_languages')
 
 
 def compute_top_k_metrics(
@@ -81,49 +74,41 @@ def compute_top_k_metrics(
     top_k: Int[np.ndarray, 'q k'],
 ) -> dict[str, Float[np.ndarray, ' q']]:
     """The metrics that need the best documents, relevant or not, of the pooled ranking."""
-    query_languages, document_languages = benchmark.query_languages, benchmark.document_languages
-    if len(np.unique(document_languages)) < 2:
+    codes = benchmark.document_languages, benchmark.query_languages
+    if len(np.unique(benchmark.document_languages)) < 2:
         return {}
     values = {
-        f'own_share@{k}': bias.own_language_share(top_k, document_languages, query_languages, k)
+        f'own_share@{k}': bias.own_language_share(top_k, *codes, k)
         for k in bias.SHARE_CUTOFFS
         if k <= top_k.shape[1]
     }
     if benchmark.parallel is not None:
         best = top_k[:, : bias.CUTOFF]
         values[f'rank_correlation@{best.shape[1]}'] = bias.rank_correlation(
-            queries, documents, best, benchmark.parallel, query_languages
+            queries, documents, best, benchmark.parallel, benchmark.query_languages
         )
     return values
 
 
-def aggregate_metrics(
-    benchmark: benchmarks.Benchmark, query_metrics: QueryMetrics
-) -> dict[str, dict]:
+def aggregate_metrics(benchmark: benchmarks.Benchmark, values: QueryMetrics) -> dict[str, dict]:
     """The averages of arXiv 2408.10536, and more, as one JSON-ready tree.
 
     Pair X-C: the queries of language X, with their relevant documents in language C; a query
     without one is dropped, not counted as 0, and `queries` says how many are left.
       metrics    mono, cross: means over the pairs X-X, and over the ordered pairs X-C, C != X;
                  multi: mean over the query languages, on the pooled ranks, with the bias
-      languages  the same three for the queries of one language
-      scripts    the same three for the query languages of one script
-      resources  the same three for the query languages of one class of resources
+      languages, scripts, resources: the same three for the query languages of each value
       families   'A-B' -> means over the pairs X-C, C != X, X of script family A and C of B
       pairs      'X-C' -> metrics and `queries`
     What no query can answer is left out, so that no NaN is in the tree.
     """
     names = benchmark.languages
     masks = {x: benchmark.query_languages == code for code, x in enumerate(names)}
-    multi = {x: _mean_queries(query_metrics.pooled, masks[x]) for x in names}
-    pairs = {
-        (x, c): _mean_queries(
-            {name: values[:, code] for name, values in query_metrics.per_language.items()},
-            masks[x],
-        )
-        for x in names
-        for code, c in enumerate(names)
-    }
+    multi = {x: _mean_queries(values.pooled, masks[x]) for x in names}
+    pairs = {}
+    for (x, mask), (code, c) in itertools.product(masks.items(), enumerate(names)):
+        columns = {name: column[:, code] for name, column in values.per_language.items()}
+        pairs[x, c] = _mean_queries(columns, mask)
     multi, pairs = ({key: row for key, row in t.items() if row} for t in (multi, pairs))
 
     def average_settings(query_languages: Iterable[str]) -> dict[str, Means]:
@@ -142,9 +127,8 @@ def aggregate_metrics(
     families = {}
     for (x, c), row in pairs.items():
         if x != c:
-            families.setdefault(
-                f'{languages.script_family(x)}-{languages.script_family(c)}', []
-            ).append(row)
+            key = f'{languages.script_family(x)}-{languages.script_family(c)}'
+            families.setdefault(key, []).append(row)
     return {
         'metrics': average_settings(names),
         'languages': average_by(str),

@@ -1,7 +1,6 @@
 """Language bias of one pooled ranking over the corpora of all languages.
 
-`ranks` are those of `metrics`, `relevant_languages[q, r]` the language code of each relevant
-document, `query_languages[q]` that of the query.
+`ranks` are those of `metrics`; languages are codes, of each relevant document and of each query.
 """
 
 import types
@@ -41,8 +40,8 @@ def language_preference(
     Its mean is the language preference rate (MLAIRE, arXiv 2605.07249). NaN unless documents in
     the query's language and in another one are relevant, and at least one of them is ranked.
     """
-    own = (ranks > 0) & (relevant_languages == query_languages[:, None])
-    other = (ranks > 0) & (relevant_languages != query_languages[:, None])
+    same = relevant_languages == query_languages[:, None]
+    own, other = (ranks > 0) & same, (ranks > 0) & ~same
     finite = jnp.where(metrics.is_ranked(ranks), jnp.asarray(ranks, float), jnp.inf)
     first = finite.min(axis=1, initial=jnp.inf)
     first_own = jnp.where(own, finite, jnp.inf).min(axis=1, initial=jnp.inf)
@@ -75,7 +74,7 @@ def peer(
 
 
 def _kruskal_wallis(ranks, member, relevant_languages, num_languages: int, k: int) -> Array:
-    """P-value of the Kruskal-Wallis test of the members' ranks by language, as `peer_measure`."""
+    """P-value of the Kruskal-Wallis test of the members' ranks by language."""
 
     def total(x, mask):
         return jnp.where(mask, x, 0.0).sum(axis=1, keepdims=True)
@@ -84,8 +83,7 @@ def _kruskal_wallis(ranks, member, relevant_languages, num_languages: int, k: in
     relevant_languages = jnp.asarray(relevant_languages)
     beyond = member & (ranks > k)
     size = total(ones, member)
-    shared_rank = (2 * size + total(ones, beyond) + 1) / 2
-    ranks = jnp.where(beyond, shared_rank, ranks)
+    ranks = jnp.where(beyond, (2 * size + total(ones, beyond) + 1) / 2, ranks)
     mean = total(ranks, member) / size
     within = total((ranks - mean) ** 2, member)
 
@@ -93,8 +91,7 @@ def _kruskal_wallis(ranks, member, relevant_languages, num_languages: int, k: in
         """Part of a language in the sum of squares between languages, and whether it occurs."""
         mask = member & (relevant_languages == language)
         count = total(ones, mask)
-        squared = total(ranks - mean, mask) ** 2 / jnp.maximum(count, 1)
-        return squared, jnp.asarray(count > 0, float)
+        return total(ranks - mean, mask) ** 2 / jnp.maximum(count, 1), jnp.asarray(count > 0, float)
 
     codes = jnp.arange(num_languages, dtype=relevant_languages.dtype)
     between, samples = (x.sum(axis=0) for x in jax.vmap(between_part)(codes))
@@ -127,25 +124,20 @@ def rank_correlation(
     """Mean Spearman correlation of a query's ranking with those of its translations.
 
     Its mean is MRC at k (Yang, Jiang and Baldwin, MRL 2024, arXiv 2509.06195), each pair on the
-    documents that are among the first k of either, as in MIMO (arXiv 2605.31171).
-
-    Args:
-      queries: embeddings.
-      documents: embeddings; may be memory-mapped.
-      top_k: indices of the best documents, then -1.
-      parallel: equal for translations; -1, or a value of its own, for a query that scores NaN.
-      query_languages: language codes.
+    documents that are among the first k of either, as in MIMO (arXiv 2605.31171). `documents` may
+    be memory-mapped; `top_k` are indices of the best, then -1; `parallel` is equal for translations
+    and -1, or a value of its own, for a query that scores NaN.
     """
     correlations = np.full(len(queries), np.nan)
     members = _translation_groups(parallel)
     if not members.size:
         return correlations
-    depth = members.shape[1] * top_k.shape[1]  # documents of a group, at most
-    size = len(members)
+    size, width = members.shape
+    depth = width * top_k.shape[1]  # documents of a group, at most
     if documents.size > BLOCK_ELEMENTS:
-        size = max(1, BLOCK_ELEMENTS // (depth * queries.shape[1]))
+        size = min(size, max(1, BLOCK_ELEMENTS // (depth * queries.shape[1])))
     for start in range(0, len(members), size):
-        block = np.full((min(size, len(members)), members.shape[1]), -1)  # one shape
+        block = np.full((size, width), -1)  # one shape
         block[: len(members) - start] = members[start : start + size]
         lists = np.where(block[:, :, None] >= 0, top_k[block], -1)  # g m k
         listed = np.unique(lists[lists >= 0])
@@ -165,11 +157,9 @@ def _translation_groups(parallel: Int[np.ndarray, ' q']) -> Int[np.ndarray, 'g m
     """The queries of every group of translations, then -1."""
     rows = np.flatnonzero(parallel >= 0)
     rows = rows[np.argsort(parallel[rows], kind='stable')]
-    starts = np.flatnonzero(np.diff(parallel[rows], prepend=-1))
-    width = int(np.diff(starts, append=len(rows)).max(initial=0))
-    members = np.full((len(starts), width), -1)
-    group = np.searchsorted(starts, np.arange(len(rows)), side='right') - 1
-    members[group, np.arange(len(rows)) - starts[group]] = rows
+    sizes = np.unique(parallel[rows], return_counts=True)[1]
+    members = np.full((len(sizes), sizes.max(initial=0)), -1)
+    members[np.arange(members.shape[1]) < sizes[:, None]] = rows
     return members
 
 

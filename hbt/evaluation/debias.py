@@ -41,14 +41,10 @@ def open_removal(
     root: str | pathlib.Path,
     folder: pathlib.Path,
 ) -> Removal:
-    """What is removed from a model's embeddings: fitted on a store and saved, or read from a file.
+    """What is removed from a model's embeddings: fitted on the store `root`, or read from a file.
 
-    Args:
-      kind: `centre` or `lir:R`; or a file debias.npz of an earlier call.
-      model: embeds the texts.
-      languages: languages of the benchmarks.
-      root: the store.
-      folder: where debias.npz is saved, and taken from if it fits.
+    `kind` is `centre` or `lir:R`, or a file debias.npz of an earlier call. A fit is saved as
+    `folder`/debias.npz, which is read instead if it is that of this model, store and `languages`.
     """
     fingerprint = embedder.fingerprint(model)
     if kind.endswith('.npz'):
@@ -83,23 +79,16 @@ def fit_removal(
     embeddings of a language, not centred.
 
     Texts are truncated at the lengths of `data`; `embed` is TokenTable -> [n d].
-
-    Raises:
-      ValueError: the store has too few texts in a language, or R is not below d.
+    Raises ValueError for too few texts in a language, and for R that is not below d.
     """
-    count = _num_components(kind)
+    match = re.fullmatch(r'centre|lir:([1-9]\d{0,5})', kind)
+    if not match:
+        raise ValueError(f'debias: expected {KINDS}, got {kind!r}')
+    count = int(match[1] or 0)
     fits = [_fit_language(kind, count, language, s, data, embed) for language in languages]
     means, directions, texts = zip(*fits, strict=True)
     manifest = {'kind': kind, 'texts': dict(zip(languages, texts, strict=True))}
     return Removal(manifest, list(languages), np.stack(means), np.stack(directions))
-
-
-def _num_components(kind: str) -> int:
-    """R of `lir:R`, 0 for `centre`; else ValueError."""
-    match = re.fullmatch(r'centre|lir:([1-9]\d{0,5})', kind)
-    if not match:
-        raise ValueError(f'debias: expected {KINDS}, got {kind!r}')
-    return int(match[1] or 0)
 
 
 def _fit_language(kind: str, count: int, language: str, s: store.Store, data, embed) -> tuple:
@@ -110,11 +99,10 @@ def _fit_language(kind: str, count: int, language: str, s: store.Store, data, em
         n += len(vectors)
         total = total + vectors.sum(axis=0)
         squares = squares + (vectors.T @ vectors if count else 0.0)
-    least = max(2, count)
-    if n < least:
+    if n < max(2, count):
         raise ValueError(
-            f'debias: {kind} needs at least {least} texts of each language of the benchmark, got '
-            f'{n} of {language!r} in {s.path}, which has {", ".join(s.languages)}'
+            f'debias: {kind} needs at least {max(2, count)} texts of each language of the '
+            f'benchmark, got {n} of {language!r} in {s.path}, which has {", ".join(s.languages)}'
         )
     dim = len(total)
     if count >= dim:
@@ -143,26 +131,20 @@ def _sample_texts(s: store.Store, data: config.Data, language: str) -> Iterator[
     """
     end = s.manifest['tokenizer']['end_id']
     limits = {'query': data.query_length, 'passage': data.passage_length}
-    texts = {side: _list_texts(s, side, language) for side in limits}
+    tables = {
+        side: [getattr(x, side)[language] for x in s.datasets if language in getattr(x, side)]
+        for side in limits
+    }
+    rows = {side: [np.flatnonzero(x.lengths) for x in tables[side]] for side in limits}
+    totals = {side: sum(map(len, rows[side])) for side in limits}
     for side, other in (('query', 'passage'), ('passage', 'query')):
-        count = min(len(texts[side]), max(TEXTS // 2, TEXTS - len(texts[other])))
-        chosen = np.random.default_rng(0).choice(len(texts[side]), count, replace=False)
-        sample = texts[side][np.sort(chosen)]
-        for number in np.unique(sample[:, 0]):
-            table = getattr(s.datasets[number], side)[language]
-            rows = sample[sample[:, 0] == number, 1]
-            for start in range(0, len(rows), BLOCK):
-                yield ragged.truncate_texts(table, rows[start : start + BLOCK], limits[side], end)
-
-
-def _list_texts(s: store.Store, side: str, language: str) -> np.ndarray:
-    """Every text of a side in a language, as (number of the data set, row)."""
-    parts = [np.zeros((0, 2), np.int64)]
-    for number, dataset in enumerate(s.datasets):
-        if language in getattr(dataset, side):
-            rows = np.flatnonzero(getattr(dataset, side)[language].lengths)
-            parts.append(np.stack([np.full(len(rows), number), rows], axis=1))
-    return np.concatenate(parts)
+        count = min(totals[side], max(TEXTS // 2, TEXTS - totals[other]))
+        chosen = np.sort(np.random.default_rng(0).choice(totals[side], count, replace=False))
+        for table, texts in zip(tables[side], rows[side], strict=True):
+            sample = texts[chosen[chosen < len(texts)]]
+            chosen = chosen[chosen >= len(texts)] - len(texts)
+            for start in range(0, len(sample), BLOCK):
+                yield ragged.truncate_texts(table, sample[start : start + BLOCK], limits[side], end)
 
 
 def apply_removal(
@@ -170,21 +152,20 @@ def apply_removal(
 ) -> Float[np.ndarray, 'n d']:
     """Embeddings without their language, of unit length if `normalise`.
 
-    Raises:
-      ValueError: a language was not fitted, or the embeddings are of another model.
+    Raises ValueError for a language that was not fitted, and for embeddings of another size.
     """
-    if vectors.shape[1] != removal.means.shape[1]:
+    expected, dim = removal.means.shape[1], vectors.shape[1]
+    if dim != expected:
         raise ValueError(
-            f'debias: expected embeddings of {removal.means.shape[1]} numbers, as it was fitted '
-            f'on, got {vectors.shape[1]}'
+            f'debias: expected embeddings of {expected} numbers, as it was fitted on, got {dim}'
         )
     out = np.array(vectors, np.float32)
     codes = np.asarray(languages)
-    for language in np.unique(codes):
+    for language in np.unique(codes).tolist():
         if language not in removal.languages:
             raise ValueError(
                 f'debias: expected texts in {", ".join(removal.languages)}, for which it was '
-                f'fitted, got {str(language)!r}'
+                f'fitted, got {language!r}'
             )
         index, rows = removal.languages.index(language), codes == language
         centred, basis = out[rows] - removal.means[index], removal.directions[index]
@@ -209,9 +190,8 @@ def load_removal(path: pathlib.Path) -> Removal:
             arrays = dict(file)
         version = int(arrays.pop('format', 1))
         if version == FORMAT:
-            removal = Removal(**arrays)
-            manifest = json.loads(str(removal.manifest))
-            return removal._replace(manifest=manifest, languages=removal.languages.tolist())
+            manifest = json.loads(str(arrays.pop('manifest')))
+            return Removal(manifest, arrays.pop('languages').tolist(), **arrays)
     except Exception as error:  # neither zipfile nor zlib promises anything more special
         raise files.format_error(path, 'what hbt.evaluate --debias wrote', error) from error
     raise ValueError(f'{path}: expected format {FORMAT}, got {version}; delete it and fit again')

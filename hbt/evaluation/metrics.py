@@ -1,7 +1,7 @@
 """Retrieval metrics from the ranks of the relevant documents alone, defined as in trec_eval.
 
 `ranks[q, r]` are 1-based; 0 is padding, or a document outside the corpus; UNRANKED is a relevant
-document that the ranking lacks. A query without a relevant document scores NaN. Sums are in the
+document that the ranking lacks. A query without relevant documents scores NaN. Sums are in the
 widest float that is enabled.
 """
 
@@ -22,7 +22,7 @@ def average_precision(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
     The divisor is their number also where k is smaller, as in trec_eval's `map_cut`.
     """
     ordered = jnp.sort(_ranks_within(ranks, k), axis=1)  # q r
-    nth = jnp.asarray(jnp.arange(1, ranks.shape[1] + 1), float)
+    nth = _float(jnp.arange(1, ranks.shape[1] + 1))
     return (nth[None] / ordered).sum(axis=1) / count_relevant(ranks)
 
 
@@ -33,12 +33,12 @@ def reciprocal_rank(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
 
 def recall(ranks: Ranks, k: int) -> Float[Array, ' q']:
     """Share of the relevant documents that are among the first k."""
-    return _count_ranked(ranks, k) / count_relevant(ranks)
+    return _float(is_ranked(ranks, k).sum(axis=1)) / count_relevant(ranks)
 
 
 def success(ranks: Ranks, k: int) -> Float[Array, ' q']:
     """1 where a relevant document is among the first k, else 0."""
-    return _if_answerable(ranks, jnp.asarray(_count_ranked(ranks, k) > 0, float))
+    return _if_answerable(ranks, _float(is_ranked(ranks, k).any(axis=1)))
 
 
 def r_precision(ranks: Ranks) -> Float[Array, ' q']:
@@ -52,16 +52,11 @@ def ndcg(
 ) -> Float[Array, ' q']:
     """Discounted cumulative gain at k, over that of the best ranking: trec_eval's `ndcg_cut`.
 
-    Args:
-      ranks: ranks of the relevant documents.
-      k: cut-off; None: all ranks count.
-      grades: gains of the same documents, which rank i divides by log2(1 + i); None: all are 1.
+    `grades` are the gains of the documents, which rank i divides by log2(1 + i); None: all are 1.
     """
-    present = jnp.asarray(ranks > 0)
-    gains = jnp.ones_like(_float(ranks)) if grades is None else _float(grades)
-    gains = jnp.where(present, gains, 0.0)
+    gains = _float(ranks > 0) if grades is None else jnp.where(ranks > 0, _float(grades), 0.0)
     best = -jnp.sort(-gains, axis=1)[:, :k]
-    discounts = jnp.log2(jnp.asarray(jnp.arange(best.shape[1]), float) + 2.0)
+    discounts = jnp.log2(_float(jnp.arange(best.shape[1])) + 2.0)
     gain = (gains / jnp.log2(1.0 + _ranks_within(ranks, k))).sum(axis=1)
     return _if_answerable(ranks, gain / (best / discounts[None]).sum(axis=1))
 
@@ -81,10 +76,6 @@ def count_relevant(ranks: Ranks) -> Float[Array, ' q']:
 def is_ranked(ranks: Ranks, k: int | None = None) -> Bool[Array, 'q r']:
     """Whether a document is relevant and among the first k; without k: ranked at all."""
     return jnp.asarray((ranks > 0) & (ranks <= (UNRANKED - 1 if k is None else k)))
-
-
-def _count_ranked(ranks: Ranks, k: int) -> Float[Array, ' q']:
-    return _float(is_ranked(ranks, k).sum(axis=1))
 
 
 def _ranks_within(ranks: Ranks, k: int | None = None) -> Float[Array, 'q r']:

@@ -3,7 +3,6 @@
 Rankings are in trec_eval's order: by score, then by document id, both descending.
 """
 
-import os
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -15,20 +14,22 @@ from hbt.data.readers import text_lines
 from hbt.evaluation import metrics
 from hbt.utils import files
 
+Ids = Sequence[str]
+
 
 def write_qrels(
-    path: str | os.PathLike,
-    query_ids: Sequence[str],
-    document_ids: Sequence[str],
+    path: pathlib.Path,
+    query_ids: Ids,
+    document_ids: Ids,
     relevant: Int[np.ndarray, 'q r'],
     grades: Int[np.ndarray, 'q r'] | None = None,
 ) -> None:
     """Writes the relevant documents in four columns, the whole file or none.
 
-    `relevant` are indices of documents, -1 is padding; without `grades`, all are 1.
+    `relevant` has indices of documents, padded with -1; without `grades`, all are 1.
     """
     grades = np.ones_like(relevant) if grades is None else grades
-    with files.atomic(pathlib.Path(path)) as file:
+    with files.atomic(path) as file:
         for query, indices, values in zip(query_ids, relevant, grades, strict=True):
             for index, grade in zip(indices, values, strict=True):
                 if index >= 0:
@@ -36,19 +37,13 @@ def write_qrels(
 
 
 def write_run(
-    path: str | os.PathLike,
-    query_ids: Sequence[str],
-    document_ids: Sequence[str],
-    top_k: Int[np.ndarray, 'q k'],
-    tag: str,
+    path: pathlib.Path, query_ids: Ids, document_ids: Ids, top_k: Int[np.ndarray, 'q k'], tag: str
 ) -> None:
     """Writes a ranking in six columns, the whole file or none.
 
-    `top_k` are indices of documents, the best first; -1 is padding. The score is k - position,
+    `top_k` has indices of documents, the best first, padded with -1. The score is k - position,
     strictly decreasing, so that every evaluator keeps the order.
-
-    Raises:
-      ValueError: the tag has whitespace, or an index is no document's.
+    Raises ValueError for a tag with whitespace, and for an index that is no document's.
     """
     if not re.fullmatch(r'\S+', tag):
         raise ValueError(f'{path}: expected a tag without whitespace, got {tag!r}')
@@ -59,20 +54,20 @@ def write_run(
             f'{path}: expected document indices below {len(document_ids)}, or -1, '
             f'got {top_k.min()} to {top_k.max()}'
         )
-    k = top_k.shape[1]
-    with files.atomic(pathlib.Path(path)) as file:
+    with files.atomic(path) as file:
         for query, indices in zip(query_ids, top_k.tolist(), strict=True):
             for i, index in enumerate(indices):
                 if index >= 0:
-                    file.write(f'{query} Q0 {document_ids[index]} {i + 1} {k - i} {tag}\n')
+                    score = len(indices) - i
+                    file.write(f'{query} Q0 {document_ids[index]} {i + 1} {score} {tag}\n')
 
 
-def read_qrels(path: str | os.PathLike) -> dict[str, dict[str, int]]:
+def read_qrels(path: pathlib.Path) -> dict[str, dict[str, int]]:
     """Query -> document -> grade; ValueError names the first line that is not of this format."""
     return _read_table(path, 'query 0 document grade', 3, int)
 
 
-def read_run(path: str | os.PathLike) -> dict[str, dict[str, float]]:
+def read_run(path: pathlib.Path) -> dict[str, dict[str, float]]:
     """Query -> document -> score; ValueError names the first line that is not of this format."""
     return _read_table(path, 'query Q0 document rank score tag', 4, float)
 
@@ -82,13 +77,10 @@ def rank_relevant(
 ) -> tuple[Int[np.ndarray, 'q r'], Int[np.ndarray, 'q r']]:
     """Ranks of the relevant documents (grade above 0) for `metrics`, and their grades.
 
-    Queries are in the order of `qrels`. A relevant document that the run lacks is UNRANKED.
-
-    Raises:
-      ValueError: the run has a query that is not in `qrels`.
+    Queries are in the order of `qrels`, a relevant document that the run lacks is UNRANKED.
+    Raises ValueError for a query of the run that is not in `qrels`.
     """
-    unknown = run.keys() - qrels.keys()
-    if unknown:
+    if unknown := run.keys() - qrels.keys():
         raise ValueError(
             f'run: expected the queries of the qrels, got {len(unknown)} others, '
             f'such as {min(unknown)!r}'
@@ -97,20 +89,19 @@ def rank_relevant(
     ranks = np.zeros((len(relevant), max(map(len, relevant), default=0)), np.int32)
     grades = np.zeros_like(ranks)
     for i, (query, judged) in enumerate(zip(qrels, relevant, strict=True)):
-        scores = run.get(query, {})
-        order = sorted(scores, key=lambda d: (scores[d], d), reverse=True)
-        rank = {document: position for position, document in enumerate(order, 1)}
+        order = sorted(((score, d) for d, score in run.get(query, {}).items()), reverse=True)
+        rank = {document: position for position, (_, document) in enumerate(order, 1)}
         ranks[i, : len(judged)] = [rank.get(d, metrics.UNRANKED) for d in judged]
         grades[i, : len(judged)] = list(judged.values())
     return ranks, grades
 
 
 def _read_table(
-    path: str | os.PathLike, form: str, column: int, kind: Callable[[str], float]
+    path: pathlib.Path, form: str, column: int, kind: Callable[[str], float]
 ) -> dict[str, dict]:
     """Query -> document -> the number in a column."""
     table = {}
-    for where, line in text_lines.iter_lines(pathlib.Path(path)):
+    for where, line in text_lines.iter_lines(path):
         columns = line.split()
         if not columns:
             continue
