@@ -11,7 +11,7 @@ import tokenizers
 from jaxtyping import Float
 
 from hbt import config
-from hbt.data import ragged, tokenization
+from hbt.data import tokenization
 from hbt.evaluation import aggregate, benchmarks, bias, debias, metrics, results, search, trec
 from hbt.models import embedder, embedding_file, model_dir
 from hbt.utils import sharding, text_table
@@ -43,20 +43,17 @@ def evaluate_model(
     run_file: str | None = None,
     depth: int = DEPTH,
 ) -> None:
-    """Saves and prints the results of a model; a call that was killed is resumed.
+    """Saves and prints the results of a model, whose parameters are on all devices.
 
-    Args:
-      model: its parameters are on all devices.
-      suite: the benchmarks.
-      folder: where the results are saved, and the embeddings until they are.
-      step: the training step of the model, which the results state with its `name`.
-      removal: is applied to the embeddings.
-      run_file: the TREC run to write, of the `depth` best documents.
+    Results are saved in `folder`, where the embeddings are until then: a call that was killed is
+    resumed. They state the training `step` and the `name` of the model. `removal` is applied to the
+    embeddings. `run_file` is the TREC run to write, of the `depth` best documents.
     """
-    c, params, tokenizer = model
-    cache, mesh = folder / 'embeddings', sharding.make_mesh()
-    evaluate = make_evaluation(c, tokenizer, mesh, suite, depth, removal, cache)
-    for benchmark, result in zip(suite, evaluate(params).values(), strict=True):
+    cache = folder / 'embeddings'
+    evaluate = make_evaluation(
+        model.config, model.tokenizer, sharding.make_mesh(), suite, depth, removal, cache
+    )
+    for benchmark, result in zip(suite, evaluate(model.params).values(), strict=True):
         result.numbers['model'] = name
         if run_file:
             scores = write_run(benchmark, result.ranking, pathlib.Path(run_file))
@@ -77,21 +74,20 @@ def make_evaluation(
 ) -> abc.Callable:
     """Returns `evaluate(params) -> {benchmark's name: Result}`.
 
-    Args:
-      c: `encoder`, prompts and lengths of `data`, and `eval.batch_size`.
-      depth: how many of the best documents a result lists.
-      removal: is applied to the embeddings.
-      cache: folder of the embeddings, from which a call that was killed resumes; None: memory.
+    A result lists the `depth` best documents. `removal` is applied to the embeddings. `cache` is
+    the folder of the embeddings, from which a call that was killed resumes; None: they are in
+    memory.
     """
     embed_table = embedder.make_table_embedder(c, mesh)
-    manifests = [results.make_manifest(x, _describe_encoding(c, removal)) for x in suite]
-    sides = (
-        ('queries', c.data.query_prefix, c.data.query_length),
-        ('documents', c.data.passage_prefix, c.data.passage_length),
-    )
+    prefixes = [c.data.query_prefix, c.data.passage_prefix]
+    lengths = [c.data.query_length, c.data.passage_length]
+    encoding = {'prefixes': prefixes, 'lengths': lengths, 'encoder': dataclasses.asdict(c.encoder)}
+    encoding['debias'] = removal and removal.manifest
+    manifests = [results.make_manifest(x, encoding) for x in suite]
 
     def embed_side(params, benchmark, settings, side, prefix, limit) -> embedding_file.Block:
         columns, label = getattr(benchmark, side), f'{benchmark.name} {side}'
+        count, size = len(columns.ids), embedding_file.CHUNK
 
         def embed_block(rows: slice) -> embedding_file.Block:
             table, _ = tokenization.encode_texts(tokenizer, columns.texts[rows], prefix, limit)
@@ -99,14 +95,14 @@ def make_evaluation(
             if removal:
                 codes, normalise = columns.languages[rows], c.encoder.normalise
                 vectors = debias.apply_removal(removal, vectors, codes, normalise)
-            return embedding_file.Block(vectors, _count_tokens(table, limit))
+            full = table.lengths >= limit  # these are truncated, or exactly as long
+            counts = {'tokens': int(table.lengths.sum()), 'full': int(full.sum())}
+            return embedding_file.Block(vectors, counts)
 
         def embed_blocks(start: int) -> abc.Iterator[embedding_file.Block]:
-            count, size = len(columns.ids), embedding_file.CHUNK
             return (embed_block(slice(i, i + size)) for i in range(start, count, size))
 
         path = cache and cache / f'{results.file_stem(benchmark.name)}.{side}.npy'
-        count = len(columns.ids)
         return embedding_file.fill_embeddings(embed_blocks, count, path, settings, label)
 
     def evaluate(params) -> dict[str, results.Result]:
@@ -115,6 +111,7 @@ def make_evaluation(
             settings['model'] = embedder.fingerprint(model_dir.Model(c, params, tokenizer))
         for benchmark, manifest in zip(suite, manifests, strict=True):
             settings |= {name: manifest[name] for name in ('content', 'debias')}
+            sides = zip(('queries', 'documents'), prefixes, lengths, strict=True)
             blocks = [embed_side(params, benchmark, settings, *side) for side in sides]
             result = score_embeddings(benchmark, *(x.vectors for x in blocks), mesh, depth)
             counts = {name: [x.counts[name] for x in blocks] for name in blocks[0].counts}
@@ -124,21 +121,6 @@ def make_evaluation(
         return evaluated
 
     return evaluate
-
-
-def _count_tokens(table: ragged.TokenTable, limit: int) -> dict[str, int]:
-    """Tokens, and texts that fill the limit: they are truncated, or exactly as long."""
-    return {'tokens': int(table.lengths.sum()), 'full': int((table.lengths >= limit).sum())}
-
-
-def _describe_encoding(c: config.Config, removal: debias.Removal | None) -> dict:
-    """How texts become embeddings, for the manifest."""
-    return {
-        'prefixes': [c.data.query_prefix, c.data.passage_prefix],
-        'lengths': [c.data.query_length, c.data.passage_length],
-        'encoder': dataclasses.asdict(c.encoder),
-        'debias': removal and removal.manifest,
-    }
 
 
 def score_embeddings(
@@ -152,35 +134,22 @@ def score_embeddings(
 
     `documents` may be memory-mapped; the result lists the `depth` best of each query.
     """
+    relevant, languages = benchmark.relevant, benchmark.document_languages
+    q, n = len(queries), len(documents)
     ranking = search.search(
-        queries,
-        documents,
-        benchmark.relevant,
-        benchmark.document_languages,
-        min(depth, len(documents)),
-        benchmark.excluded,
-        mesh,
+        queries, documents, relevant, languages, min(depth, n), benchmark.excluded, mesh
     )
-    values = aggregate.compute_query_metrics(
-        benchmark, ranking.per_language_ranks, ranking.pooled_ranks
-    )
-    values.pooled.update(
-        aggregate.compute_top_k_metrics(benchmark, queries, documents, ranking.top_k)
-    )
-    counts = {'queries': len(queries), 'documents': len(documents)}
-    averages = aggregate.aggregate_metrics(benchmark, values)
-    groups = np.arange(len(queries)) + len(queries)  # above those of translations
+    ranks = ranking.per_language_ranks, ranking.pooled_ranks
+    values = aggregate.compute_query_metrics(benchmark, *ranks)
+    best = aggregate.compute_top_k_metrics(benchmark, queries, documents, ranking.top_k)
+    values.pooled.update(best)
+    numbers = {'benchmark': benchmark.name, 'counts': {'queries': q, 'documents': n}}
+    numbers |= aggregate.aggregate_metrics(benchmark, values)
+    groups = np.arange(q) + q  # above those of translations
     if benchmark.parallel is not None:
         groups = np.where(benchmark.parallel >= 0, benchmark.parallel, groups)
-    return results.Result(
-        {'benchmark': benchmark.name, 'counts': counts} | averages,
-        benchmark.queries.ids,
-        benchmark.languages,
-        benchmark.query_languages,
-        groups,
-        values,
-        ranking,
-    )
+    columns = benchmark.queries.ids, benchmark.languages, benchmark.query_languages, groups
+    return results.Result(numbers, *columns, values, ranking)
 
 
 def flatten_scores(evaluated: dict[str, results.Result]) -> dict[str, float]:
@@ -197,16 +166,12 @@ def format_result(numbers: dict, step: int) -> str:
     """The three settings per query language and in the mean, as text."""
     rows = []
     for language, settings in (numbers['languages'] | {'mean': numbers['metrics']}).items():
-        values = [settings.get(x, {}).get(metric) for x, metric in COLUMNS.values()]
-        rows.append(
-            [language, *(None if x is None else f'{x:.{1 if x > 1 else 4}f}' for x in values)]
-        )
-    counts = numbers['counts']
-    return (
-        f'{numbers["benchmark"]} at step {step}: '
-        f'{counts["queries"]} queries, {counts["documents"]} documents\n'
-        + text_table.format_table(['query', *COLUMNS], rows)
-    )
+        values = (settings.get(x, {}).get(metric) for x, metric in COLUMNS.values())
+        cells = (None if x is None else f'{x:.{1 if x > 1 else 4}f}' for x in values)
+        rows.append([language, *cells])
+    counts = '{queries} queries, {documents} documents'.format_map(numbers['counts'])
+    table = text_table.format_table(['query', *COLUMNS], rows)
+    return f'{numbers["benchmark"]} at step {step}: {counts}\n{table}'
 
 
 def write_run(
@@ -214,16 +179,14 @@ def write_run(
 ) -> dict[str, float]:
     """Writes the best documents of the pooled ranking as a TREC run, and its qrels beside it.
 
-    Returns:
-      The scores that trec_eval gives for these files. Documents below their depth count as not
-      retrieved, so `map` can be a little lower than that of the complete ranking.
+    Returns the scores that trec_eval gives for these files. Documents below their depth count as
+    not retrieved, so `map` can be a little lower than that of the complete ranking.
     """
     depth = ranking.top_k.shape[1]
     ids = benchmark.queries.ids, benchmark.documents.ids
     trec.write_run(path, *ids, ranking.top_k, 'hbt')
     trec.write_qrels(path.with_suffix('.qrels'), *ids, benchmark.relevant, benchmark.grades)
     ranks = np.where(ranking.pooled_ranks > depth, metrics.UNRANKED, ranking.pooled_ranks)
-    return {'depth': depth} | {
-        name: metrics.mean_defined(metrics.METRICS[name](ranks))
-        for name in ('map', 'mrr', 'recall@1', 'recall@10')
-    }
+    names = 'map', 'mrr', 'recall@1', 'recall@10'
+    scores = {name: metrics.mean_defined(metrics.METRICS[name](ranks)) for name in names}
+    return {'depth': depth} | scores

@@ -1,7 +1,7 @@
 """The device computation of a search: score one block of documents, count, and keep the best.
 
-Queries, and the state of each, are divided over the devices, as documents are; the queries of a
-device are gathered on the others in small blocks.
+Queries, with the state of each, and documents are divided over the devices; the queries of a device
+are gathered on the others in small blocks.
 """
 
 import functools
@@ -49,10 +49,8 @@ class State(typing.NamedTuple):
 def make_step(layout: Layout, collect: bool, count: bool) -> abc.Callable:
     """Compiles `step(state, queries, documents, document_languages, start) -> state`.
 
-    Args:
-      layout: how the work is divided.
-      collect: fills in the scores of the relevant documents.
-      count: counts the documents above these and keeps the best; needs their scores.
+    `collect` fills in the scores of the relevant documents, which `count` needs: it counts the
+    documents above these and keeps the best.
     """
 
     def step(state, queries, documents, document_languages, start):
@@ -74,9 +72,7 @@ def make_step(layout: Layout, collect: bool, count: bool) -> abc.Callable:
     return jax.jit(mapped, donate_argnums=(0,))
 
 
-def _score_block(
-    state: State, queries: Queries, documents, document_languages, first, collect, count
-) -> State:
+def _score_block(state, queries, documents, document_languages, first, collect, count) -> State:
     """Some of a device's queries, with those of the others, against its documents."""
     gather = functools.partial(jax.lax.all_gather, axis_name=sharding.AXIS, tiled=True)
     scatter = functools.partial(jax.lax.psum_scatter, axis_name=sharding.AXIS, tiled=True)
@@ -91,15 +87,16 @@ def _score_block(
         state = state._replace(relevant_scores=relevant_scores)
     if not count:
         return state
-    scores = _exclude(scores, gathered.excluded, first)
+    if queries.excluded.shape[1]:
+        scores = _exclude(scores, gathered.excluded, first)
     # One query at a time: its scores stay in the cache while r documents are counted.
     per_language, pooled = jax.lax.map(
         lambda row: _count_above(*row, document_languages),
         (scores, gather(state.relevant_scores), local, gathered.relevant_languages),
     )
+    per_language, pooled = (scatter(x) for x in (per_language, pooled))
     state = state._replace(
-        per_language=state.per_language + scatter(per_language),
-        pooled=state.pooled + scatter(pooled),
+        per_language=state.per_language + per_language, pooled=state.pooled + pooled
     )
     k = state.top_k.shape[1]
     return _merge_top_k(state, *_top_k(scores, k), first, is_first=collect) if k else state
@@ -107,23 +104,13 @@ def _score_block(
 
 def _exclude(scores: Float[Array, 'b n'], excluded: Int[Array, 'b x'], first) -> Array:
     """The scores, with those of excluded documents at minus infinity."""
-    if not excluded.shape[1]:
-        return scores
-    n = scores.shape[1]
-    local = excluded - first
+    n, local = scores.shape[1], excluded - first
     local = jnp.where((excluded >= 0) & (local >= 0) & (local < n), local, n)  # n is dropped
-    rows = jnp.arange(len(scores))[:, None]
-    return scores.at[rows, local].set(-jnp.inf, mode='drop')
+    return scores.at[jnp.arange(len(scores))[:, None], local].set(-jnp.inf, mode='drop')
 
 
-def _count_above(
-    scores: Float[Array, ' n'],
-    relevant_scores: Float[Array, ' r'],
-    relevant: Int[Array, ' r'],
-    relevant_languages: Int[Array, ' r'],
-    document_languages: Int[Array, ' n'],
-) -> tuple[Int[Array, ' r'], Int[Array, ' r']]:
-    """How many documents of one query are above each relevant one: (of its language, of all)."""
+def _count_above(scores, relevant_scores, relevant, relevant_languages, document_languages):
+    """How many of a query's n documents are above each of r: (of its language [r], of all [r])."""
     index = jnp.arange(len(scores), dtype=relevant.dtype)
     earlier = index[None] < relevant[:, None]  # r n
     tied = scores[None] == relevant_scores[:, None]

@@ -1,12 +1,12 @@
 """Exact search with float32 scores: ranks of the relevant documents by counting, and the top k.
 
-Queries and documents are divided over the devices of all hosts; documents may lie in a file larger
-than memory. Ties: a document is above another if its score is greater, or equal and its index
-smaller, which is trec_eval's order, since the documents of a benchmark come by id, descending.
+Ties: a document is above another if its score is greater, or equal and its index smaller, which is
+trec_eval's order, since the documents of a benchmark come by id, descending.
 """
 
 import functools
 import mmap
+import pathlib
 import typing
 from collections import abc
 
@@ -43,7 +43,8 @@ def search(
 ) -> SearchResult:
     """Ranks of the relevant documents and the k best of all, by dot product.
 
-    Several hosts call this together, with equal arguments, and get equal results.
+    The work is divided over the devices of all hosts, which call this together, with equal
+    arguments, and get equal results.
 
     Args:
       queries: embeddings.
@@ -76,28 +77,32 @@ def search(
 
 
 def _check_inputs(queries, documents, relevant, excluded, document_languages, k) -> None:
-    for name, vectors in (('queries', queries), ('documents', documents)):
-        if not len(vectors):
+    (q, d), (n, e) = queries.shape, documents.shape
+    for name, count in (('queries', q), ('documents', n)):
+        if not count:
             raise ValueError(f'{name}: expected at least one embedding, got none')
-    if queries.shape[1] != documents.shape[1]:
+    if d != e:
         raise ValueError(
-            'queries and documents: expected embeddings of one dimension, '
-            f'got {queries.shape[1]} and {documents.shape[1]}'
+            f'queries and documents: expected embeddings of one dimension, got {d} and {e}'
         )
-    n = len(documents)
     for name, rows in (('relevant', relevant), ('excluded', excluded)):
-        if len(rows) != len(queries):
-            raise ValueError(f'{name}: expected {len(queries)} rows, got {len(rows)}')
-        if rows.size and not -1 <= rows.min() <= rows.max() < n:
-            raise ValueError(
-                f'{name}: expected document indices below {n}, or -1, '
-                f'got {rows.min()} to {rows.max()}'
-            )
+        if len(rows) != q:
+            raise ValueError(f'{name}: expected {q} rows, got {len(rows)}')
+        check_indices(name, rows, n)
     if len(document_languages) != n:
         raise ValueError(f'document_languages: expected {n}, got {len(document_languages)}')
     if not 0 <= k <= n:
         raise ValueError(f'k: expected 0 to {n} (the documents), got {k}')
-    _check_finite('queries', queries, 0, len(queries))
+    _check_finite('queries', queries, 0, q)
+
+
+def check_indices(where: str | pathlib.Path, indices: Int[np.ndarray, 'q r'], count: int) -> None:
+    """ValueError unless they are of `count` documents, or -1."""
+    if indices.size and not -1 <= indices.min() <= indices.max() < count:
+        raise ValueError(
+            f'{where}: expected document indices below {count}, or -1, '
+            f'got {indices.min()} to {indices.max()}'
+        )
 
 
 def _check_finite(name: str, vectors: Float[np.ndarray, 'n d'], start: int, count: int) -> None:
@@ -126,9 +131,7 @@ def _make_layout(num_documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Lay
     return rank_counts.Layout(mesh, resident, part, block, max(1, DEVICE_SCORES // block))
 
 
-def _batch_queries(
-    relevant: Int[np.ndarray, 'q r'],
-) -> abc.Iterator[tuple[Int[np.ndarray, ' b'], int]]:
+def _batch_queries(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[np.ndarray, int]]:
     """Yields queries with similarly many relevant documents, and the most that one of them has."""
     counts = (relevant >= 0).sum(axis=1)
     if not (relevant[np.arange(relevant.shape[1]) < counts[:, None]] >= 0).all():
@@ -143,18 +146,15 @@ def _put_queries(
     queries, relevant, document_languages, excluded, layout: rank_counts.Layout
 ) -> rank_counts.Queries:
     """A batch on the devices; padding has nothing relevant and nothing excluded."""
-    mesh = layout.mesh
-    device_rows = -(-len(queries) // mesh.size)
+    device_rows = -(-len(queries) // layout.mesh.size)
     pieces = -(-device_rows // layout.rows)
-    size = -(-device_rows // pieces) * pieces * mesh.size
-    languages = relevant
-    if relevant.size:
-        languages = np.where(relevant >= 0, document_languages[relevant], -2)
+    size = -(-device_rows // pieces) * pieces * layout.mesh.size
+    languages = np.where(relevant >= 0, document_languages[relevant], -2)
 
     def put(x, fill, dtype):
         padded = np.full((size, x.shape[1]), fill, dtype)
         padded[: len(x)] = x
-        return _shard(padded, mesh)
+        return _shard(padded, layout.mesh)
 
     integers = (put(x, -1, np.int32) for x in (relevant, languages, excluded))
     return rank_counts.Queries(put(queries, 0, np.float32), *integers)
@@ -165,25 +165,14 @@ def _shard(array: np.ndarray, mesh) -> Array:
 
 
 def _empty_state(queries: rank_counts.Queries, k: int, mesh) -> rank_counts.State:
-    rows, width = queries.relevant.shape
-
-    def full(columns, value, dtype):
-        return _shard(np.full((rows, columns), value, dtype), mesh)
-
-    return rank_counts.State(
-        full(width, 0, np.float32),
-        full(width, 0, np.int32),
-        full(width, 0, np.int32),
-        full(k, -np.inf, np.float32),
-        full(k, -1, np.int32),
-    )
+    shape = queries.relevant.shape
+    counts = (np.zeros(shape, dtype) for dtype in (np.float32, np.int32, np.int32))
+    best = np.full((shape[0], k), -np.inf, np.float32), np.full((shape[0], k), -1, np.int32)
+    return rank_counts.State(*(_shard(x, mesh) for x in (*counts, *best)))
 
 
 def _collect_scores(inputs, states, documents, relevant, layout) -> list[rank_counts.State]:
-    """Scores the relevant documents alone, in blocks of the same shape.
-
-    One shape, so that a document has the same score, bit for bit, as among all others.
-    """
+    """Scores the relevant documents alone; blocks of the same shape give the same bits."""
     indices = np.unique(relevant[relevant >= 0])
     step = rank_counts.make_step(layout, collect=True, count=False)
 
@@ -224,26 +213,21 @@ def _stream(
     return states
 
 
-def _read_rows(
-    documents: Float[np.ndarray, 'n d'], start: int, stop: int
-) -> Float[np.ndarray, 'm d']:
+def _read_rows(documents: Float[np.ndarray, 'n d'], start: int, stop: int) -> np.ndarray:
     """Rows as float32; of a memory-mapped file through a map of their own, which is closed."""
-    stop = max(start, stop)
-    if isinstance(documents, np.memmap) and isinstance(documents.base, mmap.mmap):
-        if documents.flags.c_contiguous and stop > start:
-            offset = documents.offset + start * documents.strides[0]
-            shape = (stop - start, documents.shape[1])
-            return np.array(
-                np.memmap(documents.filename, documents.dtype, 'r', offset, shape), np.float32
-            )
-    return np.asarray(documents[start:stop], np.float32)
+    mapped = isinstance(documents, np.memmap) and isinstance(documents.base, mmap.mmap)
+    if not mapped or not documents.flags.c_contiguous or stop <= start:
+        return np.asarray(documents[start : max(start, stop)], np.float32)
+    offset = documents.offset + start * documents.strides[0]
+    shape = (stop - start, documents.shape[1])
+    return np.array(np.memmap(documents.filename, documents.dtype, 'r', offset, shape), np.float32)
 
 
 def _gather_results(batches, states, relevant, k: int, mesh) -> SearchResult:
     """The results of all batches, in the order of the queries, on every host."""
-    count = len(relevant)
+    shape = len(relevant), k
     ranks = (np.zeros(relevant.shape, np.int32) for _ in range(2))
-    result = SearchResult(*ranks, np.zeros((count, k), np.float32), np.zeros((count, k), np.int32))
+    result = SearchResult(*ranks, np.zeros(shape, np.float32), np.zeros(shape, np.int32))
     for (rows, width), state in zip(batches, states, strict=True):
         state = rank_counts.State(*(np.asarray(x)[: len(rows)] for x in _replicate(mesh)(state)))
         present = relevant[rows, :width] >= 0

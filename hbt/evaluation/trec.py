@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from hbt.data.readers import text_lines
-from hbt.evaluation import metrics
+from hbt.evaluation import metrics, search
 from hbt.utils import files
 
 Ids = Sequence[str]
@@ -49,11 +49,7 @@ def write_run(
         raise ValueError(f'{path}: expected a tag without whitespace, got {tag!r}')
     if len(top_k) != len(query_ids):
         raise ValueError(f'{path}: expected {len(query_ids)} ranked queries, got {len(top_k)}')
-    if top_k.size and not -1 <= top_k.min() <= top_k.max() < len(document_ids):
-        raise ValueError(
-            f'{path}: expected document indices below {len(document_ids)}, or -1, '
-            f'got {top_k.min()} to {top_k.max()}'
-        )
+    search.check_indices(path, top_k, len(document_ids))
     with files.atomic(path) as file:
         for query, indices in zip(query_ids, top_k.tolist(), strict=True):
             for i, index in enumerate(indices):
