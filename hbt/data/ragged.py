@@ -1,6 +1,4 @@
-"""Texts as tokens in flat arrays: tables of texts, their truncation and padding, packed rows; and
-hashes of texts, by which equal ones are recognised.
-"""
+"""Texts as tokens in flat arrays: tables of texts, their truncation, padding, and hashes."""
 
 import hashlib
 import typing
@@ -9,6 +7,8 @@ from collections import abc
 import numpy as np
 from jaxtyping import Int, UInt64
 
+_Ints = Int[np.ndarray, ' n']
+_Hashes = UInt64[np.ndarray, ' n']
 _BUCKETS = (16, 32, 64, 96, 128, 192, 256, 384, 512)  # widths that are compiled
 
 
@@ -21,16 +21,12 @@ class TokenTable(typing.NamedTuple):
     hashes: np.ndarray  # of the text, 0 where there is none
 
 
-def make_table(
-    tokens: np.ndarray, lengths: Int[np.ndarray, ' n'], hashes: UInt64[np.ndarray, ' n']
-) -> TokenTable:
+def make_table(tokens: np.ndarray, lengths: _Ints, hashes: _Hashes) -> TokenTable:
     """A table of texts that follow each other in `tokens`."""
     return TokenTable(tokens, np.cumsum(lengths, dtype=np.int64) - lengths, lengths, hashes)
 
 
-def truncated_lengths(
-    table: TokenTable, indices: Int[np.ndarray, ' n'], limit: int
-) -> Int[np.ndarray, ' n']:
+def truncated_lengths(table: TokenTable, indices: _Ints, limit: int) -> _Ints:
     """Tokens of each text when it is truncated to `limit`."""
     return np.minimum(table.lengths[indices], limit)
 
@@ -48,9 +44,7 @@ def truncate(ids: list[int], limit: int, end: int | None) -> list[int]:
     return ids[:limit] if end is None else [*ids[: limit - 1], end]
 
 
-def truncate_texts(
-    table: TokenTable, indices: Int[np.ndarray, ' n'], limit: int, end: int | None
-) -> TokenTable:
+def truncate_texts(table: TokenTable, indices: _Ints, limit: int, end: int | None) -> TokenTable:
     """Some texts of a table, each truncated to `limit` tokens, as a table of their own."""
     lengths = truncated_lengths(table, indices, limit)
     _, tokens = concatenate_texts(table, indices, lengths, end)
@@ -58,15 +52,11 @@ def truncate_texts(
 
 
 def concatenate_texts(
-    table: TokenTable,
-    indices: Int[np.ndarray, ' n'],
-    lengths: Int[np.ndarray, ' n'],
-    end: int | None,
+    table: TokenTable, indices: _Ints, lengths: _Ints, end: int | None
 ) -> tuple[Int[np.ndarray, ' m'], Int[np.ndarray, ' m']]:
-    """The first `lengths` tokens of each text, one text after another.
+    """The first `lengths` tokens of each text, one text after another; longer ones keep the end.
 
-    Returns:
-      The position of each token in its text, and the tokens. A longer text keeps its end token.
+    Returns the position of each token in its text, and the tokens.
     """
     ends = np.cumsum(lengths)
     positions = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
@@ -78,16 +68,13 @@ def concatenate_texts(
 
 
 def pad_texts(
-    table: TokenTable, indices: Int[np.ndarray, ' n'], width: int, pad: int, end: int | None
+    table: TokenTable, indices: _Ints, width: int, pad: int, end: int | None
 ) -> Int[np.ndarray, 'n width']:
     """Tokens of each text, padded on the right; a text that is too long keeps its end token."""
-    starts, lengths = table.starts[indices], table.lengths[indices]
-    positions = np.arange(width)
-    mask = positions < lengths[:, None]
+    lengths = truncated_lengths(table, indices, width)
+    mask = np.arange(width) < lengths[:, None]
     out = np.full(mask.shape, pad, np.int32)
-    out[mask] = table.tokens[(starts[:, None] + positions)[mask]]
-    if end is not None:
-        out[lengths > width, -1] = end
+    _, out[mask] = concatenate_texts(table, indices, lengths, end)
     return out
 
 
@@ -96,12 +83,12 @@ def bucket_width(length: int) -> int:
     return next((width for width in _BUCKETS if width >= length), length)
 
 
-def hash_texts(texts: abc.Iterable[str]) -> UInt64[np.ndarray, ' n']:
+def hash_texts(texts: abc.Iterable[str]) -> _Hashes:
     """64 bits of each text, never 0. A run of white space counts as one space."""
     return hash_keys(' '.join(text.split()) for text in texts)
 
 
-def hash_keys(keys: abc.Iterable[str]) -> UInt64[np.ndarray, ' n']:
+def hash_keys(keys: abc.Iterable[str]) -> _Hashes:
     """64 bits of each string, never 0."""
     data = b''.join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)
     hashes = np.frombuffer(data, '<u8').astype(np.uint64)

@@ -36,10 +36,7 @@ class Negatives(typing.NamedTuple):
 
 
 class Dataset(typing.NamedTuple):
-    """One source. A group is a query and a passage, each in several languages.
-
-    Texts of a duplicate cluster are never negatives of each other.
-    """
+    """One source. Texts of a duplicate cluster are never negatives of each other."""
 
     name: str
     num_groups: int
@@ -52,7 +49,7 @@ class Dataset(typing.NamedTuple):
     passage_clusters: np.ndarray  # texts
     cluster_offset: int  # added to clusters, makes them unique in the store
     query_ids: ragged.TokenTable  # of bytes
-    passage_ids: ragged.TokenTable | None  # none: passages have no ids of their own
+    passage_ids: ragged.TokenTable | None = None  # where passages have ids of their own
 
     def texts_of_groups(
         self, side: str, language: str, groups: Int[np.ndarray, ' n']
@@ -91,8 +88,7 @@ class Store(typing.NamedTuple):
 def open_store(path: str | os.PathLike) -> Store:
     """Opens a store without reading its arrays.
 
-    Raises:
-      ValueError: there is none, it has another version, or a file has another size than it should.
+    Raises ValueError if there is none, or one of another version, or if a file has another size.
     """
     path = pathlib.Path(path)
     manifest = _read_manifest(path)
@@ -113,15 +109,14 @@ def open_store(path: str | os.PathLike) -> Store:
 
 def verify_store(s: Store) -> None:
     """Reads every file; ValueError for one that differs from its checksum."""
-    names = list(s.manifest['files'])
+    entries = s.manifest['files']
     with futures.ThreadPoolExecutor() as pool:
-        checksums = pool.map(lambda name: files.sha256(s.path / name), names)
-        for name, checksum in zip(names, checksums, strict=True):
-            expected = s.manifest['files'][name]['sha256']
-            if checksum != expected:
+        checksums = pool.map(lambda name: files.sha256(s.path / name), entries)
+        for (name, entry), checksum in zip(entries.items(), checksums, strict=True):
+            if checksum != entry['sha256']:
                 raise ValueError(
-                    f'{s.path / name}: expected the checksum {expected}, got {checksum}; the file '
-                    'has changed, prepare the store again'
+                    f'{s.path / name}: expected the checksum {entry["sha256"]}, got {checksum}; '
+                    'the file has changed, prepare the store again'
                 )
 
 
@@ -168,25 +163,18 @@ def _open_dataset(folder: pathlib.Path, entry: dict, token_type: str, offset: in
         types = {'tokens': token_type} | TABLE_TYPES
         return ragged.TokenTable(*(array(f'{stem}.{x}', dtype) for x, dtype in types.items()))
 
-    def ids(stem: str) -> ragged.TokenTable | None:
-        return table(stem, 'uint8') if (folder / f'{stem}.tokens').exists() else None
-
-    tables = {side: {x: table(f'{side}.{x}') for x in entry[side]} for side in SIDES}
-    negatives = {
-        x: Negatives(
-            array(f'negatives.{x}.offsets', np.int64), array(f'negatives.{x}.passages', np.int32)
-        )
-        for x in entry['negatives']
-    }
+    fields = {side: {x: table(f'{side}.{x}') for x in entry[side]} for side in SIDES}
+    for side in SIDES:
+        fields[f'{side}_indices'] = array(f'{side}.indices', np.int32)
+        fields[f'{side}_clusters'] = array(f'{side}.clusters', np.int32)
+        if (folder / f'{side}.ids.tokens').exists():
+            fields[f'{side}_ids'] = table(f'{side}.ids', 'uint8')
+    negatives = {}
+    for x in entry['negatives']:
+        offsets = array(f'negatives.{x}.offsets', np.int64)
+        negatives[x] = Negatives(offsets, array(f'negatives.{x}.passages', np.int32))
     if '' in negatives:  # the same in all languages
-        negatives = dict.fromkeys(tables['passage'], negatives[''])
+        negatives = dict.fromkeys(fields['passage'], negatives[''])
     return Dataset(
-        name=entry['name'],
-        num_groups=entry['groups'],
-        **tables,
-        negatives=negatives,
-        **{f'{side}_indices': array(f'{side}.indices', np.int32) for side in SIDES},
-        **{f'{side}_clusters': array(f'{side}.clusters', np.int32) for side in SIDES},
-        cluster_offset=offset,
-        **{f'{side}_ids': ids(f'{side}.ids') for side in SIDES},
+        entry['name'], entry['groups'], negatives=negatives, cluster_offset=offset, **fields
     )

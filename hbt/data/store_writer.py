@@ -1,9 +1,7 @@
-"""Writes one dataset of a store block by block, and resumes after the last block written.
-
-Files that only the writing needs are named progress.*; they go when the store is whole.
-"""
+"""Writes one dataset of a store block by block, and resumes after the last block written."""
 
 import functools
+import itertools
 import pathlib
 
 import numpy as np
@@ -21,11 +19,8 @@ def write_groups(
 ) -> dict:
     """Writes the dataset of a source of groups; returns its counts, by side and language.
 
-    Args:
-      run_blocks: see `workers.start_workers`.
-
-    Raises:
-      ValueError: a bad group, no group at all, or an id that occurs twice.
+    Raises ValueError for a bad group, no group at all, or an id that occurs twice. `run_blocks` is
+    that of `workers.start_workers`.
     """
     start = {'blocks': 0, 'groups': 0, 'passages': 0, 'counts': {}, 'done': False}
     arrays = array_files.ArrayFiles(folder, start)
@@ -35,7 +30,7 @@ def write_groups(
         with log.progress(desc=source.name, unit=' groups', initial=state['groups']) as bar:
             for block in run_blocks(function, source.blocks, state['blocks']):
                 _append_groups(arrays, block)
-                bar.update(block.num_groups)
+                bar.update(len(block.positives))
         _finish_groups(arrays, source)
     return _counts_by_side(state)
 
@@ -44,25 +39,22 @@ def _append_groups(arrays: array_files.ArrayFiles, block: tokenization.GroupBloc
     state = arrays.state
     first = {'query': state['groups'], 'passage': state['passages']}
     for (side, language), texts in block.texts.items():
-        texts = texts._replace(indices=texts.indices + first[side])
-        _write_texts(arrays, f'{side}.{language}', texts, 0)
-    ids = block.ids._replace(indices=block.ids.indices + state['groups'])
-    _write_table(arrays, 'query.ids', ids, 0)
+        _write_texts(arrays, f'{side}.{language}', texts, first=first[side])
+    _write_table(arrays, 'query.ids', block.ids, first=state['groups'])
     arrays.append('passage.indices', (block.positives + first['passage']).astype(np.int32))
     for language, (counts, numbers) in block.negatives.items():
         stem = f'negatives.{language}'
         arrays.write(f'progress.{stem}.counts', 4 * state['groups'], counts.astype(np.int32))
         arrays.append(f'{stem}.passages', (numbers + first['passage']).astype(np.int32))
     state['blocks'] += 1
-    state['groups'] += block.num_groups
+    state['groups'] += len(block.positives)
     state['passages'] += block.num_passages
     arrays.commit()
 
 
-def _write_texts(
-    arrays: array_files.ArrayFiles, stem: str, texts: tokenization.EncodedTexts, total: int
-) -> None:
-    _write_table(arrays, stem, texts, total)
+def _write_texts(arrays, stem: str, texts: tokenization.EncodedTexts, **position: int) -> None:
+    """Writes a table of texts, and adds to its counts."""
+    _write_table(arrays, stem, texts, **position)
     counts = arrays.state['counts'].setdefault(stem, {'texts': 0, 'tokens': 0, 'truncated': 0})
     counts['texts'] += int(np.count_nonzero(texts.table.hashes))
     counts['tokens'] += len(texts.table.tokens)
@@ -70,13 +62,13 @@ def _write_texts(
 
 
 def _write_table(
-    arrays: array_files.ArrayFiles, stem: str, texts: tokenization.EncodedTexts, total: int
+    arrays, stem: str, texts: tokenization.EncodedTexts, first: int = 0, total: int = 0
 ) -> None:
-    """Appends tokens, and sets the elements of the other arrays of a table."""
+    """Appends tokens, and sets the elements from `first` on of the other arrays of a table."""
     start = arrays.append(f'{stem}.tokens', texts.table.tokens) // texts.table.tokens.itemsize
     table = texts.table._replace(starts=texts.table.starts + start)
     for name in store.TABLE_TYPES:
-        arrays.scatter(f'{stem}.{name}', texts.indices, getattr(table, name), total)
+        arrays.scatter(f'{stem}.{name}', first + texts.indices, getattr(table, name), total)
 
 
 def _finish_groups(arrays: array_files.ArrayFiles, source: schema.GroupSource) -> None:
@@ -98,23 +90,21 @@ def _finish_groups(arrays: array_files.ArrayFiles, source: schema.GroupSource) -
 
 def _write_offsets(arrays: array_files.ArrayFiles, stem: str) -> None:
     """Counts of negatives -> where those of each group begin and end."""
-    groups, total = arrays.state['groups'], 0
-    counts = arrays.map_array(f'progress.{stem}.counts', np.int32, groups)
-    arrays.write(f'{stem}.offsets', 0, np.zeros(1, np.int64))
-    for start in range(0, groups, _CHUNK):
-        ends = total + np.cumsum(counts[start : start + _CHUNK], dtype=np.int64)
-        arrays.write(f'{stem}.offsets', 8 * (start + 1), ends)
-        total = int(ends[-1])
-    arrays.state['counts'][stem] = total
+    counts = arrays.map_array(f'progress.{stem}.counts', np.int32, arrays.state['groups'])
+    ends = np.zeros(1, np.int64)
+    arrays.write(f'{stem}.offsets', 0, ends)
+    for start in range(0, len(counts), _CHUNK):
+        ends = ends[-1] + np.cumsum(counts[start : start + _CHUNK], dtype=np.int64)
+        arrays.append(f'{stem}.offsets', ends)
+    arrays.state['counts'][stem] = int(ends[-1])
 
 
 def _finish_tables(arrays: array_files.ArrayFiles, sizes: dict[str, int]) -> None:
     """Makes every array as long as its side has texts, and writes the duplicate clusters."""
     for side, size in sizes.items():
         stems = sorted(x for x in arrays.state['counts'] if x.startswith(f'{side}.'))
-        for stem in stems:
-            for name, dtype in store.TABLE_TYPES.items():
-                arrays.grow(f'{stem}.{name}', size * np.dtype(dtype).itemsize)
+        for stem, (name, dtype) in itertools.product(stems, store.TABLE_TYPES.items()):
+            arrays.grow(f'{stem}.{name}', size * np.dtype(dtype).itemsize)
         tables = (arrays.map_array(f'{stem}.hashes', np.uint64, size) for stem in stems)
         arrays.write(f'{side}.clusters', 0, dedup.duplicate_clusters(tables, size))
     arrays.state['done'] = True
@@ -179,18 +169,17 @@ def _write_collection_texts(
     arrays: array_files.ArrayFiles, source, run_blocks, side: str, language: str, config
 ) -> None:
     """Writes the texts of a side and language that have links."""
-    state, reader, stem = arrays.state, source.texts[side, language], f'{side}.{language}'
-    total = arrays.sizes[f'progress.keys.{side}'] // 8
-    keys_file = str(arrays.folder / f'progress.keys.{side}')
+    state, stem, keys = arrays.state, f'{side}.{language}', f'progress.keys.{side}'
+    total, (blocks, parse) = arrays.sizes[keys] // 8, source.texts[side, language]
     function = functools.partial(
-        tokenization.encode_collection_texts, reader.parse, side, keys_file, config
+        tokenization.encode_collection_texts, parse, side, str(arrays.folder / keys), config
     )
     with log.progress(desc=f'{source.name} {stem}', unit=' texts') as bar:
-        for block in run_blocks(function, reader.blocks, state['blocks']):
+        for block in run_blocks(function, blocks, state['blocks']):
             _check_keys_are_new(arrays, stem, block, total)
-            _write_texts(arrays, stem, block.texts, total)
+            _write_texts(arrays, stem, block.texts, total=total)
             lengths = arrays.map_array(f'{side}.ids.lengths', np.int32, total)
-            _write_table(arrays, f'{side}.ids', _select_unnamed(block.ids, lengths), total)
+            _write_table(arrays, f'{side}.ids', _select_unnamed(block.ids, lengths), total=total)
             state['blocks'] += 1
             arrays.commit()
             bar.update(len(block.where))

@@ -1,6 +1,7 @@
 """From texts to token ids; from a block of a source to arrays, in any process."""
 
 import array
+import pathlib
 import typing
 from collections import abc
 
@@ -32,7 +33,6 @@ class EncodedTexts(typing.NamedTuple):
 class GroupBlock(typing.NamedTuple):
     """A block of groups. The passages of a group are numbered: the positive one, then negatives."""
 
-    num_groups: int
     num_passages: int
     texts: dict[tuple[str, str], EncodedTexts]  # by side and language
     ids: EncodedTexts
@@ -59,25 +59,16 @@ def cache_tokenizer(file: str, tokenizer: tokenizers.Tokenizer) -> None:
 
 def _load_tokenizer(file: str) -> tokenizers.Tokenizer:
     if file not in _CACHE:
-        tokenizer = tokenizers.Tokenizer.from_file(file)
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        cache_tokenizer(file, tokenizer)
+        cache_tokenizer(file, tokenizer_files.load_tokenizer(pathlib.Path(file)))
     return _CACHE[file]
 
 
 def encode_texts(
-    tokenizer: tokenizers.Tokenizer,
-    texts: abc.Sequence[str],
-    prefix: str,
-    limit: int,
-    dtype: str = 'int32',
+    tokenizer, texts: abc.Sequence[str], prefix: str, limit: int, dtype: str = 'int32'
 ) -> tuple[ragged.TokenTable, int]:
-    """Tokenises `prefix + text` for every text.
+    """Tokenises `prefix + text` for every text; those over `limit` tokens keep their end token.
 
-    Returns:
-      The table of all texts, and how many had more than `limit` tokens: those are truncated and
-      keep their end token.
+    Returns the table of all texts, and how many were truncated.
     """
     ids = [x.ids for x in tokenizer.encode_batch_fast([prefix + text for text in texts])]
     full = np.fromiter(map(len, ids), np.int32, len(ids))
@@ -111,17 +102,10 @@ def encode_groups(parse: abc.Callable, config: Config, block) -> GroupBlock:
                 numbers.append(num_passages)
                 num_passages += 1
     sizes = {'query': len(groups), 'passage': num_passages}
-    return GroupBlock(
-        len(groups),
-        num_passages,
-        {
-            (side, language): _fill_gaps(by_number, sizes[side], side, config)
-            for (side, language), by_number in sorted(texts.items())
-        },
-        _encode_ids([group.id for group in groups], np.arange(len(groups))),
-        positives,
-        {x: (counts, np.array(numbers)) for x, (counts, numbers) in negatives.items()},
-    )
+    encoded = {key: _fill_gaps(texts[key], sizes[key[0]], key[0], config) for key in sorted(texts)}
+    ids = _encode_ids([group.id for group in groups], np.arange(len(groups)))
+    negatives = {x: (counts, np.array(numbers)) for x, (counts, numbers) in negatives.items()}
+    return GroupBlock(num_passages, encoded, ids, positives, negatives)
 
 
 def encode_collection_texts(

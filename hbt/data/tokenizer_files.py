@@ -30,7 +30,7 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
     """The tokenizer of a tokenizer.json or of a directory; it neither pads nor truncates.
 
     It lowers the case of texts where sentence-transformers' settings in the directory say so.
-    ValueError if there is no tokenizer, or one that cannot be read.
+    Raises ValueError if there is no tokenizer, or one that cannot be read.
     """
     file = path / 'tokenizer.json' if path.is_dir() else path
     if file.is_file():

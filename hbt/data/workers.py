@@ -15,17 +15,12 @@ _WAITING_BLOCKS = 3  # per process
 
 @contextlib.contextmanager
 def start_workers(processes: int, num_bytes: int, method: str) -> abc.Iterator[abc.Callable]:
-    """Starts processes that live until the end of the `with` block.
+    """Starts processes (0: one for each core, or none for a small input) for a `with` block.
 
-    Args:
-      processes: 0: one for each core, or none for a small input.
-      num_bytes: size of the input.
-      method: 'fork' shares the memory of the tokenizer, hundreds of MB, but is safe only in a
-        program that runs no threads of its own or of JAX; else 'forkserver'.
-
-    Yields:
-      `run_blocks(function, blocks, first=0)`, which yields `function(block)` for each of `blocks()`
-      after the `first`, in order, and raises the first error in its turn.
+    `method` is 'fork', which shares the memory of the tokenizer, hundreds of MB, but is safe only
+    in a program that runs no threads of its own or of JAX; else 'forkserver'. Yields
+    `run_blocks(function, blocks, first=0)`, which yields `function(block)` for each of `blocks()`
+    after the `first`, in order, and raises the first error in its turn.
     """
     count = processes or (1 if num_bytes < _SMALL_INPUT else len(os.sched_getaffinity(0)))
     if count == 1:
@@ -34,7 +29,10 @@ def start_workers(processes: int, num_bytes: int, method: str) -> abc.Iterator[a
         )
         return
     context = multiprocessing.get_context(method)
-    pool = concurrent.futures.ProcessPoolExecutor(count, context, _set_environment)
+    # One thread of the tokenizer in every process is as fast as all of its threads in one, and the
+    # rest of the work runs beside it.
+    variable = 'TOKENIZERS_PARALLELISM', 'false'
+    pool = concurrent.futures.ProcessPoolExecutor(count, context, os.putenv, variable)
     try:
         pool.submit(int).result()  # starts all of them, before any thread is there
         yield functools.partial(_run_blocks, pool, _WAITING_BLOCKS * count)
@@ -42,15 +40,7 @@ def start_workers(processes: int, num_bytes: int, method: str) -> abc.Iterator[a
         pool.shutdown(cancel_futures=True)
 
 
-def _set_environment() -> None:
-    # One thread of the tokenizer in every process is as fast as all of its threads in one, and the
-    # rest of the work runs beside it.
-    os.environ['TOKENIZERS_PARALLELISM'] = 'false'
-
-
-def _run_blocks(
-    pool, limit: int, function: abc.Callable, blocks: abc.Callable, first: int = 0
-) -> abc.Iterator:
+def _run_blocks(pool, limit: int, function, blocks: abc.Callable, first: int = 0) -> abc.Iterator:
     waiting = collections.deque()
     try:
         for block in itertools.islice(blocks(), first, None):
@@ -64,6 +54,3 @@ def _run_blocks(
             'a worker process was killed, perhaps for want of memory; run the same command again, '
             'with a smaller --processes, to resume'
         ) from None
-    finally:
-        for future in waiting:
-            future.cancel()

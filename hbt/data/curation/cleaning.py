@@ -15,7 +15,7 @@ from collections import abc
 import numpy as np
 
 from hbt.data import ragged, store
-from hbt.data.curation import checks, decontamination, dedup
+from hbt.data.curation import checks, dedup
 from hbt.data.readers import schema
 from hbt.utils import files, log, text_table
 
@@ -48,7 +48,7 @@ def clean_sources(
         index = ''
         if config.leakage:
             index = str(folder / 'progress.leakage.json')
-            decontamination.save_texts(pathlib.Path(index), benchmark_texts(config.leakage))
+            files.write_json(pathlib.Path(index), [*benchmark_texts(config.leakage)])
         files.write_json(result, _scan_sources(sources, config, index, folder, run_blocks))
     counts = files.read_json(result, dict)
     leaks = sum(count.get('leak', 0) for count in counts.values())

@@ -1,7 +1,6 @@
-"""Texts of evaluation benchmarks inside training texts.
+"""Texts of evaluation benchmarks inside training texts, compared by letters and digits alone.
 
-Texts are compared by their letters and digits alone. A text leaks if it is a text of a benchmark,
-or contains a long sentence of one.
+A text leaks if it is a text of a benchmark, or contains a long sentence of one.
 """
 
 import functools
@@ -9,7 +8,6 @@ import json
 import pathlib
 import typing
 import unicodedata
-from collections import abc
 
 import regex
 
@@ -42,14 +40,9 @@ def min_long(text: str) -> int:
     return _LONG_DENSE if 2 * count_dense(text) > len(text) else _LONG
 
 
-def save_texts(file: pathlib.Path, texts: abc.Iterable[tuple[str, str]]) -> None:
-    """Writes (id, text) of the texts to look for, for `load_index` in any process."""
-    file.write_text(json.dumps(list(texts), ensure_ascii=False))
-
-
 @functools.cache
 def load_index(file: str) -> LeakIndex:
-    """Indexes the texts of a file; those of less than half of a long sentence tell nothing."""
+    """Indexes a file of [id, text]; texts of less than half of a long sentence tell nothing."""
     index = LeakIndex({}, {})
     for name, text in json.loads(pathlib.Path(file).read_text()):
         content = letters(text)

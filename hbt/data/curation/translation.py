@@ -1,7 +1,4 @@
-"""Question-answer pairs of one language -> parallel groups over many, by machine translation.
-
-The same call resumes one that was interrupted, and the output appears only when it is whole.
-"""
+"""Question-answer pairs of one language -> parallel groups over many, by machine translation."""
 
 import collections
 import gzip
@@ -40,17 +37,12 @@ class TranslationConfig(typing.NamedTuple):
 def translate_source(
     source: schema.GroupSource, out: pathlib.Path, config: TranslationConfig
 ) -> dict[str, dict]:
-    """Writes the groups of a source with their translations to `out` (.jsonl.gz).
+    """Writes the groups of a source with their translations to `out`, a .jsonl.gz, when it is whole.
 
-    A text that a group has in a language already stays. Every shard is written whole or not at
-    all; the same call resumes with the next one.
-
-    Returns:
-      The counts of every language, also written beside `out` (.report.json): texts, translations
-      kept, and translations rejected by each filter.
-
-    Raises:
-      ValueError: a bad group, an engine that fails, or an output begun with other settings.
+    A text that a group has in a language already stays. The same call resumes with the next shard.
+    Returns the counts of every language, also written beside `out` (.report.json): texts, and
+    translations kept and rejected by each filter. Raises ValueError for a bad group, an engine
+    that fails, or an output begun with other settings.
     """
     _check_config(config, out)
     engine = translators.make_engine(config.engine, config.targets)
@@ -76,8 +68,7 @@ def translate_source(
     joined = folder / 'joined'
     with joined.open('wb') as file:
         for path in shards:  # gzip files one after another are one
-            with path.open('rb') as part:
-                shutil.copyfileobj(part, file)
+            file.write(path.read_bytes())
     os.replace(joined, out)
     shutil.rmtree(folder)
     return counts
@@ -147,7 +138,7 @@ def failed_filter(source: str, text: str, target: str, config: TranslationConfig
     """The first filter that the translation `text` of `source` fails; '' if it passes all."""
     fails = {
         'empty': lambda: not text.strip(),
-        'length': lambda: max(_ratio(source, text), _ratio(text, source)) > config.ratio,
+        'length': lambda: _length_ratio(source, text) > config.ratio,
         'script': lambda: not _is_written_in(text, target),
         'copied': lambda: _is_copied(source, text),
         'number': lambda: _numbers(source) != _numbers(text),
@@ -155,14 +146,12 @@ def failed_filter(source: str, text: str, target: str, config: TranslationConfig
     return next((name for name in FILTERS if name in config.filters and fails[name]()), '')
 
 
-def _ratio(a: str, b: str) -> float:
-    """How many times longer `a` is, counted in letters of an alphabet."""
-    return _weight(a) / _weight(b)
-
-
-def _weight(text: str) -> float:
-    letters = len(decontamination.letters(text))
-    return max(1.0, letters + 1.5 * decontamination.count_dense(text))
+def _length_ratio(*texts: str) -> float:
+    """How many times longer the longer text is, counted in letters of an alphabet."""
+    letters = [
+        len(decontamination.letters(x)) + 1.5 * decontamination.count_dense(x) for x in texts
+    ]
+    return max(1.0, *letters) / max(1.0, min(letters))
 
 
 def _is_written_in(text: str, target: str) -> bool:

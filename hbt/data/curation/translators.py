@@ -16,14 +16,10 @@ Engine = abc.Callable[[list[str], str, str], list[str]]
 
 
 def make_engine(specs: abc.Sequence[str], targets: abc.Sequence[str]) -> Engine:
-    """The engine that some specs describe.
+    """The engine that specs `[LANGUAGE=]KIND:ARGUMENT` describe.
 
-    Args:
-      specs: `[LANGUAGE=]KIND:ARGUMENT`; one with a language is for that target only. {source} and
-        {target} in an argument stand for the codes.
-
-    Raises:
-      ValueError: a spec that is not understood, or a target without an engine.
+    One with a language is for that target only; {source} and {target} in an argument stand for the
+    codes. Raises ValueError for a spec that is not understood, or a target without an engine.
     """
     engines = {}
     for spec in specs:
