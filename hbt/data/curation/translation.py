@@ -37,7 +37,7 @@ class TranslationConfig(typing.NamedTuple):
 def translate_source(
     source: schema.GroupSource, out: pathlib.Path, config: TranslationConfig
 ) -> dict[str, dict]:
-    """Writes the groups of a source with their translations to `out`, a .jsonl.gz, when it is whole.
+    """Writes the groups of a source with their translations to `out`, a .jsonl.gz, when whole.
 
     A text that a group has in a language already stays. The same call resumes with the next shard.
     Returns the counts of every language, also written beside `out` (.report.json): texts, and
