@@ -5,17 +5,8 @@ import importlib.resources
 
 from hbt.utils import text_table
 
-PROGRAMS = (  # in the order of use
-    'prepare',
-    'translate',
-    'plan',
-    'main',
-    'mine',
-    'evaluate',
-    'embed',
-    'export',
-    'report',
-)
+# In the order of use.
+PROGRAMS = 'prepare translate plan main mine evaluate embed export report'.split()
 
 
 def list_programs() -> str:

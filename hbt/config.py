@@ -1,24 +1,24 @@
 """Every setting of a training run: its type, default, meaning, choices and bounds.
 
-A file in `configs/` returns a `Config`; overrides of the command line are applied to it afterwards,
-so programs call `check` once on the result. `python -m hbt.config` prints the reference.
+A file in `configs/` returns a `Config`, to which the command line's overrides are applied; programs
+then call `check` once. `python -m hbt.config` prints the reference.
 """
 
 import dataclasses
+import difflib
+import json
 import pathlib
 from collections import abc
 
-from hbt.utils import settings
-from hbt.utils.settings import section, setting
+from hbt.utils import files, settings
+from hbt.utils.settings import choice, setting
 
 VERSION = 2  # of a run directory: config.json, metrics.jsonl
 METRICS = (  # those of `evaluation.metrics` of which more is better
     *('map', 'map@10', 'mrr', 'mrr@10', 'mrr@100', 'ndcg@10', 'recall@1', 'recall@5', 'recall@10'),
     *('recall@100', 'success@1', 'success@10', 'r_precision'),
 )
-
-
-LENGTH, SIZE, STEPS, PROBABILITY = (4, 10**5), (1, 10**7), (1, 10**9), (0, 1)
+LENGTH, SIZE, STEPS, UNIT = (4, 10**5), (1, 10**7), (1, 10**9), (0, 1)  # bounds
 
 
 @dataclasses.dataclass
@@ -41,52 +41,32 @@ class Data:
 class Sampler:
     """How a batch is composed (paper, section 3)."""
 
-    kind: str = setting(
-        'hybrid',
-        'batches of a step: one, mono- or cross-lingual (hybrid), or both (multitask)',
+    kind: str = choice(
         ('hybrid', 'multitask'),
+        'batches of a step: one, mono- or cross-lingual (hybrid), or both (multitask)',
     )
     alpha: float = setting(
         0.5,
         'hybrid: probability of a monolingual batch, 1 is X-X and 0 is X-Y; multitask: weight of '
         'the monolingual loss, the cross-lingual loss has the rest',
-        PROBABILITY,
+        UNIT,
     )
     alpha_points: str = setting('', 'alpha at some steps, in place of alpha: STEP:ALPHA,STEP:ALPHA')
-    alpha_curve: str = setting(
-        'linear', 'how alpha moves between two steps', ('linear', 'cosine', 'stairs')
-    )
-    mono: str = setting(
-        'one',
-        'one language in a monolingual batch, or mixed: one in each pair (LAReQA X-X)',
+    alpha_curve: str = choice(('linear', 'cosine', 'stairs'), 'how alpha moves between two steps')
+    mono: str = choice(
         ('one', 'mixed'),
+        'one language in a monolingual batch, or mixed: one in each pair (LAReQA X-X)',
     )
-    datasets: str = setting(
-        'one', 'one dataset in a batch, or mixed: one in each pair', ('one', 'mixed')
-    )
+    datasets: str = choice(('one', 'mixed'), 'one dataset in a batch, or mixed: one in each pair')
     language_power: float = setting(
-        0.0,
-        'a language is as likely as its size to this power: 0 uniform, 1 by size (1/T)',
-        PROBABILITY,
+        0.0, 'a language is as likely as its size to this power: 0 uniform, 1 by size (1/T)', UNIT
     )
-    language_floor: float = setting(
-        0.0, 'smallest proportion of a language in monolingual pairs', PROBABILITY
-    )
-    pair_power: float = setting(
-        0.0, 'an ordered language pair is as likely as its size to this power', PROBABILITY
-    )
-    pair_floor: float = setting(
-        0.0, 'smallest proportion of a language pair in cross-lingual pairs', PROBABILITY
-    )
-    pairs: str = setting(
-        '', 'language pairs drawn, in place of pair_power: en:de:2,de:en:1 with weights'
-    )
-    cross_first: str = setting(
-        'dataset', 'what a cross-lingual batch draws first', ('dataset', 'pair')
-    )
-    dataset_power: float = setting(
-        1.0, 'a dataset is as likely as its size to this power', PROBABILITY
-    )
+    language_floor: float = setting(0.0, 'smallest proportion of each in monolingual pairs', UNIT)
+    pair_power: float = setting(0.0, 'an ordered pair is as likely as its size to this power', UNIT)
+    pair_floor: float = setting(0.0, 'smallest proportion of each in cross-lingual pairs', UNIT)
+    pairs: str = setting('', 'pairs drawn, in place of pair_power: en:de:2,de:en:1 with weights')
+    cross_first: str = choice(('dataset', 'pair'), 'what a cross-lingual batch draws first')
+    dataset_power: float = setting(1.0, 'a dataset is as likely as its size to this power', UNIT)
     dataset_weights: str = setting('', 'factors of that probability: NAME:FACTOR,NAME:FACTOR')
     languages: tuple[str, ...] = setting((), 'languages to train on; empty: all of the store')
     negatives: int = setting(0, 'hard negatives of every group that has them', (0, 1000))
@@ -97,12 +77,10 @@ class Encoder:
     """A transformer encoder. With `init`, the sizes are read from the checkpoint instead."""
 
     init: str = setting('', 'directory or hub name of pretrained weights; empty: random weights')
-    family: str = setting('xlmr', 'how positions and token types are counted', ('xlmr', 'bert'))
+    family: str = choice(('xlmr', 'bert'), 'how positions and token types are counted')
     vocab_size: int = setting(0, 'rows of the token table; 0: those of the tokenizer', (0, 10**8))
     hidden_dim: int = setting(768, 'width of the hidden states', SIZE)
-    num_layers: int = setting(
-        12, 'transformer layers; 0: the token embeddings are pooled', (0, 10**7)
-    )
+    num_layers: int = setting(12, 'transformer layers; 0: token embeddings are pooled', (0, 10**7))
     num_heads: int = setting(12, 'attention heads', SIZE)
     mlp_dim: int = setting(3072, 'width of the feed-forward layer', SIZE)
     max_positions: int = setting(514, 'rows of the position table', SIZE)
@@ -110,27 +88,18 @@ class Encoder:
     pad_id: int = setting(1, 'token id of padding')
     norm_eps: float = setting(1e-5, 'epsilon of layer normalisation')
     init_std: float = setting(0.02, 'standard deviation of random weights')
-    activation: str = setting(
-        'gelu', 'exact GELU, or its approximation by tanh', ('gelu', 'gelu_new')
-    )
+    activation: str = choice(('gelu', 'gelu_new'), 'exact GELU, or its approximation by tanh')
     dropout: float = setting(0.1, 'dropout of hidden states during training', (0, 0.99))
     attention_dropout: float = setting(0.1, 'dropout of attention weights', (0, 0.99))
-    norm: str = setting(
-        'post', 'layer normalisation after each sublayer, or before (XL)', ('post', 'pre')
-    )
-    pooling: str = setting(
-        'mean', 'mean or max over real tokens, or the first token (cls)', ('mean', 'cls', 'max')
-    )
+    norm: str = choice(('post', 'pre'), 'layer normalisation after each sublayer, or before (XL)')
+    pooling: str = choice(('mean', 'cls', 'max'), 'mean or max of real tokens, or the first (cls)')
     projection_dim: int = setting(0, 'width of a dense layer after pooling; 0: none', (0, 10**6))
-    projection_activation: str = setting('tanh', 'activation of that layer', ('tanh', 'identity'))
+    projection_activation: str = choice(('tanh', 'identity'), 'activation of that layer')
     normalise: bool = setting(True, 'embeddings of unit length; training requires it')
-    dtype: str = setting(
-        'float32', 'of the computation; parameters stay float32', ('float32', 'bfloat16', 'float64')
-    )
-    remat: str = setting(
-        'none',
-        'what is recomputed for the gradient: nothing, cheap parts, or each layer',
+    dtype: str = choice(('float32', 'bfloat16', 'float64'), 'of computation; weights stay float32')
+    remat: str = choice(
         ('none', 'cheap', 'layer'),
+        'what is recomputed for the gradient: nothing, cheap parts, or each layer',
     )
     chunk: int = setting(0, 'tokens encoded at a time (gradient caching); 0: all', (0, 10**9))
 
@@ -139,14 +108,10 @@ class Encoder:
 class Loss:
     """InfoNCE over in-batch negatives of all devices (paper, equation 1)."""
 
-    kind: str = setting(
-        'gathered', 'the same loss, with ever less memory', ('gathered', 'chunked', 'ring')
-    )
+    kind: str = choice(('gathered', 'chunked', 'ring'), 'the same loss, with ever less memory')
     chunk: int = setting(4096, 'columns of logits at a time (chunked, ring)', (1, 10**9))
-    negatives: str = setting(
-        'batch',
-        'all other passages of the batch, or hard negatives only (equation 1)',
-        ('batch', 'hard'),
+    negatives: str = choice(
+        ('batch', 'hard'), 'all other passages of the batch, or hard negatives only (equation 1)'
     )
     symmetric: bool = setting(False, 'also from the passage to the queries; else one direction')
     temperature: float = setting(0.05, 'the cosine is divided by it', (1e-4, 100))
@@ -159,11 +124,7 @@ class Optim:
 
     lr: float = setting(3e-5, 'peak learning rate', (0, 10))
     warmup: int = setting(1000, 'steps of linear warm-up', (0, 10**9))
-    schedule: str = setting(
-        'linear',
-        'after the warm-up: linear or cosine to zero, or constant',
-        ('linear', 'cosine', 'constant'),
-    )
+    schedule: str = choice(('linear', 'cosine', 'constant'), 'after warm-up: to zero, or constant')
     weight_decay: float = setting(1e-2, 'decoupled; of matrices and embeddings', (0, 10))
     b1: float = setting(0.9, 'decay of the first moment')
     b2: float = setting(0.999, 'decay of the second moment')
@@ -200,47 +161,38 @@ class Config:
     steps: int = setting(1000, 'optimizer steps', STEPS)
     batch_size: int = setting(96, 'pairs of a batch, over all devices', (2, 10**7))
     log_every: int = setting(50, 'steps between lines of metrics.jsonl', STEPS)
-    nonfinite: str = setting(
-        'stop',
-        'if the loss or its gradient is not finite: stop, or skip that step and continue',
-        ('stop', 'skip'),
-    )
+    nonfinite: str = choice(('stop', 'skip'), 'in a step whose loss or gradient is not finite')
     ckpt_every: int = setting(500, 'steps between checkpoints', STEPS)
-    mapping: str = setting(
-        'shard_map', 'how the step is mapped over devices', ('shard_map', 'pmap')
-    )
+    mapping: str = choice(('shard_map', 'pmap'), 'how the step is mapped over devices')
     shard_params: bool = setting(False, 'split weights and moments over the devices')
     distributed: bool = setting(False, 'several hosts: call jax.distributed.initialize first')
-    data: Data = section(Data)
-    sampler: Sampler = section(Sampler)
-    encoder: Encoder = section(Encoder)
-    loss: Loss = section(Loss)
-    optim: Optim = section(Optim)
-    eval: Eval = section(Eval)
+    data: Data = dataclasses.field(default_factory=Data)
+    sampler: Sampler = dataclasses.field(default_factory=Sampler)
+    encoder: Encoder = dataclasses.field(default_factory=Encoder)
+    loss: Loss = dataclasses.field(default_factory=Loss)
+    optim: Optim = dataclasses.field(default_factory=Optim)
+    eval: Eval = dataclasses.field(default_factory=Eval)
 
 
 def check(config: Config) -> Config:
     """Returns the config itself; ValueError names the first setting with a wrong value."""
     settings.split_tuples(config)
     settings.check_values(config)
-    encoder = config.encoder
+    encoder, sampler, loss = config.encoder, config.sampler, config.loss
     if encoder.hidden_dim % encoder.num_heads:
-        raise ValueError(
-            f'encoder.hidden_dim: expected a multiple of encoder.num_heads={encoder.num_heads}, '
-            f'got {encoder.hidden_dim}'
-        )
-    settings.parse_weights(config.sampler.dataset_weights, 'sampler.dataset_weights', 1)
-    settings.parse_weights(config.sampler.pairs, 'sampler.pairs', 2)
-    alphas = [alpha for _, alpha in alpha_points(config.sampler)] or [config.sampler.alpha]
-    if min(alphas) < 1 and len(config.sampler.languages) == 1:
+        expected = f'a multiple of encoder.num_heads={encoder.num_heads}'
+        raise ValueError(f'encoder.hidden_dim: expected {expected}, got {encoder.hidden_dim}')
+    settings.parse_weights(sampler.dataset_weights, 'sampler.dataset_weights', 1)
+    settings.parse_weights(sampler.pairs, 'sampler.pairs', 2)
+    alphas = [alpha for _, alpha in alpha_points(sampler)] or [sampler.alpha]
+    if min(alphas) < 1 and len(sampler.languages) == 1:
         raise ValueError('sampler.languages: cross-lingual batches need at least two, got one')
     if config.shard_params and config.mapping == 'pmap':
         raise ValueError('mapping: expected shard_map with shard_params, got pmap')
-    if config.loss.negatives == 'hard':
-        if not config.sampler.negatives:
-            raise ValueError('loss.negatives: hard needs sampler.negatives of at least 1, got 0')
-        if config.loss.symmetric:
-            raise ValueError('loss.symmetric: expected false with loss.negatives=hard, got true')
+    if loss.negatives == 'hard' and not sampler.negatives:
+        raise ValueError('loss.negatives: hard needs sampler.negatives of at least 1, got 0')
+    if loss.negatives == 'hard' and loss.symmetric:
+        raise ValueError('loss.symmetric: expected false with loss.negatives=hard, got true')
     return config
 
 
@@ -251,10 +203,8 @@ def alpha_points(sampler: Sampler) -> list[tuple[float, float]]:
     for (step,), alpha in weights.items():
         later = step.isdigit() and (not points or int(step) > points[-1][0])
         if not later or alpha > 1:
-            raise ValueError(
-                'sampler.alpha_points: expected STEP:ALPHA with ascending steps and 0 to 1, got '
-                f'{step}:{alpha:g}'
-            )
+            expected = 'STEP:ALPHA with ascending steps and 0 to 1'
+            raise ValueError(f'sampler.alpha_points: expected {expected}, got {step}:{alpha:g}')
         points.append((float(step), alpha))
     return points
 
@@ -266,32 +216,44 @@ def store_path(config: Config) -> pathlib.Path:
 
 def check_flags(argv: abc.Sequence[str]) -> None:
     """ValueError for a `--config.name=` on the command line that is no setting."""
-    settings.check_flags(argv, Config())
+    names = list(settings.entries(Config()))
+    for arg in argv:
+        flag = arg.lstrip('-').split('=')[0]
+        name = flag.removeprefix('config.')
+        if name != flag and name not in names:
+            close = difflib.get_close_matches(name, names, 1, 0)[0]
+            raise ValueError(f'--{flag}: expected a setting such as --config.{close}, got {arg!r}')
 
 
 def save(config: Config, path: pathlib.Path) -> None:
     """Writes config.json, whole or not at all."""
-    settings.save_json(config, path, VERSION)
+    files.write_json(path, {'version': VERSION} | dataclasses.asdict(config))
 
 
 def load(path: pathlib.Path) -> Config:
-    """Reads what `save` wrote; ValueError names the file and what does not fit."""
-    config = settings.load_json(Config(), path, VERSION)
+    """Reads what `save` wrote; ValueError names the file, and the version or setting at fault."""
     try:
-        return check(config)
+        values = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f'{path}: expected the config of a training run, got {error}') from None
+    if not isinstance(values, dict) or values.pop('version', 1) != VERSION:
+        raise ValueError(
+            f'{path}: expected a config of version {VERSION}, got one of another version of hbt; '
+            'use that version, or train again in another --workdir'
+        )
+    try:
+        return check(settings.update(Config(), values))
     except ValueError as error:
         raise ValueError(f'{path}: {error}') from None
 
 
 def reference() -> str:
     """docs/settings.md: a table for every section."""
-    lines = [
-        '# Settings',
-        '',
-        'Made by `python -m hbt.config` from `hbt/config.py`. Each is given as',
-        '`--config.sampler.alpha=0.25`, or set in a file of `configs/`.',
-    ]
-    return '\n'.join([*lines, *settings.reference(Config())]) + '\n'
+    head = (
+        '# Settings\n\nMade by `python -m hbt.config` from `hbt/config.py`. Each is given as\n'
+        '`--config.sampler.alpha=0.25`, or set in a file of `configs/`.\n'
+    )
+    return head + ''.join(f'{line}\n' for line in settings.reference(Config()))
 
 
 if __name__ == '__main__':

@@ -11,19 +11,14 @@ from hbt.training import run_dir
 from hbt.utils import cli
 
 
-def check_flags(f) -> None:
-    """ValueError for flags that do not go together."""
+def main(_) -> None:
+    f = flags.FLAGS
     if f.debias and not f.out:
         raise ValueError('--debias: expected --out with it: these are not the results of the run')
     if f.model and not f.out:
         raise ValueError('--model: expected --out with it, got none')
     if f.debias and not f.debias.endswith('.npz') and f.model and not f.store:
         raise ValueError('--debias: expected --store=DIR with texts to fit it on, got none')
-
-
-def main(_) -> None:
-    f = flags.FLAGS
-    check_flags(f)
     model, step = run_dir.load_model(f.workdir, f.model, f.step)
     c = model.config
     folder = pathlib.Path(f.out or f'{f.workdir}/results/{step}')

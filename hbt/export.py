@@ -1,8 +1,7 @@
 """Writes a training run as a model directory, or trims the vocabulary of a model.
 
 The directory is for sentence-transformers, transformers and hbt. `--languages` or `--corpus` leaves
-out the token embeddings that these languages or texts never use: 69 % of XLM-R base are token
-embeddings.
+out the token embeddings, 69 % of XLM-R base, that these languages or texts never use.
 """
 
 import pathlib
@@ -14,19 +13,12 @@ from hbt.utils import cli
 
 
 def main(_) -> None:
-    options = flags.FLAGS
+    f = flags.FLAGS
     for name in ('step', 'license'):
-        if options.model and options[name].present:
+        if f.model and f[name].present:
             raise ValueError(f'--{name}: expected with --workdir only, got --model')
-    model_export.export_model(
-        options.workdir,
-        options.model,
-        options.step,
-        pathlib.Path(options.out),
-        options.license,
-        options.languages or (),
-        options.corpus or (),
-    )
+    out, kept = pathlib.Path(f.out), (f.languages or (), f.corpus or ())
+    model_export.export_model(f.workdir, f.model, f.step, out, f.license, *kept)
 
 
 if __name__ == '__main__':

@@ -15,12 +15,6 @@ from hbt.utils import cli, settings
 
 _DATA = ('query_prefix', 'passage_prefix', 'query_length', 'passage_length')
 _CLEANING = tuple(settings.entries(checks.CleaningConfig()))
-_DEFINE = {
-    str: flags.DEFINE_string,
-    int: flags.DEFINE_integer,
-    float: flags.DEFINE_float,
-    tuple: flags.DEFINE_multi_string,
-}
 
 
 def main(_) -> None:
@@ -28,16 +22,9 @@ def main(_) -> None:
     data = config.Data(tokenizer=args.tokenizer, **{x: args[x].value for x in _DATA})
     cleaning_config = checks.CleaningConfig(**{x: args[x].value for x in _CLEANING})
     cleaning_config.leakage = tuple(cleaning_config.leakage)
-    store = build.build_store(
-        data,
-        args.out,
-        args.input,
-        args.processes,
-        'fork',
-        cleaning_config,
-        benchmarks.texts_to_decontaminate,
-        args.beam,
-    )
+    banned = benchmarks.texts_to_decontaminate
+    options = (args.processes, 'fork', cleaning_config, banned, args.beam)
+    store = build.build_store(data, args.out, args.input, *options)
     print(build.format_counts(store.manifest))
     if 'cleaning' in store.manifest:
         counts = {entry['name']: entry['cleaning'] for entry in store.manifest['datasets']}
@@ -45,10 +32,12 @@ def main(_) -> None:
 
 
 def _define_flags(defaults, names: tuple[str, ...]) -> None:
+    define = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float}
     for name in names:
         value, doc, allowed = settings.entries(defaults)[name]
         values = ', '.join(filter(None, allowed)) if isinstance(value, str) else ''
-        _DEFINE[type(value)](name, value, f'{doc}: {values}' if values else doc)
+        kind = define.get(type(value), flags.DEFINE_multi_string)
+        kind(name, value, f'{doc}: {values}' if values else doc)
 
 
 if __name__ == '__main__':

@@ -4,7 +4,6 @@ As one page, Markdown, LaTeX and CSV. Runs that differ in the seed alone are tak
 """
 
 import pathlib
-from collections.abc import Sequence
 
 from absl import flags
 
@@ -12,7 +11,7 @@ from hbt.reporting import comparison, compose, experiments, render
 from hbt.utils import cli
 
 
-def main(argv: Sequence[str]) -> None:
+def main(argv: list[str]) -> None:
     values = flags.FLAGS
     if len(argv) < 2:
         raise ValueError('expected RUN_DIR ... --out=DIR, got no run directory')
@@ -29,10 +28,6 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == '__main__':
     flags.DEFINE_string('out', None, 'folder of the report; an older report there is replaced')
     flags.DEFINE_string('title', 'Multilingual retrieval', 'heading of the report')
-    flags.DEFINE_multi_string(
-        'in_domain', [], 'repeatable; a benchmark of the training domain, against all others'
-    )
-    flags.DEFINE_multi_string(
-        'measure', [], 'repeatable; SETTING.METRIC to compare, such as mono.mrr@10'
-    )
+    flags.DEFINE_multi_string('in_domain', [], 'in-domain benchmark against all others; repeatable')
+    flags.DEFINE_multi_string('measure', [], 'SETTING.METRIC to compare (mono.mrr@10); repeatable')
     cli.run(main, positional='RUN_DIR ...')

@@ -19,13 +19,9 @@ def main(_) -> None:
     (source,) = registry.open_sources([args.input])
     if isinstance(source, schema.CollectionSource):
         raise ValueError(f'--input: expected a source of groups, got the collection {args.input}')
+    languages, engines, filters = map(tuple, (args.languages, args.engine, args.filters))
     config = translation.TranslationConfig(
-        args.source,
-        tuple(args.languages),
-        tuple(args.engine),
-        args.shard,
-        args.ratio,
-        tuple(args.filters),
+        args.source, languages, engines, args.shard, args.ratio, filters
     )
     counts = translation.translate_source(source, pathlib.Path(args.out), config)
     print(translation.format_counts(counts))

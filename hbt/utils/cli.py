@@ -18,14 +18,11 @@ def run(
     check: abc.Callable[[list[str]], None] = lambda argv: None,
     positional: str = '',
 ) -> None:
-    """Parses the flags and calls `main(argv)`.
+    """Parses the flags and calls `main` with the program's name and its positional arguments.
 
     An error of the user ends in one line on stderr and exit code 2; with -v=1, in its traceback.
-
-    Args:
-      main: the program; gets its name and its positional arguments.
-      check: called with all arguments before they are parsed; ValueError refuses them.
-      positional: name of the positional arguments, for the help; empty: there are none.
+    `check` gets all arguments before they are parsed, and raises ValueError to refuse them;
+    `positional` names the positional arguments for the help; without it there are none.
     """
     logging.set_verbosity(logging.WARNING)
 
@@ -60,12 +57,11 @@ def run(
 
 
 def _resolve_positional(argv: list[str]) -> list[str]:
-    """Takes the first argument that belongs to no flag as --config, where there is such a flag."""
+    """Takes the first argument that belongs to no flag as --config, if the program has that."""
     result, has_config = list(argv), any(x.startswith(('--config=', '-config=')) for x in argv)
     for i, (before, word) in enumerate(zip(argv, argv[1:], strict=False), 1):
-        is_value = before.startswith('-') and '=' not in before
-        if word.startswith('-') or is_value:
-            continue
+        if word.startswith('-') or (before.startswith('-') and '=' not in before):
+            continue  # a flag, or its value
         if has_config or 'config' not in flags.FLAGS:
             raise ValueError(f'expected flags only, got the argument {word!r}')
         result[i], has_config = f'--config={word}', True
@@ -73,11 +69,7 @@ def _resolve_positional(argv: list[str]) -> list[str]:
 
 
 def resolve_config(word: str) -> str:
-    """Replaces `--config=demo`, the name of a shipped experiment, by the path of its file.
-
-    Raises:
-      ValueError: neither a file nor a shipped experiment has this name.
-    """
+    """Replaces `--config=demo`, the name of a shipped experiment, by the path of its file."""
     flag, equals, value = word.partition('=')
     name, _, argument = value.partition(':')
     if flag.lstrip('-') != 'config' or not equals or pathlib.Path(name).exists():
@@ -95,10 +87,10 @@ def _format_help(positional: str) -> str:
     program = sys.modules['__main__']
     rows = []
     for flag in flags.FLAGS.get_flags_for_module(sys.argv[0]):
-        has_default = flag.default not in (None, '', [], False)
-        default = f' (default {json.dumps(flag.default)})' if has_default else ''
         meaning = flag.help.split(';\n')[0]  # absl adds how a flag is repeated
-        rows.append((f'  --{flag.name}', f'{meaning}{default}'))
+        if flag.default not in (None, '', [], False):
+            meaning += f' (default {json.dumps(flag.default)})'
+        rows.append((f'  --{flag.name}', meaning))
         if flag.name == 'config':
             rows.append(('  --config.NAME', 'a setting, as --config.steps=100: docs/settings.md'))
     name = program.__spec__.name if program.__spec__ else sys.argv[0]

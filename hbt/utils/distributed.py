@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 import traceback
-import types
 from collections import abc
 
 import jax
@@ -22,9 +21,6 @@ from jax.experimental import multihost_utils
 
 RESTART = 75  # exit status that asks a launcher to run the same command again (EX_TEMPFAIL)
 SIGNAL_STATUS = {signal.SIGTERM: RESTART, signal.SIGINT: 130}
-HEARTBEAT_TIMEOUT = 30  # seconds after which a silent process counts as lost
-FAILURE_DELAY = 5  # seconds that a failed process stays, so that the others read its message
-POLL_INTERVAL = 1000  # ms between two looks at whether the work is done
 FAILURE_KEY = 'hbt/failed'
 PERMANENT_ERRORS = ('RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT', 'UNIMPLEMENTED')
 
@@ -41,10 +37,7 @@ def barrier(name: str) -> None:
 
 
 class StopRequests:
-    """Requests to stop: SIGTERM from a scheduler, Ctrl-C from a person.
-
-    Notes the first signal, for the next step; a second one ends the process at once.
-    """
+    """Notes the first SIGTERM or Ctrl-C, for the next step; a second one ends the process."""
 
     def __init__(self):
         self.signal = None
@@ -59,8 +52,7 @@ class StopRequests:
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: types.FrameType | None) -> None:
-        del frame
+    def _note(self, number: int, _) -> None:
         self.signal = signal.Signals(number)
         signal.signal(number, signal.SIG_DFL)
 
@@ -79,7 +71,7 @@ def run_in_processes(work: abc.Callable[[], None]) -> None:
     """Joins the processes of a run and calls `work`.
 
     Where a process is lost, the others end with status RESTART; where one fails, all end with its
-    status. At once: Python's own way out would wait for all of them.
+    status. At once: a regular exit of Python would wait for all of them.
     """
     set_handler = ctypes.pythonapi.PyOS_setsig
     set_handler.argtypes, set_handler.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
@@ -102,29 +94,24 @@ def run_in_processes(work: abc.Callable[[], None]) -> None:
     except Exception as error:
         traceback.print_exc()
         _fail(f'{type(error).__name__}: {_one_line(error)}', 1)
-    finally:  # Python ends in its own way: neither the thread nor the handler outlives it
+    finally:  # neither the thread nor the handler may outlive Python
         done.set()
         listener.join()
         set_handler(signal.SIGABRT, None)
 
 
 def _join_processes() -> None:
-    """Joins the processes of a run as the cluster, or else the environment, describes them.
-
-    JAX_COORDINATOR_ADDRESS (host:port), JAX_NUM_PROCESSES and JAX_PROCESS_ID, all three or none.
-    """
+    """Joins the processes of a run as these variables, all or none, or else the cluster say."""
     names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
-    values = [os.environ.get(name) for name in names]
-    if not any(values):
-        jax.distributed.initialize(heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT)
-        return
-    for name, value in zip(names, values, strict=True):
-        if value is None or (name != names[0] and not value.isdigit()):
-            raise ValueError(f'{name}: expected a value beside {", ".join(names)}, got {value}')
-    address, count, number = values
-    jax.distributed.initialize(
-        address, int(count), int(number), heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT
-    )
+    values = [os.environ.get(name) for name in names]  # host:port and two numbers
+    arguments = []
+    if any(values):
+        for name, value in zip(names, values, strict=True):
+            if value is None or (name != names[0] and not value.isdigit()):
+                raise ValueError(f'{name}: expected a value beside {", ".join(names)}, got {value}')
+        arguments = [values[0], *map(int, values[1:])]
+    # A process that is silent for 30 s counts as lost.
+    jax.distributed.initialize(*arguments, heartbeat_timeout_seconds=30)
 
 
 def _listen(done: threading.Event) -> None:
@@ -132,7 +119,7 @@ def _listen(done: threading.Event) -> None:
     client = distributed.global_state.client
     while not done.is_set():
         try:
-            note = client.blocking_key_value_get(FAILURE_KEY, POLL_INTERVAL)
+            note = client.blocking_key_value_get(FAILURE_KEY, 1000)  # ms, then looks at `done`
         except jax.errors.JaxRuntimeError as error:
             if 'DEADLINE_EXCEEDED' in str(error):
                 continue
@@ -147,7 +134,7 @@ def _fail(message: str, status: int) -> None:
     note = json.dumps([jax.process_index(), message, status])
     with contextlib.suppress(jax.errors.JaxRuntimeError):  # another process failed first
         distributed.global_state.client.key_value_set(FAILURE_KEY, note)
-        time.sleep(FAILURE_DELAY)
+        time.sleep(5)  # until the others have read it
     _exit(message, status)
 
 
@@ -165,6 +152,6 @@ def _one_line(error: BaseException) -> str:
     return ' '.join(str(error).split())[:1000]
 
 
-# A module-level name, so that it lives as long as a signal can come. Not in Python's own table:
-# that is looked at by the main thread only, which may be waiting for the lost process.
+# A module-level name, so that it lives as long as a signal can come. Not in Python's own table,
+# which only the main thread looks at, that may be waiting for the lost process.
 _ABORT_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda _: _exit_lost('JAX says above which'))

@@ -33,10 +33,8 @@ def read_optional_json(file: pathlib.Path) -> dict:
 
 def format_error(file: pathlib.Path, expected: str, error: BaseException) -> ValueError:
     """The error that a file is not in the expected format, because of `error`."""
-    size = file.stat().st_size
-    return ValueError(
-        f'{file}: expected {expected}, got {size} bytes that are none: {first_line(error)}'
-    )
+    got = f'{file.stat().st_size} bytes that are none: {first_line(error)}'
+    return ValueError(f'{file}: expected {expected}, got {got}')
 
 
 def shorten_list(names: list[str], limit: int = 4) -> str:
@@ -107,11 +105,7 @@ def write_json(path: pathlib.Path, content) -> None:
 
 @contextlib.contextmanager
 def lock(path: pathlib.Path) -> abc.Iterator[None]:
-    """Locks a folder by the file `path` in it until the block or the process ends.
-
-    Raises:
-      ValueError: another process holds the lock.
-    """
+    """Locks a folder by the file `path` in it for the block; ValueError if it is locked."""
     try:
         acquired = filelock.FileLock(path, timeout=0, fallback_to_soft=False).acquire()
     except filelock.Timeout:

@@ -13,12 +13,8 @@ from hbt.utils import files
 def snapshot(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
     """Returns the existing file or directory `name`, else the hub's snapshot of that model.
 
-    Args:
-      name: a path, or `owner/model` or `owner/model@revision` (a branch, tag or commit).
-      patterns: globs of the files to download.
-
-    Raises:
-      ValueError: `name` looks like a path and is none, or the hub does not answer with it.
+    `name` is a path, `owner/model` or `owner/model@revision` (a branch, tag or commit); `patterns`
+    are globs of the files to download. ValueError for a path to nothing, or if the hub fails.
     """
     path = pathlib.Path(name).expanduser()
     if name and path.exists():
@@ -36,13 +32,10 @@ def dataset_snapshot(name: str, patterns: tuple[str, ...]) -> pathlib.Path:
     return _download(name, expected, name, patterns, repo_type='dataset')
 
 
-def _download(
-    name: str, expected: str, repository: str, patterns: tuple[str, ...], **options
-) -> pathlib.Path:
+def _download(name, expected, repository, patterns, **options) -> pathlib.Path:
+    options['allow_patterns'] = list(patterns)
     try:
-        folder = huggingface_hub.snapshot_download(
-            repository, allow_patterns=list(patterns), **options
-        )
+        return pathlib.Path(huggingface_hub.snapshot_download(repository, **options))
     except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
         cause = error.__cause__ or error
         kind = '--repo-type dataset ' if 'repo_type' in options else ''
@@ -51,7 +44,6 @@ def _download(
             f'{files.first_line(cause)}. With a network: '
             f'`hf download {kind}{repository} --local-dir DIR`, then pass DIR'
         ) from error
-    return pathlib.Path(folder)
 
 
 def pinned_name(name: str, path: pathlib.Path) -> str:

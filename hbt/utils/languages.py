@@ -1,7 +1,6 @@
-"""Facts about languages: codes, scripts, families of scripts, resources, names in NLLB.
+"""Facts about languages: codes, scripts, families of scripts, resources, names in NLLB-200.
 
-languages.csv has the class of resources (Joshi et al., ACL 2020, arXiv 2004.09095) of each language
-and its name in NLLB-200.
+languages.csv has the classes of resources (Joshi et al., ACL 2020, arXiv 2004.09095) and the names.
 """
 
 import csv
@@ -75,8 +74,8 @@ def character_scripts(language: str) -> tuple[str, ...]:
 
 def script_family(language: str) -> str:
     """The family of the script of a language: European, East Asian ..., or other."""
-    families = (x for x, scripts in SCRIPT_FAMILIES.items() if script(language) in scripts.split())
-    return next(families, 'other')
+    families = [x for x, scripts in SCRIPT_FAMILIES.items() if script(language) in scripts.split()]
+    return families[0] if families else 'other'
 
 
 def resource_class(language: str) -> str:

@@ -1,7 +1,4 @@
-"""What a person sees of a run: progress bars, messages, metrics.jsonl, TensorBoard.
-
-Silent on all processes but the main one.
-"""
+"""What a person sees: progress bars, messages, metrics.jsonl, TensorBoard, on the main process."""
 
 import json
 import pathlib
@@ -17,13 +14,8 @@ from hbt.utils import distributed, files
 
 def progress(**options) -> tqdm.tqdm:
     """A progress bar: live on a terminal, a line now and then in a file."""
-    interval = 0.2 if sys.stderr.isatty() else 15
-    return tqdm.tqdm(
-        mininterval=interval,
-        dynamic_ncols=True,
-        disable=not distributed.is_main_process(),
-        **options,
-    )
+    options |= {'mininterval': 0.2 if sys.stderr.isatty() else 15, 'dynamic_ncols': True}
+    return tqdm.tqdm(disable=not distributed.is_main_process(), **options)
 
 
 def info(text: str) -> None:
@@ -34,10 +26,12 @@ def info(text: str) -> None:
 
 
 class MetricsWriter:
-    """Scalars of a training run, in `metrics.jsonl` and TensorBoard under `workdir`."""
+    """Scalars of a training run, in `metrics.jsonl` and TensorBoard under `workdir`.
+
+    Continues after `step`: drops lines of later steps, of a run that was killed.
+    """
 
     def __init__(self, workdir: pathlib.Path, step: int):
-        """Continues after `step`: drops lines of later steps, of a run that was killed."""
         self.file = None
         if not distributed.is_main_process():
             return

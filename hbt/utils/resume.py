@@ -1,6 +1,6 @@
 """Output that appears only when it is whole, and that the same call resumes after a kill.
 
-Until then it is PATH.partial, with a JSON record beside or in it of what it was begun with.
+Until then it is PATH.partial, with a JSON record of the settings that it was begun with.
 """
 
 import json
@@ -16,13 +16,8 @@ RECORD = 'progress.json'  # of a folder; all its files progress.* go when it is 
 def read_record(record: pathlib.Path, settings: dict, where: pathlib.Path | None = None) -> dict:
     """The state that `write_record` saved in an earlier call; {} if there is none.
 
-    Args:
-      record: the JSON file.
-      settings: what must be equal to resume.
-      where: what to delete to start again, for the message; none: the record.
-
-    Raises:
-      ValueError: names the first setting that differs.
+    ValueError names the first setting that differs, and `where`, or else the record, as what to
+    delete to start again.
     """
     if not record.exists():
         return {}
@@ -45,13 +40,7 @@ def write_record(record: pathlib.Path, settings: dict, **state) -> None:
 def open_folder(out: pathlib.Path, settings: dict, restart: bool = False) -> pathlib.Path:
     """The folder PATH.partial in which an output grows until `finish_folder`.
 
-    Args:
-      out: the folder, or the file, that the output will be.
-      settings: what must be equal to resume.
-      restart: delete what was begun with other settings.
-
-    Raises:
-      ValueError: the output was begun with other settings, and is not to be deleted.
+    ValueError if it was begun with other settings, unless `restart` says to delete it then.
     """
     partial = files.partial_path(out)
     record = partial / RECORD
@@ -73,8 +62,7 @@ def open_folder(out: pathlib.Path, settings: dict, restart: bool = False) -> pat
 def finish_folder(out: pathlib.Path) -> None:
     """Removes the files progress.* of PATH.partial, the record last, and renames it to `out`."""
     partial = files.partial_path(out)
-    for file in partial.rglob('progress.*'):
-        if file != partial / RECORD:
-            file.unlink()
-    (partial / RECORD).unlink()
+    record = partial / RECORD
+    for file in [*{*partial.rglob('progress.*')} - {record}, record]:
+        file.unlink()
     os.replace(partial, out)

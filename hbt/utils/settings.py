@@ -1,36 +1,28 @@
-"""Nested dataclasses as settings: declared, checked, compared, saved, documented.
+"""Nested dataclasses as settings: declared, checked, compared, documented.
 
-A field made by `setting` carries its meaning, its choices and its bounds, so that the check and the
-reference for people follow from the declaration alone.
+A field carries its meaning, its choices and its bounds; check and reference follow from these.
 """
 
 import dataclasses
-import difflib
 import json
-import pathlib
 import types
 import typing
 from collections import abc
-
-from hbt.utils import files
 
 KINDS = {bool: 'true or false', int: 'integer', float: 'number', str: 'text', tuple: 'words'}
 
 
 def setting(default, doc: str, allowed: abc.Sequence = ()):
-    """A field with its meaning and its values.
+    """A field: bool, int, float, str or a tuple of words, with its meaning for the reference.
 
-    Args:
-      default: of the type of the setting: bool, int, float, str or a tuple of words.
-      doc: its meaning, for the reference.
-      allowed: all choices of a text, or the smallest and the largest number; empty: any value.
+    `allowed`: all choices of a text, or the smallest and the largest number; empty: any value.
     """
     return dataclasses.field(default=default, metadata={'doc': doc, 'allowed': tuple(allowed)})
 
 
-def section(cls):
-    """A field that holds settings of its own."""
-    return dataclasses.field(default_factory=cls)
+def choice(choices: tuple[str, ...], doc: str):
+    """A field with one of these texts; the first is the default."""
+    return setting(choices[0], doc, choices)
 
 
 class Entry(typing.NamedTuple):
@@ -59,7 +51,7 @@ def flatten(config) -> dict[str, typing.Any]:
 
 
 def check_values(config, prefix: str = '') -> None:
-    """ValueError names the first setting with a wrong value, with `prefix` before its name."""
+    """ValueError names the first setting with a wrong value, `prefix` before its name."""
     for name, (value, _, allowed) in entries(config).items():
         if allowed and isinstance(value, str) and value not in allowed:
             choices = ', '.join(filter(None, allowed))
@@ -70,22 +62,10 @@ def check_values(config, prefix: str = '') -> None:
 
 def split_tuples(config) -> None:
     """Splits words of tuples that were typed as `a,b`."""
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if dataclasses.is_dataclass(value):
-            split_tuples(value)
-        elif isinstance(value, tuple):
-            setattr(config, field.name, tuple(x for item in value for x in item.split(',') if x))
-
-
-def check_flags(argv: abc.Sequence[str], config) -> None:
-    """ValueError for a `--config.name=` on the command line that is no setting of `config`."""
-    known = list(flatten(config))
-    for arg in argv:
-        name = arg.lstrip('-').split('=')[0]
-        if name.startswith('config.') and name.removeprefix('config.') not in known:
-            close = difflib.get_close_matches(name.removeprefix('config.'), known, 1, 0)[0]
-            raise ValueError(f'--{name}: expected a setting such as --config.{close}, got {arg!r}')
+    for _, part in _sections(config):
+        for name, value in list(vars(part).items()):
+            if isinstance(value, tuple):
+                setattr(part, name, tuple(x for item in value for x in item.split(',') if x))
 
 
 def changes(old, new) -> dict[str, tuple]:
@@ -94,35 +74,11 @@ def changes(old, new) -> dict[str, tuple]:
     return {name: (before[name], x) for name, x in flatten(new).items() if before[name] != x}
 
 
-def save_json(config, path: pathlib.Path, version: int) -> None:
-    """Writes every setting as JSON, whole or not at all."""
-    files.write_json(path, {'version': version} | dataclasses.asdict(config))
+def update(config, values, prefix: str = ''):
+    """Sets the settings that JSON states in `config`, and returns it.
 
-
-def load_json(config, path: pathlib.Path, version: int):
-    """Sets in `config` what `save_json` wrote, and returns it.
-
-    Raises:
-      ValueError: names the file, and the version or the setting that does not fit.
+    Raises ValueError, which names the setting, for an unknown one and a wrong type.
     """
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f'{path}: expected the config of a training run, got {error}') from None
-    if not isinstance(values, dict) or values.pop('version', 1) != version:
-        raise ValueError(
-            f'{path}: expected a config of version {version}, got one of another version of hbt; '
-            'use that version, or train again in another --workdir'
-        )
-    try:
-        _fill(config, values, '')
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from None
-    return config
-
-
-def _fill(config, values, prefix: str) -> None:
-    """Sets what JSON states of a section; settings that it does not name keep their defaults."""
     if not isinstance(values, dict):
         raise ValueError(f'{prefix or "config"}: expected settings, got {values!r}')
     for name, value in values.items():
@@ -130,7 +86,7 @@ def _fill(config, values, prefix: str) -> None:
             raise ValueError(f'{prefix}{name}: expected a setting, got an unknown one')
         old = getattr(config, name)
         if dataclasses.is_dataclass(old):
-            _fill(old, value, f'{prefix}{name}.')
+            update(old, value, f'{prefix}{name}.')
             continue
         if type(old) is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
@@ -140,11 +96,12 @@ def _fill(config, values, prefix: str) -> None:
             kind = type(old).__name__
             raise ValueError(f'{prefix}{name}: expected one of type {kind}, got {value!r}')
         setattr(config, name, value)
+    return config
 
 
 def reference(config) -> abc.Iterator[str]:
     """Lines of Markdown: a table for every section of a config."""
-    for prefix, part in _sections(config, ''):
+    for prefix, part in _sections(config):
         yield from ('', f'## {prefix.rstrip(".") or "config"}', '', part.__doc__, '')
         yield from ('| setting | default | meaning | values |', '|---|---|---|---|')
         for name, entry in entries(part).items():
@@ -154,7 +111,7 @@ def reference(config) -> abc.Iterator[str]:
                 yield f'| `{prefix}{name}` | {default} | {doc} | {_describe_values(entry)} |'
 
 
-def _sections(config, prefix: str) -> abc.Iterator[tuple[str, object]]:
+def _sections(config, prefix: str = '') -> abc.Iterator[tuple[str, object]]:
     yield prefix, config
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
@@ -170,11 +127,7 @@ def _describe_values(entry: Entry) -> str:
 
 
 def parse_weights(text: str, name: str, words: int) -> dict[tuple[str, ...], float]:
-    """Reads `A:B:NUMBER,...` with so many words before the number.
-
-    Raises:
-      ValueError: names the setting `name` and the item that does not fit.
-    """
+    """Reads `A:B:NUMBER,...` with so many words before the number, for the setting `name`."""
     result = {}
     for item in filter(None, text.split(',')):
         *key, number = item.split(':')
@@ -194,9 +147,8 @@ def parse_weights(text: str, name: str, words: int) -> dict[tuple[str, ...], flo
 def parse_argument(arg: str | None, **defaults) -> types.SimpleNamespace:
     """Reads `key=value,key=value` behind the colon of `--config=file.py:...`.
 
-    Returns:
-      The defaults with the values of `arg`, cast to the types of the defaults, and a `suffix` for
-      names, such as _alpha0, made of what differs from the defaults.
+    Returns the defaults with these values, cast to the types of the defaults, and a `suffix` for
+    names, such as _alpha0, of what differs from the defaults.
     """
     values = dict(defaults)
     for item in filter(None, (arg or '').split(',')):
@@ -207,9 +159,8 @@ def parse_argument(arg: str | None, **defaults) -> types.SimpleNamespace:
         try:
             values[key] = text.lower() in ('1', 'true') if kind is bool else kind(text)
         except ValueError:
-            raise ValueError(
-                f'--config argument {key}: expected {kind.__name__}, got {text!r}'
-            ) from None
+            expected = f'{key}: expected {kind.__name__}'
+            raise ValueError(f'--config argument {expected}, got {text!r}') from None
     texts = [f'_{k}{v:g}' if isinstance(v, float) else f'_{k}{v}' for k, v in values.items()]
     changed = [text for text, k in zip(texts, values, strict=True) if values[k] != defaults[k]]
     return types.SimpleNamespace(**values, suffix=''.join(changed))

@@ -1,7 +1,4 @@
-"""Devices: the mesh, where arrays lie, and one way to map a function over it.
-
-The mesh has one axis, `data`.
-"""
+"""Devices: the mesh of one axis, where arrays lie, and one way to map a function over it."""
 
 import typing
 from collections import abc
@@ -24,10 +21,8 @@ def check_divides(name: str, size: int, mesh: jax.sharding.Mesh) -> None:
     """ValueError with the nearest multiple of the number of devices, if `size` is none."""
     n = mesh.size
     if size % n:
-        nearest = max(n, n * round(size / n))
-        raise ValueError(
-            f'{name}: expected a multiple of the {n} devices, such as {nearest}, got {size}'
-        )
+        expected = f'a multiple of the {n} devices, such as {max(n, n * round(size / n))}'
+        raise ValueError(f'{name}: expected {expected}, got {size}')
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
@@ -41,9 +36,9 @@ def sharded(mesh: jax.sharding.Mesh, dim: int = 0) -> NamedSharding:
 
 
 def mark_varying(tree):
-    """Marks replicated arrays as varying over the devices, so that their gradient is the local one.
+    """Marks replicated arrays, in a mapped function, as varying: their gradient is the local one.
 
-    Inside a mapped function. The gradients are then averaged once, not once for every use.
+    The gradients are then averaged once, not once for every use.
     """
     return jax.tree.map(lambda x: jax.lax.pcast(x, AXIS, to='varying'), tree)
 
@@ -59,53 +54,39 @@ class Mapped(typing.NamedTuple):
 
 
 def map_over_devices(
-    function: abc.Callable,
-    mesh: jax.sharding.Mesh,
-    mapping: str,
-    axes,
-    in_specs=None,
-    out_specs=None,
-    donate: bool = False,
+    function, mesh, mapping: str, axes, in_specs=None, out_specs=None, donate: bool = False
 ) -> Mapped:
-    """Maps `function(replicated, batch)` over the devices and compiles it.
+    """Maps `function(replicated, batch)` over the devices, each with its part, and compiles it.
 
     Args:
-      function: gets its device's part of the batch.
       mapping: shard_map, or pmap, which in today's JAX is the same with another interface.
       axes: along which the arrays of the batch are divided; a prefix of its tree.
       in_specs: of `replicated`, where parts of it are split (shard_map only); none: replicated.
       out_specs: of the results, likewise.
       donate: the buffers of `replicated` are reused.
     """
-    return MAPPINGS[mapping](function, mesh, axes, in_specs or P(), out_specs or P(), donate)
+    specs = (in_specs or P(), out_specs or P())
+    return MAPPINGS[mapping](function, mesh, axes, *specs, (0,) if donate else ())
 
 
-def _map_by_shard_map(function, mesh, axes, in_specs, out_specs, donate):
+def _map_by_shard_map(function, mesh, axes, in_specs, out_specs, donate_argnums):
     specs = jax.tree.map(lambda axis: sharded(mesh, axis).spec, axes)
-    mapped = jax.jit(
-        jax.shard_map(function, mesh=mesh, in_specs=(in_specs, specs), out_specs=out_specs),
-        donate_argnums=(0,) if donate else (),
-    )
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=(in_specs, specs), out_specs=out_specs)
 
     def put(axis, arrays):
         named = sharded(mesh, axis)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(named, x), arrays)
 
-    return Mapped(mapped, lambda batch: jax.tree.map(put, axes, batch))
+    jitted = jax.jit(mapped, donate_argnums=donate_argnums)
+    return Mapped(jitted, lambda batch: jax.tree.map(put, axes, batch))
 
 
-def _map_by_pmap(function, mesh, axes, in_specs, out_specs, donate):
+def _map_by_pmap(function, mesh, axes, in_specs, out_specs, donate_argnums):
     assert in_specs == out_specs == P(), 'pmap splits no parameters'
     if jax.process_count() > 1:
         raise ValueError('mapping: expected shard_map on several hosts, got pmap')
-    mapped = jax.pmap(
-        function,
-        AXIS,
-        in_axes=(None, 0),
-        out_axes=None,
-        devices=list(mesh.devices),
-        donate_argnums=(0,) if donate else (),
-    )
+    options = {'in_axes': (None, 0), 'out_axes': None, 'donate_argnums': donate_argnums}
+    mapped = jax.pmap(function, AXIS, devices=list(mesh.devices), **options)
 
     def stack(axis, arrays):
         return jax.tree.map(lambda x: np.stack(np.split(x, mesh.size, axis=axis)), arrays)

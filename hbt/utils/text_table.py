@@ -9,9 +9,7 @@ _NUMBER = re.compile(r'[-+]?[\d.,]+(e[-+]?\d+)?%?|-|nan|')
 def format_table(header: abc.Sequence[str], rows: abc.Iterable[abc.Sequence]) -> str:
     """Cells in aligned columns, two spaces apart; columns of numbers are aligned on the right.
 
-    Args:
-      header: names of the columns; empty: a table without a header.
-      rows: cells, of which None is left empty; a row that ends early has empty cells.
+    The header may be empty; None is an empty cell, and a row that ends early has empty cells.
     """
     texts = [['' if x is None else str(x) for x in row] for row in rows]
     count = max(map(len, [header, *texts]))
