@@ -1,7 +1,6 @@
-"""Readers of the formats that training data comes in; each yields groups, or texts and links.
+"""Readers of the formats of training data, some shared with the benchmarks; `schema` has the types.
 
-`registry.open_sources` opens inputs such as `faq.jsonl` or `squad:files=xquad.{lang}.json`;
-`schema` has the types. Benchmarks are read with `retrieval`, `squad` and `text_lines`, too.
+`registry.open_sources` opens inputs such as `faq.jsonl` or `squad:files=xquad.{lang}.json`.
 """
 
 __all__ = ['registry', 'retrieval', 'schema', 'squad', 'synthetic', 'text_lines']

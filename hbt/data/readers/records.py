@@ -1,12 +1,10 @@
-"""Groups from records with named fields: JSONL, TSV and CSV files, and data sets of two libraries.
-
-The libraries are Hugging Face's `datasets` and `tensorflow_datasets`.
-"""
+"""Groups from records with named fields: JSONL, TSV, CSV; Hugging Face and TensorFlow Datasets."""
 
 import csv
 import functools
 import itertools
 import pathlib
+import re
 from collections import abc
 
 from hbt.data.readers import schema, source_files, text_lines
@@ -22,14 +20,12 @@ def open_table(options: dict[str, str], spec: str) -> schema.GroupSource:
     kind = paths[0].name.removesuffix('.gz').rpartition('.')[2]
     if kind not in TABLES:
         raise ValueError(f'{paths[0]}: expected one of {", ".join(TABLES)}, got .{kind}')
-    blocks, iter_records = TABLES[kind]
+    cut, iter_records = TABLES[kind]
+    name = options.get('name', paths[0].name.split('.')[0])
+    checksum, blocks = source_files.digest_files(paths), functools.partial(cut, paths)
+    parse = functools.partial(_parse_records, iter_records, fields)
     return schema.GroupSource(
-        options.get('name', paths[0].name.split('.')[0]),
-        spec,
-        *source_files.digest_files(paths),
-        functools.partial(blocks, paths),
-        functools.partial(_parse_records, iter_records, fields),
-        lambda n: f'{paths[0]}: group {n + 1}',
+        name, spec, *checksum, blocks, parse, lambda n: f'{paths[0]}: group {n + 1}'
     )
 
 
@@ -44,8 +40,8 @@ def open_tfds(options: dict[str, str], spec: str) -> schema.GroupSource:
     """A TFDS set that was prepared as array_record: its `path`, or its `name` under `data_dir`."""
     load = _loader('tfds', options, 'data_dir')
     info = load().dataset_info
-    num_bytes = info.splits[options.get('split', 'train')].num_bytes
-    return _make_source(load, (repr(info.full_name), num_bytes), options, spec)
+    checksum = repr(info.full_name), info.splits[options.get('split', 'train')].num_bytes
+    return _make_source(load, checksum, options, spec)
 
 
 def iter_blocks(items: abc.Iterable) -> abc.Iterator[list]:
@@ -55,8 +51,13 @@ def iter_blocks(items: abc.Iterable) -> abc.Iterator[list]:
         yield block
 
 
+def iter_json(block: text_lines.LineBlock) -> abc.Iterator[tuple[str, dict]]:
+    """Yields (where, object) of a block of JSON lines."""
+    return schema.iter_objects(block.iter_rows())
+
+
 def is_field_option(key: str) -> bool:
-    """Whether an option says which field of a record to read: `query.en`, `id` ..."""
+    """Whether an option names a field of a record: `query.en`, `id` ..."""
     return key.split('.')[0] in (*SIDES, 'id', 'language')
 
 
@@ -73,14 +74,12 @@ def _parse_fields(options: dict[str, str], spec: str) -> dict[str, str]:
     return fields
 
 
-def _convert_record(
-    record: dict, fields: dict[str, str], where: str, number: int
-) -> list[schema.Group]:
+def _convert_record(record: dict, fields: dict[str, str], where: str) -> list[schema.Group]:
     """The groups of a record: one, or one for each item where a field holds a list of them.
 
     A path in `fields` ({'id': path, 'query.en': path, ...}) goes through nested values by dots.
-    Without a language in its key, a value is in `language`, which is a code or the path of one;
-    else it is {language: text}. `number` is the id of a record that has none.
+    Without a language in its key, a value is in `language`, a code or the path of one, or it is
+    {language: text}. A record without an id has the number that `where` ends with.
     """
     values = {k: _follow_path(record, path, where) for k, path in fields.items() if k != 'language'}
     lists = [k for k, v in values.items() if isinstance(v, list) and not k.startswith('negatives')]
@@ -89,7 +88,7 @@ def _convert_record(
         raise ValueError(f'{where}: expected lists of one length in {", ".join(lists)}')
     count = sizes.pop() if sizes else 1
     codes = _languages(record, fields, where, count)
-    groups = []
+    number, groups = re.search(r'\d+$', where)[0], []
     for i in range(count):
         items = {k: v[i] if k in lists else v for k, v in values.items()}
         name = str(items.pop('id', number))
@@ -97,7 +96,7 @@ def _convert_record(
         for key, value in items.items():
             side, _, language = key.partition('.')
             language = language or codes[i]
-            if value is None or value == '' or value == []:
+            if value in (None, '', []):
                 continue
             if side == 'negatives' and isinstance(value, str):
                 value = [value]
@@ -125,8 +124,7 @@ def _follow_path(record, path: str, where: str):
     """The value at a dotted path; through a list, the list of the values."""
     for i, name in enumerate(path.split('.')):
         if isinstance(record, list):
-            rest = '.'.join(path.split('.')[i:])
-            return [_follow_path(item, rest, where) for item in record]
+            return [_follow_path(item, path.split('.', i)[i], where) for item in record]
         if not isinstance(record, dict) or name not in record:
             names = ', '.join(record) if isinstance(record, dict) else files.shorten(record)
             raise ValueError(f'{where}: expected a field {name!r} of {path!r}, got {names}')
@@ -135,29 +133,20 @@ def _follow_path(record, path: str, where: str):
 
 
 def _parse_records(iter_records: abc.Callable, fields: dict[str, str], block) -> list[schema.Group]:
-    """The groups of a block of a table; a record without an id has the number of its line."""
+    """The groups of a block of records."""
     groups = []
     for where, record in iter_records(block):
-        groups += _convert_record(record, fields, where, int(where.rpartition(':')[2]))
+        groups += _convert_record(record, fields, where)
     return groups
 
 
-def _json_records(block: text_lines.LineBlock) -> abc.Iterator[tuple[str, dict]]:
-    return schema.iter_objects(block.iter_rows())
-
-
-def _delimited_blocks(
-    separator: str, paths: list[pathlib.Path]
-) -> abc.Iterator[list[tuple[str, dict]]]:
+def _delimited_blocks(separator: str, paths: list[pathlib.Path]) -> abc.Iterator[list]:
     for path in paths:
         yield from iter_blocks(_iter_delimited(path, separator))
 
 
 def _iter_delimited(path: pathlib.Path, separator: str) -> abc.Iterator[tuple[str, dict]]:
-    """Yields (where, record) of a table whose first line names the columns.
-
-    In a CSV file a column in quotes may have several lines.
-    """
+    """Yields (where, record) of a table with a header; a quoted column may have several lines."""
     csv.field_size_limit(text_lines.LONGEST)  # its own is 128 KiB
     blocks = text_lines.iter_blocks([path])
     lines = (f'{line}\n' for block in blocks for _, line in block.iter_lines())
@@ -168,10 +157,8 @@ def _iter_delimited(path: pathlib.Path, separator: str) -> abc.Iterator[tuple[st
         for columns in reader:
             where = f'{path}:{reader.line_num}'
             if len(columns) != len(names):
-                shown = ', '.join(names)
-                raise ValueError(
-                    f'{where}: expected {len(names)} columns ({shown}), got {len(columns)}'
-                )
+                expected = f'{len(names)} columns ({", ".join(names)})'
+                raise ValueError(f'{where}: expected {expected}, got {len(columns)}')
             yield where, dict(zip(names, columns, strict=True))
     except csv.Error as error:
         raise ValueError(f'{path}:{reader.line_num}: expected a table, got {error}') from None
@@ -183,7 +170,8 @@ def _make_source(
     """The source of the data set `load()`, which every process loads for itself."""
     name = options.get('name', options['path'].rstrip('/').rpartition('/')[2])
     blocks = functools.partial(iter_blocks, range(len(load())))
-    parse = functools.partial(_parse_numbers, load, _parse_fields(options, spec), spec)
+    iter_records = functools.partial(_dataset_records, load, spec)
+    parse = functools.partial(_parse_records, iter_records, _parse_fields(options, spec))
     return schema.GroupSource(name, spec, *checksum, blocks, parse, lambda n: f'{spec}: record {n}')
 
 
@@ -220,33 +208,24 @@ def _load_tfds(path: str, data_dir: str | None, split: str):
     return tensorflow_datasets.builder(path, data_dir=data_dir).as_data_source(split)
 
 
-def _parse_numbers(
-    load: abc.Callable, fields: dict[str, str], spec: str, block: list[int]
-) -> list[schema.Group]:
-    """The groups of the records of these numbers."""
-    dataset, groups = load(), []
-    for number in block:
-        record = _plain(dataset[number])
-        groups += _convert_record(record, fields, f'{spec}: record {number}', number)
-    return groups
+def _dataset_records(load: abc.Callable, spec: str, block: list[int]) -> abc.Iterator:
+    """Yields (where, record) of the records of these numbers."""
+    return ((f'{spec}: record {number}', _plain(load()[number])) for number in block)
 
 
 def _plain(value):
     """A record with its arrays as lists and its bytes as text."""
+    value = value.tolist() if hasattr(value, 'tolist') else value
     if isinstance(value, bytes):
         return value.decode()
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
-    if hasattr(value, 'tolist'):
-        return _plain(value.tolist())
-    if isinstance(value, list):
-        return [_plain(x) for x in value]
-    return value
+    return [_plain(x) for x in value] if isinstance(value, list) else value
 
 
 TABLES = {  # ending of the file -> its blocks, and the (where, record) of a block
-    'jsonl': (text_lines.iter_blocks, _json_records),
-    'json': (text_lines.iter_blocks, _json_records),
+    'jsonl': (text_lines.iter_blocks, iter_json),
+    'json': (text_lines.iter_blocks, iter_json),
     'tsv': (functools.partial(_delimited_blocks, '\t'), iter),
     'csv': (functools.partial(_delimited_blocks, ','), iter),
 }

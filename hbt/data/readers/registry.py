@@ -39,10 +39,9 @@ def open_groups(path: str) -> schema.GroupSource:
     """A file of groups, one JSON object a line."""
     file = pathlib.Path(path)
     if not file.is_file():
-        raise ValueError(
-            f'{path}: expected a JSONL file (plain or .gz) or FORMAT:... with one of '
-            f'{", ".join((*FORMATS, "cldr"))}, found no such file'
-        )
+        formats = ', '.join((*FORMATS, 'cldr'))
+        expected = f'a JSONL file (plain or .gz) or FORMAT:... with one of {formats}'
+        raise ValueError(f'{path}: expected {expected}, found no such file')
     name = file.name.removesuffix('.gz').removesuffix('.jsonl').removesuffix('.json')
     checksum = source_files.digest_files([file])
     blocks = functools.partial(text_lines.iter_blocks, [file])
@@ -63,10 +62,8 @@ def _open_source(spec: str) -> Source:
         key, equals, value = item.partition('=')
         is_option = key in names or (form.has_fields and records.is_field_option(key))
         if not is_option or not equals or not value:
-            fields = ', id, language, query, passage, negatives' * form.has_fields
-            raise ValueError(
-                f'{spec}: expected OPTION=VALUE with {", ".join(names)}{fields}, got {item!r}'
-            )
+            known = ', '.join(names) + ', id, language, query, passage, negatives' * form.has_fields
+            raise ValueError(f'{spec}: expected OPTION=VALUE with {known}, got {item!r}')
         options[key] = value
     for key in form.required:
         if key not in options:
@@ -75,8 +72,7 @@ def _open_source(spec: str) -> Source:
 
 
 def _parse_groups(block: text_lines.LineBlock) -> list[schema.Group]:
-    rows = schema.iter_objects(block.iter_rows())
-    return [schema.check_group(fields, where) for where, fields in rows]
+    return [schema.check_group(fields, where) for where, fields in records.iter_json(block)]
 
 
 def _open_cldr(count: str, spec: str) -> schema.GroupSource:

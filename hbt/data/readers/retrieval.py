@@ -1,8 +1,4 @@
-"""Retrieval collections, for training and evaluation: texts, documents, links, judgements.
-
-The formats are those of MS MARCO, TREC, MIRACL (arXiv 2210.09984), Mr. TyDi (arXiv 2108.08787) and
-BEIR. The functions `iter_...` turn (where, line), as `text_lines` yields them, into what they say.
-"""
+"""The formats of MS MARCO, TREC, MIRACL and Mr. TyDi: texts, links and judgements."""
 
 import collections
 import functools
@@ -13,7 +9,7 @@ from collections import abc
 from hbt.data.readers import schema, source_files, text_lines
 from hbt.utils import files
 
-Lines = abc.Iterable[tuple[str, str]]  # (where, line)
+Lines = abc.Iterable[tuple[str, str]]  # (where, line), as `text_lines` yields them
 
 
 def open_marco(options: dict[str, str], spec: str) -> schema.CollectionSource:
@@ -46,17 +42,13 @@ def open_trec(options: dict[str, str], spec: str) -> schema.CollectionSource:
     )
     texts, paths = {}, []
     for language in qrels:
-        for side, option, by_language, iter_texts in (
-            ('query', 'topics', topics, iter_tsv_texts),
-            ('passage', 'corpus', corpus, iter_documents),
-        ):
+        for option, by_language in (('topics', topics), ('corpus', corpus)):
             if language not in by_language:
-                raise ValueError(
-                    f'{option}={options[option]}: expected files of {language}, as of qrels'
-                )
-            part = by_language[language]
-            texts[side, language] = _text_reader(part, iter_texts, f'{language}/')
-            paths += part
+                expected = f'files of {language}, as of qrels'
+                raise ValueError(f'{option}={options[option]}: expected {expected}')
+            paths += by_language[language]
+        texts['query', language] = _text_reader(topics[language], iter_tsv_texts, f'{language}/')
+        texts['passage', language] = _text_reader(corpus[language], iter_documents, f'{language}/')
     checksum = source_files.digest_files([*paths, *itertools.chain(*qrels.values())])
     links = schema.BlockReader(functools.partial(_judgement_blocks, qrels), _parse_judgements)
     return schema.CollectionSource(options.get('name', 'trec'), spec, *checksum, texts, links)
@@ -105,17 +97,13 @@ def parse_grade(text: str, where: str) -> int:
         raise ValueError(f'{where}: expected a whole number as grade, got {text!r}') from None
 
 
-def _text_reader(
-    paths: list[pathlib.Path], iter_texts: abc.Callable, prefix: str
-) -> schema.BlockReader:
+def _text_reader(paths: list, iter_texts: abc.Callable, prefix: str) -> schema.BlockReader:
     """The texts of files, with `prefix` before their keys."""
     blocks = functools.partial(text_lines.iter_blocks, paths)
     return schema.BlockReader(blocks, functools.partial(_parse_texts, iter_texts, prefix))
 
 
-def _parse_texts(
-    iter_texts: abc.Callable, prefix: str, block: text_lines.LineBlock
-) -> list[schema.Text]:
+def _parse_texts(iter_texts: abc.Callable, prefix: str, block) -> list[schema.Text]:
     return [x._replace(key=prefix + x.key) for x in iter_texts(block.iter_rows())]
 
 
@@ -124,17 +112,13 @@ def _parse_triples(block: text_lines.LineBlock) -> list[schema.Link]:
     for where, line in block.iter_rows():
         query, *passages = line.split('\t')
         if len(passages) < 2 or not all((query, *passages)):
-            raise ValueError(
-                f'{where}: expected ids of a query, a passage and negatives, '
-                f'got {files.shorten(line)}'
-            )
+            expected = 'ids of a query, a passage and negatives'
+            raise ValueError(f'{where}: expected {expected}, got {files.shorten(line)}')
         links.append(schema.Link(where, query, passages[0], tuple(passages[1:])))
     return links
 
 
-def _judgement_blocks(
-    paths: dict[str, list[pathlib.Path]],
-) -> abc.Iterator[tuple[str, list[text_lines.LineBlock]]]:
+def _judgement_blocks(paths: dict[str, list[pathlib.Path]]) -> abc.Iterator[tuple[str, list]]:
     """Each language with all its judgements, as those of one query need not be together."""
     for language, part in paths.items():
         yield language, list(text_lines.iter_blocks(part))
@@ -142,15 +126,12 @@ def _judgement_blocks(
 
 def _parse_judgements(block: tuple[str, list[text_lines.LineBlock]]) -> list[schema.Link]:
     language, parts = block
-    relevant, negatives = collections.defaultdict(list), collections.defaultdict(list)
+    links, negatives = collections.defaultdict(list), collections.defaultdict(tuple)
     lines = (line for part in parts for line in part.iter_rows())
     for where, query, document, grade in iter_judgements(lines):
+        key = f'{language}/{document}'
         if grade > 0:
-            relevant[query].append((where, f'{language}/{document}'))
+            links[query].append(schema.Link(where, f'{language}/{query}', key, ()))
         else:
-            negatives[query].append(f'{language}/{document}')
-    return [
-        schema.Link(where, f'{language}/{query}', document, tuple(negatives[query]))
-        for query, documents in relevant.items()
-        for where, document in documents
-    ]
+            negatives[query] += (key,)
+    return [x._replace(negative_keys=negatives[query]) for query in links for x in links[query]]

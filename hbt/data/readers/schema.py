@@ -1,8 +1,4 @@
-"""What a reader yields: groups, or texts and the links between them, block by block.
-
-A block is whatever a source cuts cheaply in the main process (lines of a file, a range of records);
-`parse` turns it into groups, texts or links and runs in any process. The checks of texts are here.
-"""
+"""What a reader yields: groups, or texts and the links between them, in blocks."""
 
 import json
 import re
@@ -30,14 +26,12 @@ class GroupSource(typing.NamedTuple):
     spec: str  # as given with --input; of a file of groups, its name
     sha256: str
     num_bytes: int  # about
-    blocks: abc.Callable[[], abc.Iterator]
-    parse: abc.Callable[[typing.Any], list[Group]]  # the groups of a block
+    blocks: abc.Callable[[], abc.Iterator]  # cut cheaply in the main process: lines of a file ...
+    parse: abc.Callable[[typing.Any], list[Group]]  # the groups of a block, in any process
     where: abc.Callable[[int], str]  # the place of group n, for errors
 
     def iter_groups(self) -> abc.Iterator[Group]:
-        """Yields every group."""
-        for block in self.blocks():
-            yield from self.parse(block)
+        return (group for block in self.blocks() for group in self.parse(block))
 
 
 class Text(typing.NamedTuple):
@@ -87,9 +81,8 @@ def parse_json(text: str, where: str) -> dict:
 
 
 def iter_objects(lines: abc.Iterable[tuple[str, str]]) -> abc.Iterator[tuple[str, dict]]:
-    """Yields (where, object) of JSON lines with their places."""
-    for where, line in lines:
-        yield where, parse_json(line, where)
+    """Yields (where, object) of JSON lines."""
+    return ((where, parse_json(line, where)) for where, line in lines)
 
 
 def get_field(holder: typing.Any, name: str, kind: type, where: str) -> typing.Any:
@@ -110,8 +103,7 @@ def check_group(fields: dict, where: str) -> Group:
     name, negatives = fields.get('id'), fields.get('negatives', {})
     if not isinstance(name, str) or not name.strip() or SURROGATE.search(name):
         raise ValueError(f'{where}: id: expected a non-empty string, got {files.shorten(name)}')
-    query = _check_texts(fields.get('query'), f'{where}: query')
-    passage = _check_texts(fields.get('passage'), f'{where}: passage')
+    query, passage = (_check_texts(fields.get(x), f'{where}: {x}') for x in ('query', 'passage'))
     where = f'{where}: negatives'
     if not isinstance(negatives, dict):
         raise ValueError(f'{where}: expected {{language: [text]}}, got {files.shorten(negatives)}')

@@ -19,8 +19,7 @@ def find_files(options: dict[str, str], option: str) -> list[pathlib.Path]:
 def find_files_by_language(options: dict[str, str], option: str) -> dict[str, list[pathlib.Path]]:
     """Language -> the files that match the option's pattern.
 
-    {lang} in the pattern stands for a language code or its English name. Without it, all files
-    are in `options['language']`.
+    {lang} stands for a code or an English name; without it, all are in `options['language']`.
     """
     if '{lang}' in options[option]:
         return _match_files(options[option], option)

@@ -1,4 +1,4 @@
-"""SQuAD's JSON: a source of groups, and the walk over its paragraphs that LAReQA shares."""
+"""SQuAD's JSON as a source of groups, and the iteration over its paragraphs that LAReQA shares."""
 
 import functools
 import itertools

@@ -1,22 +1,16 @@
-"""Unlimited parallel groups in real words, for the demo and the tests: nothing is downloaded.
+"""Unlimited parallel groups without a download, in words of the Unicode CLDR and of num2words."""
 
-Every word comes from the Unicode CLDR (babel) or from num2words; here are only codes.
-"""
-
-import collections.abc
 import datetime
 import functools
 import hashlib
 import itertools
 import json
+from collections import abc
 from importlib import resources
 
 import babel
-import babel.dates
-import babel.lists
-import babel.numbers
-import babel.units
 import num2words
+from babel import dates, lists, numbers, units
 
 LANGUAGES = ('ar', 'de', 'el', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'vi', 'zh')  # XQuAD-R's
 DIGITS_ONLY = ('el', 'hi', 'zh')  # num2words has no number words for these
@@ -33,20 +27,16 @@ EXTRA = {'hour': len(HOURS), 'quantity': len(UNITS) * len(NUMBERS), 'tongue': le
 TEST_SHARE = 8  # one combination of the key in 8 is for testing
 
 
-def groups(
-    split: str, count: int, languages=LANGUAGES, seed: int = 0
-) -> collections.abc.Iterator[dict]:
+def groups(split: str, count: int, languages=LANGUAGES, seed: int = 0) -> abc.Iterator[dict]:
     """Yields `count` groups {'id': ..., 'query': {language: text}, 'passage': {language: text}}.
 
     Each is a record of seven facts. A passage states all of them in long forms; its query names the
-    four of KEY in other forms, and one more. The atoms are common to the splits, the combinations
-    are not: no key of one split, under whatever seed, occurs in the other, and none repeats within
-    'test'. The same arguments give the same groups on any machine.
+    four of KEY in other forms, and one more. No combination of these four is in both splits,
+    whatever the seed, or twice in 'test'. Equal arguments give equal groups on any machine.
     """
     if split not in ('train', 'test'):
         raise ValueError(f"split: expected 'train' or 'test', got {split!r}")
-    unknown = [language for language in languages if language not in LANGUAGES]
-    if unknown or not languages:
+    if not languages or {*languages} - {*LANGUAGES}:
         raise ValueError(f'languages: expected some of {LANGUAGES}, got {tuple(languages)}')
     if count < 1:
         raise ValueError(f'count: expected at least 1, got {count}')
@@ -86,9 +76,7 @@ def _group(split: str, seed: int, index: int, key: tuple, languages: tuple) -> d
     for field, size in EXTRA.items():
         draw, facts[field] = divmod(draw, size)
     draw, amount = divmod(draw, len(NUMBERS))
-    facts['money'] = facts['currency'] * len(NUMBERS) + amount
-    facts['code'] = facts['currency']
-
+    facts |= {'money': facts['currency'] * len(NUMBERS) + amount, 'code': facts['currency']}
     passage, draw = _shuffled(['place', 'weekday', 'month', 'money', *EXTRA], draw)
     draw, extra = divmod(draw, len(EXTRA))
     draw, is_named = divmod(draw, 2)
@@ -100,7 +88,7 @@ def _group(split: str, seed: int, index: int, key: tuple, languages: tuple) -> d
         short, long = _atoms(language)
         group['query'][language] = ' '.join(short[field][facts[field]] for field in query)
         clauses = [long[field][facts[field]] for field in passage]
-        group['passage'][language] = babel.lists.format_list(clauses, locale=language)
+        group['passage'][language] = lists.format_list(clauses, locale=language)
     return group
 
 
@@ -117,9 +105,9 @@ def _atoms(language: str) -> tuple[dict, dict]:
         'place': [city or zone.split('/')[-1] for zone, city in cities.items()],
         'weekday': [locale.days['stand-alone']['abbreviated'][day] for day in range(7)],
         'month': [locale.months['format']['abbreviated'][month] for month in range(1, 13)],
-        'currency': [babel.numbers.get_currency_name(c, locale=locale) for c in CURRENCIES],
+        'currency': [numbers.get_currency_name(c, locale=locale) for c in CURRENCIES],
         'code': CURRENCIES,
-        'hour': [babel.dates.format_time(time, 'short', locale=locale) for time in times],
+        'hour': [dates.format_time(time, 'short', locale=locale) for time in times],
         'quantity': [short for short, _ in quantities],
         'tongue': tongues,
     }
@@ -128,7 +116,7 @@ def _atoms(language: str) -> tuple[dict, dict]:
         'weekday': [locale.days['stand-alone']['wide'][day] for day in range(7)],
         'month': [locale.months['stand-alone']['wide'][month] for month in range(1, 13)],
         'money': [_money(code, n, locale) for code in CURRENCIES for n in NUMBERS],
-        'hour': [babel.dates.format_skeleton('Bh', time, locale=locale) for time in times],
+        'hour': [dates.format_skeleton('Bh', time, locale=locale) for time in times],
         'quantity': [long for _, long in quantities],
         'tongue': tongues,
     }
@@ -139,7 +127,7 @@ def _atoms(language: str) -> tuple[dict, dict]:
 
 
 def _money(code: str, number: int, locale: babel.Locale) -> str:
-    text = babel.numbers.format_currency(
+    text = numbers.format_currency(
         number, code, '#,##0', locale, currency_digits=False, format_type='name'
     )
     return _spell(text, number, locale)
@@ -147,8 +135,8 @@ def _money(code: str, number: int, locale: babel.Locale) -> str:
 
 def _quantity(unit: str, number: int, locale: babel.Locale) -> tuple[str, str]:
     """Short and long; where CLDR inherits the long form, babel answers with the unit's code."""
-    short = babel.units.format_unit(number, unit, 'short', locale=locale)
-    long = babel.units.format_unit(number, unit, 'long', locale=locale)
+    short = units.format_unit(number, unit, 'short', locale=locale)
+    long = units.format_unit(number, unit, 'long', locale=locale)
     return short, _spell(short if unit in long else long, number, locale)
 
 

@@ -1,7 +1,4 @@
-"""Text files, plain or gzip: as blocks of lines, line by line, or whole.
-
-The only place that opens text files to read them. Every error names file and line.
-"""
+"""Text files, plain or gzip, as blocks of lines, line by line or whole; errors name the line."""
 
 import contextlib
 import gzip
@@ -38,10 +35,7 @@ class LineBlock(typing.NamedTuple):
 
 
 def iter_blocks(paths: abc.Sequence[pathlib.Path]) -> abc.Iterator[LineBlock]:
-    """Yields blocks of the lines of files; blank lines at the end of a file are dropped.
-
-    ValueError for a gzip file that ends early, and for a line over 4 MiB.
-    """
+    """Yields blocks of lines, without blank ones at a file's end; ValueError for one over 4 MiB."""
     for path in paths:
         with _open_binary(path) as file:
             first, number, rest = 1, 1, b''  # of the first line of `rest`, and of its last
@@ -52,18 +46,14 @@ def iter_blocks(paths: abc.Sequence[pathlib.Path]) -> abc.Iterator[LineBlock]:
                     first += lines.count(b'\n') + 1
                 number = first + rest.count(b'\n')
                 if len(rest) > LONGEST:
-                    raise ValueError(
-                        f'{path}:{number}: expected a line up to {LONGEST} bytes, got a longer one'
-                    )
+                    expected = f'a line up to {LONGEST} bytes'
+                    raise ValueError(f'{path}:{number}: expected {expected}, got a longer one')
             if rest.strip():
                 yield LineBlock(str(path), first, _split_lines(rest + b'\n')[0])
 
 
 def iter_lines(path: pathlib.Path) -> abc.Iterator[tuple[str, str]]:
-    """Yields (where, line without its end) of every line of a file, blank ones included.
-
-    ValueError for bytes that are not UTF-8, and for a gzip file that ends early.
-    """
+    """Yields (where, line without its end) of all lines; ValueError for bad UTF-8 or gzip."""
     with _open_binary(path) as file:
         number = 1
         while line := _read(file.readline, -1, where := f'{path}:{number}'):
@@ -117,8 +107,6 @@ def split_columns(
     """The fields of a line of a table, one for every name; a separator of None is white space."""
     fields = line.split(separator)
     if len(fields) != len(names):
-        raise ValueError(
-            f'{where}: expected {len(names)} columns ({", ".join(names)}), '
-            f'got {len(fields)}: {files.shorten(line)}'
-        )
+        expected = f'{len(names)} columns ({", ".join(names)})'
+        raise ValueError(f'{where}: expected {expected}, got {len(fields)}: {files.shorten(line)}')
     return fields

@@ -1,7 +1,7 @@
 """Retrieval benchmarks: queries, documents, and which documents are relevant to which query.
 
-`load_benchmark` reads one by name. Each format has a module that reads its files into a
-`Collection`; `assemble` makes a `Benchmark` of it: arrays of indices, in trec_eval's order.
+`load_benchmark` reads one by name: the module of its format reads its files into a `Collection`,
+of which `assemble` makes a `Benchmark`.
 """
 
 from hbt.evaluation.benchmarks.assembly import Benchmark, Collection, Entry, TextColumns, assemble

@@ -1,7 +1,6 @@
-"""From a collection to a benchmark: arrays of indices, and documents in trec_eval's order.
+"""From a collection to a benchmark: arrays of indices, and documents by id, descending.
 
-Documents come by id, descending, so that "the smaller index first" is trec_eval's rule for equal
-scores, wherever ties are broken.
+In this order, "the smaller index first" is trec_eval's rule for equal scores.
 """
 
 import itertools
@@ -72,10 +71,7 @@ class Benchmark(NamedTuple):
 
 
 class TextsOnDisk(Sequence):
-    """Texts in a temporary file (in TMPDIR), which is deleted with the last reference to them.
-
-    Memory holds only where they are, 16 bytes a text.
-    """
+    """Texts in a file in TMPDIR, deleted with the last reference; a text takes 16 B of memory."""
 
     def __init__(self, texts: Iterable[str]):
         with tempfile.TemporaryFile(prefix='hbt.') as file:
@@ -84,19 +80,15 @@ class TextsOnDisk(Sequence):
             file.flush()
             self._file = os.dup(file.fileno())
         weakref.finalize(self, os.close, self._file)
-        self._order = np.arange(len(self._starts) - 1)
-
-    def reorder(self, order: Int[np.ndarray, ' n']) -> None:
-        """Makes text i the one that was written as number `order[i]`."""
-        self._order = order
+        self.order = np.arange(len(self._starts) - 1)  # text i was written as number order[i]
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self.order)
 
     def __getitem__(self, index):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        start, end = self._starts[self._order[index]], self._starts[self._order[index] + 1]
+        start, end = self._starts[self.order[index]], self._starts[self.order[index] + 1]
         return os.pread(self._file, int(end - start), int(start)).decode(errors='surrogatepass')
 
 
@@ -119,13 +111,8 @@ def find_folder(root: pathlib.Path, name: str) -> pathlib.Path:
     return folder if folder.is_dir() else root
 
 
-def split_languages(argument: str) -> list[str]:
-    """The languages of an argument such as `sw+yo`; none of an empty one."""
-    return [x for x in argument.split('+') if x]
-
-
 def assemble(name: str, data: Collection) -> Benchmark:
-    """The benchmark of this name: documents in order, and indices for ids and languages.
+    """The benchmark of a collection.
 
     ValueError for ids that are not unique or hold whitespace, an empty text, a judgement of an
     unknown query or document, and where nothing is relevant.
@@ -161,12 +148,12 @@ def _index_qrels(
     graded = {}
     for query, grades in qrels.items():
         positive = {document: grade for document, grade in grades.items() if grade > 0}
-        for document in positive:
-            if document not in index_of:
-                raise ValueError(
-                    f'{name}: expected judgements of documents of the corpus, '
-                    f'got the relevant {document!r} of {query!r}, which is not in it'
-                )
+        missing = [x for x in positive if x not in index_of]
+        if missing:
+            message = f'the relevant {missing[0]!r} of {query!r}, which is not in it'
+            raise ValueError(
+                f'{name}: expected judgements of documents of the corpus, got {message}'
+            )
         graded[query] = sorted((index_of[x], grade) for x, grade in positive.items())
     unknown = graded.keys() - {*queries}
     if unknown:
@@ -188,8 +175,7 @@ def _make_columns(where: str, entries: Iterable[Entry], descending: bool) -> Tex
     texts = _iter_texts(where, entries, ids, codes)
     if descending:
         texts = TextsOnDisk(texts)
-        order = np.argsort(np.array(ids, object), kind='stable')[::-1]
-        texts.reorder(order)
+        texts.order = order = np.argsort(np.array(ids, object), kind='stable')[::-1]
         ids, codes = [ids[i] for i in order], [codes[i] for i in order]
     else:
         texts = list(texts)
@@ -199,9 +185,7 @@ def _make_columns(where: str, entries: Iterable[Entry], descending: bool) -> Tex
     return TextColumns(ids, codes, texts)
 
 
-def _iter_texts(
-    where: str, entries: Iterable[Entry], ids: list[str], codes: list[str]
-) -> Iterator[str]:
+def _iter_texts(where: str, entries: Iterable[Entry], ids: list, codes: list) -> Iterator[str]:
     """Yields the texts, and appends the other columns to the lists; ValueError for a bad entry."""
     for id, language, text in entries:
         if not re.fullmatch(r'\S+', id):

@@ -1,7 +1,6 @@
-"""A benchmark in the layout of BEIR (arXiv 2104.08663): corpus.jsonl, queries.jsonl, qrels/.
+"""The layout of BEIR (arXiv 2104.08663): corpus.jsonl, queries.jsonl and qrels/, also gzipped.
 
-Files may be gzipped. The language of a line is its field `language` or `lang`, else the name of the
-folder where the root holds one such folder a language, else `und`.
+A line's language is its field `language` or `lang`, the name of a folder by language, or `und`.
 """
 
 import pathlib
@@ -16,13 +15,11 @@ QRELS = [f'{x}{split}.tsv' for split in ('test', 'dev', 'validation') for x in (
 HUB_FILES = ('corpus.jsonl*', 'queries.jsonl*', '*.tsv')
 
 
-def read_beir(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
+def read_beir(_name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """A folder under `root`, or a data set of the hub, whose judgements may be in a second one.
 
-    Queries without a judgement are left out. As in BEIR, a document whose id is the query's is
-    excluded from that query's ranking.
+    Queries without a judgement are left out. A query's ranking excludes the document of its id.
     """
-    del name
     folder = root / argument
     if not folder.exists() and re.fullmatch(r'[\w.-]+/[\w.-]+', argument):
         folder = hub.dataset_snapshot(argument, HUB_FILES)
@@ -32,17 +29,15 @@ def read_beir(name: str, argument: str, root: pathlib.Path) -> assembly.Collecti
         return _read_folder(folder, folder)
     folders = [x for x in sorted(folder.glob('*')) if x.is_dir() and _find(x, 'corpus.jsonl')]
     if not folders:
-        raise ValueError(
-            f'{folder}: expected corpus.jsonl, queries.jsonl and qrels/test.tsv, '
-            'or folders by language that hold them, got none'
-        )
+        expected = 'corpus.jsonl, queries.jsonl and qrels/test.tsv, or such folders by language'
+        raise ValueError(f'{folder}: expected {expected}, got none')
     return assembly.join_collections([_read_folder(x, x, x.name) for x in folders])
 
 
 def _read_folder(
     folder: pathlib.Path, qrels_folder: pathlib.Path, language: str = ''
 ) -> assembly.Collection:
-    """One collection, of this language where a line has none; ids begin with it, too."""
+    """A collection of lines of this language unless they have one; ids begin with it, too."""
     prefix, language = f'{language}:' * bool(language), language or 'und'
     paths = {x: _find(folder, x) for x in ('corpus.jsonl', 'queries.jsonl')}
     paths['qrels/test.tsv'] = next(filter(None, (_find(qrels_folder, x) for x in QRELS)), None)
@@ -56,10 +51,8 @@ def _read_folder(
     queries = [query for query in entries if query.id in qrels]
     unknown = qrels.keys() - {query.id for query in queries}
     if unknown:
-        raise ValueError(
-            f'{qrels_file}: expected queries of {queries_file}, '
-            f'got {len(unknown)} others, such as {min(unknown)[2 + len(prefix) :]!r}'
-        )
+        message = f'{len(unknown)} others, such as {min(unknown)[2 + len(prefix) :]!r}'
+        raise ValueError(f'{qrels_file}: expected queries of {queries_file}, got {message}')
     excluded = {query: f'd{query[1:]}' for query in qrels}
     for query, document in excluded.items():
         qrels[query].pop(document, None)

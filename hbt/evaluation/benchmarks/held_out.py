@@ -5,15 +5,12 @@ import pathlib
 from hbt.data.readers import registry, synthetic
 from hbt.evaluation.benchmarks import assembly
 
-CLDR_GROUPS = 400  # questions a language
 
-
-def read_groups(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
+def read_groups(_name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """Groups of a JSONL file: a query is answered by the passages of its group.
 
     Equal texts of a language are one query, or one document, of all the groups that have it.
     """
-    del name
     path = root / argument
     if not path.is_file():
         raise ValueError(f'{path}: expected a JSONL file (plain or .gz), found no such file')
@@ -30,11 +27,10 @@ def read_groups(name: str, argument: str, root: pathlib.Path) -> assembly.Collec
     return assembly.Collection(*entries, qrels, parallel, files=(path,))
 
 
-def read_cldr(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
-    """The embedded test groups; nothing is read from `root`."""
-    del name, argument, root
+def read_cldr(_name: str, _argument: str, _root: pathlib.Path) -> assembly.Collection:
+    """The embedded test groups, 400 questions a language."""
     queries, documents, qrels, parallel = [], [], {}, {}
-    for group in synthetic.groups('test', CLDR_GROUPS):
+    for group in synthetic.groups('test', 400):
         grades = {f'd:{language}:{group["id"]}': 1 for language in synthetic.LANGUAGES}
         for language, document in zip(synthetic.LANGUAGES, grades, strict=True):
             query = f'q{document[1:]}'

@@ -1,7 +1,6 @@
 """XQuAD-R and MLQA-R (LAReQA, arXiv 2004.05484): every sentence of every paragraph is a document.
 
-The files are `<language>.json`, as SQuAD's, with sentences. A query is answered by one sentence in
-each language that has a question of the same id.
+A query is answered by one sentence in each language that has a question of the same id.
 """
 
 import pathlib
@@ -12,14 +11,12 @@ from hbt.data.readers import schema, squad
 from hbt.evaluation.benchmarks import assembly
 
 
-def read_lareqa(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
-    """All languages under `root`, or under `root/xquad-r` for the name xquad_r."""
-    del argument
+def read_lareqa(name: str, _argument: str, root: pathlib.Path) -> assembly.Collection:
+    """All `<language>.json`, as SQuAD's with sentences, of `root` or `root/xquad-r` (xquad_r)."""
     paths = sorted(assembly.find_folder(root, name).glob('*.json'))
     if not paths:
-        raise ValueError(
-            f'{root}: expected <lang>.json files, or {name.replace("_", "-")}/ with them, got none'
-        )
+        folder = name.replace('_', '-')
+        raise ValueError(f'{root}: expected <lang>.json files, or {folder}/ with them, got none')
     queries, documents, sentences, parallel = [], [], {}, {}
     for path in paths:
         language = path.stem
@@ -36,9 +33,7 @@ def read_lareqa(name: str, argument: str, root: pathlib.Path) -> assembly.Collec
     return assembly.Collection(queries, documents, qrels, parallel, files=tuple(paths))
 
 
-def _read_language(
-    path: pathlib.Path,
-) -> tuple[list[assembly.Entry], dict[str, tuple[str, str]]]:
+def _read_language(path: pathlib.Path) -> tuple[list[assembly.Entry], dict]:
     """The sentences, and id of a question -> (question, id of the sentence that answers it)."""
     documents, questions = [], {}
     for number, (where, paragraph) in enumerate(squad.iter_paragraphs(path)):
@@ -52,16 +47,12 @@ def _read_language(
                 raise ValueError(f'{where}: expected each question id once, got {key!r} again')
             questions[key] = text, f'{stem}:{sentence:04}'
     if not documents or not questions:
-        raise ValueError(
-            f'{path}: expected sentences and questions, '
-            f'got {len(documents)} and {len(questions)} of them'
-        )
+        message = f'{len(documents)} and {len(questions)} of them'
+        raise ValueError(f'{path}: expected sentences and questions, got {message}')
     return documents, questions
 
 
-def _iter_questions(
-    paragraph: dict, num_sentences: int, where: str
-) -> Iterator[tuple[str, str, int]]:
+def _iter_questions(paragraph: dict, num_sentences: int, where: str) -> Iterator[tuple]:
     """Yields (id shared by the languages, question, number of the answering sentence)."""
     breaks = schema.get_field(paragraph, 'sentence_breaks', list, where)
     if len(breaks) != num_sentences:
@@ -78,8 +69,6 @@ def _iter_questions(
         offset = schema.get_field(answers[0], 'answer_start', int, f'{entry_where}.answers[0]')
         inside = [n for n, (start, end) in enumerate(breaks) if start <= offset < end]
         if len(inside) != 1:
-            raise ValueError(
-                f'{entry_where}: expected answer_start inside one sentence, '
-                f'got {offset} inside {len(inside)}'
-            )
+            message = f'answer_start inside one sentence, got {offset} inside {len(inside)}'
+            raise ValueError(f'{entry_where}: expected {message}')
         yield key, question, inside[0]

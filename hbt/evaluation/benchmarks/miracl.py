@@ -1,8 +1,6 @@
 """MIRACL (arXiv 2210.09984) and Mr. TyDi (arXiv 2108.08787): questions and Wikipedia passages.
 
-The files are as the hub and the authors lay them out: topics, judgements and a corpus of gzipped
-shards for every language. Each question is asked of the corpus of its own language; the union of
-several languages is the multilingual setting.
+The relevant passages of a question are in its own language, also in a union of languages.
 """
 
 import pathlib
@@ -20,7 +18,7 @@ Queries = tuple[list[schema.Text], dict[str, dict[str, int]], list[pathlib.Path]
 
 
 class Layout(NamedTuple):
-    """Where the files of a benchmark are; in patterns, {} is the name of a language."""
+    """The files, as the hub and the authors lay them out; {} is the name of a language."""
 
     languages: dict[str, str]  # code -> name in the files
     repositories: dict[str, str]  # data set of the hub -> pattern of the files of a language
@@ -32,10 +30,9 @@ class Layout(NamedTuple):
 def read_wikipedia(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """MIRACL's development or Mr. TyDi's test queries of some languages, or of all that are there.
 
-    The files may be anywhere under the root, or its folder `miracl` or `mr-tydi`; they are named as
-    on the hub.
+    The files, named as on the hub, are anywhere under the root or its folder `miracl` or `mr-tydi`.
     """
-    layout, languages = LAYOUTS[name], assembly.split_languages(argument)
+    layout, languages = LAYOUTS[name], re.findall('[^+]+', argument)
     for language in languages:
         if language not in layout.languages:
             names = ', '.join(layout.languages)
@@ -86,9 +83,8 @@ def _read_topics(topics: pathlib.Path, roots: Roots) -> Queries:
     return texts, qrels, [topics, path]
 
 
-def _read_json_queries(path: pathlib.Path, roots: Roots) -> Queries:
+def _read_json_queries(path: pathlib.Path, _roots: Roots) -> Queries:
     """Mr. TyDi's queries, as JSON lines with query_id, query and positive_passages."""
-    del roots
     texts, qrels = [], {}
     for where, row in schema.iter_objects(text_lines.iter_rows(path)):
         key, text = (schema.get_field(row, x, str, where) for x in ('query_id', 'query'))

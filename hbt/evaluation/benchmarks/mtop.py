@@ -1,8 +1,6 @@
-"""MTOP (arXiv 2008.09335) as retrieval: the utterances of the test split search for each other.
+"""MTOP (arXiv 2008.09335) as retrieval: each utterance of the test split searches for the others.
 
-Relevant is, for `mtop_translation`, the same utterance in another language (equal id); for
-`mtop_intent`, every utterance of the same intent in any language. The utterance that is the query
-is in the corpus and excluded from its own ranking.
+Relevant are its translations (equal id), or all utterances of its intent in any language.
 """
 
 import collections
@@ -18,8 +16,7 @@ SHARED_COLUMN = {'mtop_translation': 'id', 'mtop_intent': 'intent'}  # of releva
 
 def read_mtop(name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """The `<language>/test.txt` of some languages, or of all that `root` or `root/mtop` has."""
-    root = assembly.find_folder(root, 'mtop')
-    languages = assembly.split_languages(argument)
+    root, languages = assembly.find_folder(root, 'mtop'), re.findall('[^+]+', argument)
     paths = [root / x / 'test.txt' for x in languages] or sorted(root.glob('*/test.txt'))
     if not paths:
         raise ValueError(f'{root}: expected <language>/test.txt, got none')

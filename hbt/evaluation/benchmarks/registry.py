@@ -13,8 +13,7 @@ def load_benchmark(name: str, root: str | os.PathLike) -> assembly.Benchmark:
     """Reads a benchmark; ValueError for an unknown name, and for missing or malformed files.
 
     Args:
-      name: a key of BENCHMARKS, with an argument behind a colon where it takes one: languages, as
-        in `miracl:sw+yo`; the path, for `jsonl:FILE` and `beir:FOLDER`.
+      name: a key of BENCHMARKS, some with an argument: `miracl:sw+yo`, `jsonl:FILE`, `beir:FOLDER`.
       root: the folder of the files, or one that has a folder of the benchmark's name (`xquad-r/`);
         `hub` is the Hugging Face hub where that has the benchmark.
     """

@@ -315,7 +315,7 @@ def test_texts_of_a_corpus_are_on_disk_and_come_in_any_order():
     texts = ['b\n', 'a', 'ü語', '\x00\r', 'last']
     on_disk = assembly.TextsOnDisk(iter(texts))
     assert [*on_disk] == texts and on_disk[-1] == 'last' and on_disk[1:3] == ['a', 'ü語']
-    on_disk.reorder(np.array([3, 0]))
+    on_disk.order = np.array([3, 0])
     assert len(on_disk) == 2 and [*on_disk] == ['\x00\r', 'b\n']
 
 
