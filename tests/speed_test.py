@@ -25,7 +25,7 @@ def test_real_texts_fill_five_sixths_of_few_shapes_that_are_soon_known(shared_da
     with gzip.open(shared_data / 'lohelp.jsonl.gz') as file:
         part.write_bytes(b''.join(itertools.islice(file, 0, None, 4)))
     s = build.build_store(c.data, tmp_path / 'store', [str(part)])
-    drawn, width = sampler.Sampler(c, s), packing.row_width(batches.longest_text(c.data))
+    drawn, width = sampler.Sampler(c, s), packing.row_width(c.data)
     looked = [planning.measure_batch(drawn, step) for step in range(400)]
     rows, tokens = (np.array(x) for x in zip(*(x[:2] for x in looked), strict=True))
     assert tokens.sum() / (rows.sum() * width) > 0.85

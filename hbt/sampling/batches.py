@@ -74,14 +74,8 @@ def build_batch(
     Every device gets as many pairs, of nearly as many tokens. The shape follows from the texts of
     all devices, so that all hosts compile the same shapes.
     """
-    texts = collect_texts(c, s, languages, plans)
-    width = packing.row_width(longest_text(c.data))
+    texts, width = collect_texts(c, s, languages, plans), packing.row_width(c.data)
     return pack_batch(texts, width, num_devices, devices, s.manifest['tokenizer'])
-
-
-def longest_text(c: config.Data) -> int:
-    """The limit of any text, in tokens."""
-    return max(c.query_length, c.passage_length)
 
 
 def collect_texts(
@@ -102,15 +96,15 @@ def assign_rows(
 ) -> tuple[Int[np.ndarray, 't b'], int, list[packing.Placement]]:
     """Deals the pairs to the devices and packs the texts of each.
 
-    Returns:
-      The pairs in the order of the devices, the packed rows of a device, and by device the
-      placement of its texts [t * (b / devices) * n].
+    Returns the pairs in the order of the devices, the rows of a device, enough for each of them,
+    and by device the placement of its texts [t * (b / devices) * n].
     """
     order = packing.deal_pairs(lengths.sum(2), num_devices)
     tasks, b, n = lengths.shape
     dealt = np.take_along_axis(lengths, order[:, :, None], axis=1)
     split = dealt.reshape(tasks, num_devices, b // num_devices, n).swapaxes(0, 1)
-    return order, *packing.pack_devices(split.reshape(num_devices, -1), width)
+    packed = [packing.pack_texts(x, width) for x in split.reshape(num_devices, -1)]
+    return order, packing.round_row_count(max(x for x, _ in packed)), [x for _, x in packed]
 
 
 def pack_batch(
@@ -122,8 +116,9 @@ def pack_batch(
     each = b // num_devices
     placed = np.full((tasks, b, n, 4), -1)  # row, start, slot, device
     for device, placement in enumerate(placements):
-        stacked = np.stack([*placement, np.full(len(placement.row), device)], axis=-1)
-        placed[:, device * each : (device + 1) * each] = stacked.reshape(tasks, each, n, 4)
+        part = placed[:, device * each : (device + 1) * each]
+        part[..., :3] = np.stack(placement, axis=-1).reshape(tasks, each, n, 3)
+        part[..., 3] = device
     row, _, slot, _ = np.moveaxis(placed, 3, 0)
     indices = np.where(row < 0, rows, row) * packing.slots_per_row(width) + np.maximum(slot, 0)
     np.put_along_axis(placed, order[:, :, None, None], placed.copy(), axis=1)  # by pair of the plan
@@ -138,15 +133,8 @@ def pack_batch(
     )
 
 
-def _fill_rows(
-    texts: StepTexts,
-    placed: Int[np.ndarray, 't b n 4'],
-    rows: int,
-    width: int,
-    devices: range,
-    tokenizer: dict,
-) -> ragged.PackedRows:
-    """The tokens of some devices; `placed` has row, start, slot and device of each text."""
+def _fill_rows(texts: StepTexts, placed, rows: int, width: int, devices: range, tokenizer: dict):
+    """The packed rows of some devices; `placed` has row, start, slot and device [t b n 4]."""
     tokens = np.full(len(devices) * rows * width, tokenizer['pad_id'], np.int32)
     segment_ids = np.zeros_like(tokens)
     for x in texts.columns:
@@ -168,7 +156,7 @@ def _columns(
         (0, 'query', plan.query_languages, c.data.query_length),
         (1, 'passage', plan.passage_languages, c.data.passage_length),
     ):
-        for number, i in np.unique(np.stack([plan.datasets, of_pair]), axis=1).T:
+        for number, i in np.unique([plan.datasets, of_pair], axis=1).T:
             dataset, language = s.datasets[number], languages[i]
             pairs = np.flatnonzero((plan.datasets == number) & (of_pair == i))
             table, texts, ids = dataset.texts_of_groups(side, language, plan.groups[pairs])
@@ -177,17 +165,10 @@ def _columns(
                 yield from _hard_negatives(c, dataset, language, task, plan, pairs)
 
 
-def _hard_negatives(
-    c: config.Config,
-    dataset: store.Dataset,
-    language: str,
-    task: int,
-    plan: Plan,
-    pairs: Int[np.ndarray, ' m'],
-) -> abc.Iterator[ColumnTexts]:
+def _hard_negatives(c: config.Config, dataset: store.Dataset, language: str, task, plan, pairs):
     """The hard negatives of pairs of a dataset; one with more of them shows others next time."""
     negatives, table = dataset.negatives[language], dataset.passage[language]
-    depth = c.sampler.negatives
+    depth, limit = c.sampler.negatives, c.data.passage_length
     first = negatives.offsets[plan.groups[pairs]]
     count = negatives.offsets[plan.groups[pairs] + 1] - first
     for number in range(1, 1 + depth):
@@ -197,5 +178,4 @@ def _hard_negatives(
         present = table.lengths[texts] > 0  # a collection may lack a text in some language
         having, texts = having[present], texts[present]
         ids = dataset.cluster_offset + dataset.passage_clusters[texts]
-        limit = c.data.passage_length
         yield ColumnTexts(task, 1 + number, pairs[having], table, texts, ids, limit)

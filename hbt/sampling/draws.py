@@ -1,8 +1,4 @@
-"""Random numbers with random access: draws by weight, and walks over groups without replacement.
-
-Draw i, and how often its value came before, are pure functions of (key, i): nothing is stored
-between steps.
-"""
+"""Draws by weight, and walks over groups without replacement, as pure functions of (key, index)."""
 
 import functools
 from collections import abc
@@ -16,10 +12,7 @@ Weights = abc.Sequence[float | int] | np.ndarray | abc.Callable[[np.ndarray], np
 
 
 class Stream:
-    """An endless sequence of independent draws of 0, 1, ... by weight.
-
-    Blocks of draws are made when they are needed; the counts at their borders are cached.
-    """
+    """An endless sequence of independent draws of 0, 1, ... by weight, made in blocks."""
 
     def __init__(self, key: abc.Sequence[int], weights: Weights, size: int | None = None):
         """`weights` are constant, or a function from indices of draws, [n] -> [n size]."""
@@ -36,8 +29,7 @@ class Stream:
         first, last = start // BLOCK, (start + size - 1) // BLOCK
         blocks = [self._block(i) for i in range(first, last + 1)]
         part = slice(start - first * BLOCK, start - first * BLOCK + size)
-        draws, nth = (np.concatenate(x)[part] for x in zip(*blocks, strict=True))
-        return draws, nth
+        return tuple(np.concatenate(x)[part] for x in zip(*blocks, strict=True))
 
     def counts_before(self, stop: int) -> Int[np.ndarray, ' k']:
         """How often each value is drawn before draw `stop`."""
@@ -74,9 +66,8 @@ def permute(
 ) -> Int[np.ndarray, ' n']:
     """The elements at positions of endless walks over `size` elements, each once an epoch.
 
-    Position i is in epoch i // size; the order of an epoch follows from it and the key. A Feistel
-    network of six rounds over the next power of two (cycle walking, Black and Rogaway 2002): no
-    table, no memory.
+    The order of epoch i // size follows from it and the key. A Feistel network of six rounds over
+    the next power of two (cycle walking, Black and Rogaway 2002): no table, no memory.
     """
     size = size.astype(np.uint64)
     epoch, element = np.divmod(index.astype(np.uint64), size)

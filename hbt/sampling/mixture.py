@@ -1,9 +1,7 @@
-"""Pools of groups to draw pairs from, and the proportion of the pairs that each pool gets.
-
-Languages, language pairs and datasets are weighted by size, by factor or by table, with floors.
-"""
+"""Pools of groups to draw pairs from, and the proportion of the pairs that each pool gets."""
 
 import collections
+import itertools
 import typing
 from collections import abc
 
@@ -18,28 +16,14 @@ CHUNK = 2**20  # groups counted at a time
 
 
 class Pool(typing.NamedTuple):
-    """The groups of a dataset that have a query in one language and a passage in another.
-
-    Each of them is a pair that can be drawn.
-    """
+    """The groups of a dataset that have a query in one language and a passage in another."""
 
     dataset: int
-    query_language: int
-    passage_language: int
+    languages: tuple[int, int]  # of query and passage
     size: int
     groups: np.ndarray | None  # None: every group but the missing
     missing: np.ndarray  # each less its index here, so that bisection finds how many to skip
     key: int  # of the order in which the groups are drawn
-
-    @property
-    def languages(self) -> tuple[int, int]:
-        """The ordered language pair."""
-        return self.query_language, self.passage_language
-
-    @property
-    def monolingual(self) -> bool:
-        """Whether query and passage have one language."""
-        return self.query_language == self.passage_language
 
     def select_groups(self, indices: Int[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
         """The groups at indices 0 ... size - 1 of the pool."""
@@ -56,20 +40,22 @@ def find_pools(
     A group whose query and passage are the same text is in no pool: nothing is to be learned.
     """
     dataset = s.datasets[number]
-    for i, query_language in enumerate(languages):
-        for j, passage_language in enumerate(languages):
-            if query_language in dataset.query and passage_language in dataset.passage:
-                query = dataset.query[query_language].hashes[dataset.query_indices]
-                passage = dataset.passage[passage_language].hashes[dataset.passage_indices]
-                fit = (query != 0) & (passage != 0) & (query != passage)
-                size = int(np.count_nonzero(fit))
-                dense = 2 * size > len(fit)
-                groups = None if dense else np.flatnonzero(fit).astype(np.int32)
-                missing = np.flatnonzero(~fit) if dense else np.zeros(0, int)
-                sequence = np.random.SeedSequence((seed, 5, number, i, j))
-                key = int(sequence.generate_state(1, np.uint64)[0])
-                if size:
-                    yield Pool(number, i, j, size, groups, missing - np.arange(len(missing)), key)
+    for (i, query_language), (j, passage_language) in itertools.product(
+        enumerate(languages), repeat=2
+    ):
+        if query_language not in dataset.query or passage_language not in dataset.passage:
+            continue
+        query = dataset.query[query_language].hashes[dataset.query_indices]
+        passage = dataset.passage[passage_language].hashes[dataset.passage_indices]
+        fit = (query != 0) & (passage != 0) & (query != passage)
+        size = int(np.count_nonzero(fit))
+        dense = 2 * size > len(fit)
+        groups = None if dense else np.flatnonzero(fit).astype(np.int32)
+        missing = np.flatnonzero(~fit) if dense else np.zeros(0, int)
+        sequence = np.random.SeedSequence((seed, 5, number, i, j))
+        key = int(sequence.generate_state(1, np.uint64)[0])
+        if size:
+            yield Pool(number, (i, j), size, groups, missing - np.arange(len(missing)), key)
 
 
 def dataset_weights(c: config.Sampler, s: store.Store) -> dict[int, float]:
@@ -92,12 +78,8 @@ def _mono_proportions(
     """
     del languages
     of_language = {pair: n**c.language_power for pair, n in _sizes(pools).items()}
-    proportions = _two_stage(
-        pools,
-        of_language,
-        lambda pool: pool.languages,
-        lambda pool: weights[pool.dataset] * pool.size**c.dataset_power,
-    )
+    of_pool = [weights[pool.dataset] * pool.size**c.dataset_power for pool in pools]
+    proportions = _two_stage(of_language, [pool.languages for pool in pools], of_pool)
     return pools, _apply_floor(proportions, pools, c.language_floor, 'sampler.language_floor')
 
 
@@ -110,24 +92,16 @@ def _cross_proportions(
     """
     table = _pair_table(c, pools, languages)
     pools = [pool for pool in pools if not table or pool.languages in table]
-
-    def weigh_pair(pool):
-        return table[pool.languages] if table else pool.size**c.pair_power
-
-    def weigh_dataset(pool):
-        return weights[pool.dataset] * pool.size**c.dataset_power
-
     if c.cross_first == 'dataset':
-        by_dataset = collections.defaultdict(list)
-        for pool in pools:
-            by_dataset[pool.dataset].append(pool)
-        of_dataset = {
-            i: weights[i] * _count_groups(x) ** c.dataset_power for i, x in by_dataset.items()
-        }
-        proportions = _two_stage(pools, of_dataset, lambda pool: pool.dataset, weigh_pair)
+        datasets = [pool.dataset for pool in pools]
+        sizes = {i: _count_groups([x for x in pools if x.dataset == i]) for i in set(datasets)}
+        of_dataset = {i: weights[i] * sizes[i] ** c.dataset_power for i in dict.fromkeys(datasets)}
+        of_pool = [table[x.languages] if table else x.size**c.pair_power for x in pools]
+        proportions = _two_stage(of_dataset, datasets, of_pool)
     else:
         of_pair = table or {pair: n**c.pair_power for pair, n in _sizes(pools).items()}
-        proportions = _two_stage(pools, of_pair, lambda pool: pool.languages, weigh_dataset)
+        of_pool = [weights[pool.dataset] * pool.size**c.dataset_power for pool in pools]
+        proportions = _two_stage(of_pair, [pool.languages for pool in pools], of_pool)
     return pools, _apply_floor(proportions, pools, c.pair_floor, 'sampler.pair_floor')
 
 
@@ -166,16 +140,12 @@ def _count_groups(pools: list[Pool]) -> int:
     return int(np.count_nonzero(mask))
 
 
-def _two_stage(
-    pools: list[Pool], weights: dict, key_of: abc.Callable, weigh: abc.Callable
-) -> Float[np.ndarray, ' p']:
-    """Proportions of drawing a key by `weights`, then a pool of this key by `weigh`."""
-    inner = np.array([weigh(pool) for pool in pools], np.float64)
+def _two_stage(weights: dict, keys: list, of_pool: list[float]) -> Float[np.ndarray, ' p']:
+    """Proportions of drawing a key by `weights`, then one of the pools of this key by `of_pool`."""
     totals, total = collections.Counter(), sum(weights.values())
-    keys = [key_of(pool) for pool in pools]
-    for key, weight in zip(keys, inner, strict=True):
+    for key, weight in zip(keys, of_pool, strict=True):
         totals[key] += weight
-    return inner * [weights[key] / total / totals[key] for key in keys]
+    return np.array(of_pool) * [weights[key] / total / totals[key] for key in keys]
 
 
 def _apply_floor(

@@ -1,14 +1,15 @@
 """Texts of many lengths, packed into rows of one width.
 
-Everything follows from the lengths of all texts of a step, so all hosts find the same shapes, and
-these are few: each is compiled once.
+Shapes follow from the lengths of all texts of a step, are equal on all hosts, and few: each is
+compiled once.
 """
 
 import typing
-from collections import abc
 
 import numpy as np
 from jaxtyping import Int
+
+from hbt import config
 
 SLOT_TOKENS = 8  # tokens of a row for each text that it may hold
 STEPS_PER_DOUBLING = 3  # row counts that are compiled between a number and its double
@@ -22,9 +23,9 @@ class Placement(typing.NamedTuple):
     slot: Int[np.ndarray, ' n']  # its number in the row; the segment id less one
 
 
-def row_width(longest: int) -> int:
-    """The width of rows for texts of up to so many tokens."""
-    return -(-longest // SLOT_TOKENS) * SLOT_TOKENS
+def row_width(c: config.Data) -> int:
+    """The width of rows that hold the longest query or passage."""
+    return -(-max(c.query_length, c.passage_length) // SLOT_TOKENS) * SLOT_TOKENS
 
 
 def slots_per_row(width: int) -> int:
@@ -80,19 +81,10 @@ def pack_texts(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Placeme
     return len(counts), Placement(*placement)
 
 
-def pack_devices(
-    lengths: abc.Iterable[Int[np.ndarray, ' n']], width: int
-) -> tuple[int, list[Placement]]:
-    """Packs the texts of each device; returns the rows of a device, enough for each of them."""
-    counts, placements = zip(*(pack_texts(x, width) for x in lengths), strict=True)
-    return round_row_count(max(counts)), list(placements)
-
-
 def deal_pairs(tokens: Int[np.ndarray, 't b'], devices: int) -> Int[np.ndarray, 't b']:
-    """Deals pairs of so many tokens to devices, the longest first, to and fro.
+    """Deals pairs of so many tokens to devices, as many to each, the longest first, to and fro.
 
-    Returns:
-      Indices of the pairs, those of the first device first. Each gets as many pairs.
+    Returns the indices of the pairs, those of the first device first.
     """
     turns = np.arange(tokens.shape[1]).reshape(-1, devices)
     turns[1::2] = turns[1::2, ::-1]

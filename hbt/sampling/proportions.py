@@ -1,7 +1,4 @@
-"""Planned and drawn proportions of languages, pairs and datasets, from the settings alone.
-
-Nothing is counted during training: the draws of any number of steps are counted again.
-"""
+"""Planned and drawn proportions of languages, pairs and datasets; all draws are counted again."""
 
 import collections
 import os
@@ -30,16 +27,12 @@ def count_proportions(s: sampler.Sampler, steps: int, done: int) -> list[Proport
     """Proportions of the pools in a run of `steps`, and the pairs that its first `done` drew."""
     c, proportions = s.config, []
     alpha = 0.5 if c.sampler.kind == 'multitask' else mean_alpha(c.sampler, steps)
-    batches = s.count_batches(done)
-    for kind, part in zip(sampler.KINDS, (alpha, 1 - alpha), strict=True):
-        if kind not in s.mixtures:
-            continue
-        mixture = s.mixtures[kind]
+    parts, batches = {'mono': alpha, 'cross': 1 - alpha}, s.count_batches(done)
+    for kind, mixture in s.mixtures.items():
         pairs = mixture.count_pairs(batches[kind], c.batch_size)
         for pool, proportion, n in zip(mixture.pools, mixture.proportions, pairs, strict=True):
             languages = [s.languages[i] for i in pool.languages]
-            name = s.store.datasets[pool.dataset].name
-            planned = float(part * proportion)
+            name, planned = s.store.datasets[pool.dataset].name, float(parts[kind] * proportion)
             proportions.append(Proportion(kind, name, *languages, planned, int(n)))
     return proportions
 
@@ -76,13 +69,11 @@ def write_proportions(proportions: list[Proportion], folder: str | os.PathLike) 
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(x.drawn for x in proportions)
-    header = 'kind', 'dataset', 'query_language', 'passage_language', 'planned', 'drawn', 'pairs'
-    rows = [
-        (*x[:4], f'{x.planned:.8f}', f'{x.drawn / total:.8f}' if total else '', str(x.drawn))
-        for x in proportions
-    ]
-    text = ''.join('\t'.join(row) + '\n' for row in (header, *rows))
-    files.write_text(folder / 'proportions.tsv', text)
+    lines = ['kind\tdataset\tquery_language\tpassage_language\tplanned\tdrawn\tpairs\n']
+    for x in proportions:
+        drawn = f'{x.drawn / total:.8f}' if total else ''
+        lines.append('\t'.join((*x[:4], f'{x.planned:.8f}', drawn, f'{x.drawn}\n')))
+    files.write_text(folder / 'proportions.tsv', ''.join(lines))
     _plot_proportions(proportions, folder / 'proportions.png')
 
 
@@ -102,8 +93,8 @@ def _plot_proportions(proportions: list[Proportion], path: pathlib.Path) -> None
     for panel, (title, values) in zip(panels, maps.items(), strict=True):
         grid = np.zeros((len(languages), len(languages)))
         for x, value in zip(proportions, values, strict=True):
-            row, column = (languages.index(y) for y in (x.query_language, x.passage_language))
-            grid[row, column] += 100 * value
+            row_column = languages.index(x.query_language), languages.index(x.passage_language)
+            grid[row_column] += 100 * value
         chart.colorbar(panel.imshow(grid, vmin=0), ax=panel)
         panel.set(title=title, xlabel='passage', ylabel='query')
         panel.set_xticks(range(len(languages)), languages, rotation=90)

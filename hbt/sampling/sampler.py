@@ -21,10 +21,9 @@ KINDS = ('mono', 'cross')
 
 
 class Mixture:
-    """Draws the pairs of one kind of batch from pools.
+    """Draws the pairs of one kind of batch from pools, in proportions over all batches together.
 
-    The proportions of the pools hold over all batches together. One batch draws from pools that
-    agree in a key, such as the language; the key is drawn in proportion, too.
+    One batch draws from pools that agree in a key, such as the language, drawn in proportion, too.
     """
 
     def __init__(
@@ -49,11 +48,7 @@ class Mixture:
         self._partial = [i for i, p in enumerate(pools) if p.groups is not None or len(p.missing)]
 
     def draw_pairs(self, first: int, count: int, size: int) -> Int[np.ndarray, '4 c b']:
-        """Draws the pairs of batches first ... first + count - 1 of this kind.
-
-        Returns:
-          Dataset, group, query language and passage language of each pair.
-        """
+        """Dataset, group, query language and passage language of each pair of some batches."""
         keys, nth = self._keys.draws_from(first, count)
         pools, indices = np.empty((2, count, size), np.int64)
         for key in np.unique(keys):
@@ -87,8 +82,8 @@ class Mixture:
 
 # What the pools of one batch agree in, by `sampler.mono` and `sampler.datasets`.
 _MONO_KEYS = {
-    ('one', 'one'): lambda pool: (pool.query_language, pool.dataset),
-    ('one', 'mixed'): lambda pool: pool.query_language,
+    ('one', 'one'): lambda pool: (pool.languages, pool.dataset),
+    ('one', 'mixed'): lambda pool: pool.languages,
     ('mixed', 'one'): lambda pool: pool.dataset,
     ('mixed', 'mixed'): lambda pool: (),
 }
@@ -99,33 +94,27 @@ class Sampler:
     """Plans and batches of a training run over a store."""
 
     def __init__(self, c: config.Config, s: store.Store, devices: int = 1):
-        """Every batch is divided over so many devices.
-
-        Raises:
-          ValueError: the settings do not fit the store, or there is nothing to draw.
-        """
+        """ValueError if the settings do not fit the store, or there is nothing to draw."""
         self.config, self.store, self.devices = c, s, devices
         self.languages = check_store(c, s)
         weights = mixture.dataset_weights(c.sampler, s)
         pools = [p for i in weights for p in mixture.find_pools(c.seed, s, i, self.languages)]
-        keys = {
-            'mono': _MONO_KEYS[c.sampler.mono, c.sampler.datasets],
-            'cross': _CROSS_KEYS[c.sampler.datasets],
-        }
+        keys = _MONO_KEYS[c.sampler.mono, c.sampler.datasets], _CROSS_KEYS[c.sampler.datasets]
         self.mixtures = {}
-        for number, kind in enumerate(KINDS):
+        for number, (kind, key_of) in enumerate(zip(KINDS, keys, strict=True)):
             if not schedule.uses_kind(c.sampler, kind):
                 continue
-            usable = [pool for pool in pools if pool.monolingual == (kind == 'mono')]
+            usable = [p for p in pools if (len(set(p.languages)) == 1) == (kind == 'mono')]
             if not usable:
                 raise ValueError(
                     f'sampler.alpha: asks for {kind} batches, but no group of {s.path} in '
                     f'{", ".join(self.languages)} can be in one'
                 )
-            drawn, proportions = mixture.PROPORTIONS[kind](
-                c.sampler, usable, weights, self.languages
-            )
-            self.mixtures[kind] = Mixture((c.seed, 2 + number), drawn, proportions, keys[kind])
+            proportions_of = mixture.PROPORTIONS[kind]
+            drawn, proportions = proportions_of(c.sampler, usable, weights, self.languages)
+            self.mixtures[kind] = Mixture((c.seed, 2 + number), drawn, proportions, key_of)
+        # Planned at once: one step at a time costs more time, many steps more memory.
+        self._block_steps = max(1, min(MAX_STEPS, MAX_PAIRS // c.batch_size))
         self._kinds = draws.Stream((c.seed, 1), self._kind_weights, len(KINDS))
         self._block = functools.lru_cache(2)(self._plan_block)
 
@@ -157,30 +146,21 @@ class Sampler:
         alpha = schedule.alpha_at(self.config.sampler, steps)
         return np.stack([alpha, 1 - alpha], 1)
 
-    @property
-    def _block_steps(self) -> int:
-        """Steps that are planned at once: one at a time costs more time, many more memory."""
-        return max(1, min(MAX_STEPS, MAX_PAIRS // self.config.batch_size))
-
     def _plan_block(self, number: int) -> list[list[batches.Plan]]:
         first, plans = number * self._block_steps, [[] for _ in range(self._block_steps)]
+        all_steps = first + np.arange(self._block_steps)
+        kinds, before = self._kinds.draws_from(first, self._block_steps)
         for kind, of_kind in self.mixtures.items():
-            steps, nth = self._steps_of_kind(kind, first)
+            steps, nth = all_steps, all_steps  # and how many batches of the kind precede each
+            if self.config.sampler.kind != 'multitask':
+                mask = kinds == KINDS.index(kind)
+                steps, nth = steps[mask], before[mask]
             if not len(steps):
                 continue
             pairs = of_kind.draw_pairs(int(nth[0]), len(steps), self.config.batch_size)
             for step, *fields in zip(steps, *pairs, strict=True):
                 plans[step - first].append(batches.Plan(int(step), kind, *fields))
         return plans
-
-    def _steps_of_kind(self, kind: str, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """Steps of a block that have a batch of a kind, and how many such batches precede each."""
-        steps = first + np.arange(self._block_steps)
-        if self.config.sampler.kind == 'multitask':
-            return steps, steps
-        kinds, nth = self._kinds.draws_from(first, self._block_steps)
-        mask = kinds == KINDS.index(kind)
-        return steps[mask], nth[mask]
 
 
 def check_store(c: config.Config, s: store.Store) -> tuple[str, ...]:

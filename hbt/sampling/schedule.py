@@ -6,14 +6,9 @@ from hbt import config
 
 
 def alpha_at(c: config.Sampler, step, xp=np):
-    """Alpha at a step, or at many.
+    """Alpha at steps of any shape; `xp` is numpy, or jax.numpy inside a compiled function.
 
     Between the points of `alpha_points` it follows `alpha_curve`; outside, the nearest point holds.
-
-    Args:
-      c: settings.
-      step: integers of any shape.
-      xp: numpy, or jax.numpy inside a compiled function.
     """
     points = config.alpha_points(c)
     if not points:

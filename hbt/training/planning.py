@@ -34,7 +34,7 @@ def describe_step(
     steps = range(min(PLANNED_STEPS, c.steps))
     sizes = (np.array(x) for x in zip(*(measure_batch(s, i) for i in steps), strict=True))
     rows, tokens, squares = sizes
-    width = packing.row_width(batches.longest_text(c.data))
+    width = packing.row_width(c.data)
     filled = np.array([packing.computed_rows(c.encoder.chunk, width, int(n)) for n in rows])
     computed = mesh.size * width * filled
     flops = telemetry.model_flops(c, float(tokens.mean()), float(squares.mean()), len(s.plans(0)))
@@ -74,8 +74,7 @@ def count_parameters(c: config.Config) -> int:
 def measure_batch(s: sampler.Sampler, step: int) -> tuple[int, int, int]:
     """Rows of a device, real tokens, and the sum of the squared lengths, of a step."""
     texts = batches.collect_texts(s.config, s.store, s.languages, s.plans(step))
-    width = packing.row_width(batches.longest_text(s.config.data))
-    _, rows, _ = batches.assign_rows(texts.lengths, width, s.devices)
+    _, rows, _ = batches.assign_rows(texts.lengths, packing.row_width(s.config.data), s.devices)
     return rows, int(texts.lengths.sum()), int(np.square(texts.lengths).sum())
 
 
