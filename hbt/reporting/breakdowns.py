@@ -51,21 +51,17 @@ DIVISIONS = (
 
 
 def by_group(case: comparison.Comparison, breakdown: str) -> render.Table:
-    """The measures of every query language, script, or class of resources.
-
-    Args:
-        breakdown: a key of GROUPS.
-    """
-    trees, names = case.trees(breakdown), case.trees('languages')[0]
+    """The measures of every group of query languages; `breakdown` is a key of GROUPS."""
+    trees, is_grouped = [*case.trees(breakdown).values()], breakdown != 'languages'
     formats = {('', breakdown.removesuffix('s')): 'text'}
-    if breakdown != 'languages':
-        formats['', 'languages'] = 'text'
+    formats |= {('', 'languages'): 'text'} if is_grouped else {}
     formats |= {(x.name, system.label): x.format for x in case.measures for system in case.systems}
     rows = []
     for group in trees[0]:
-        members = [x for x in names if GROUP_OF[breakdown](x) == group]
-        head = [group] if breakdown == 'languages' else [group, ' '.join(members)]
-        rows.append(head + [x.get(tree[group]) for x in case.measures for tree in trees])
+        names = case.systems[0].numbers[case.benchmark]['languages']
+        members = ' '.join(x for x in names if GROUP_OF[breakdown](x) == group)
+        numbers = [x.get(tree[group]) for x in case.measures for tree in trees]
+        rows.append([group, *[members] * is_grouped, *numbers])
     name = case.name_part(breakdown, f'by {GROUPS[breakdown]}')
     table = render.make_table(*name, formats, rows, SOURCES.get(breakdown, ''))
     bold = [
@@ -138,8 +134,8 @@ def language_mean(
 def script_pairs(case: comparison.Comparison) -> render.Table | None:
     """Cross-lingual numbers of pairs within one script, and of pairs across two; None: no pairs."""
     rows = []
-    for system, tree in zip(case.systems, case.trees('pairs'), strict=True):
-        numbers = {True: [], False: []}
+    for system in case.systems:
+        tree, numbers = system.numbers[case.benchmark]['pairs'], {True: [], False: []}
         for x, y in system.pairs(case.benchmark):
             if x != y:
                 same = languages.script(x) == languages.script(y)
@@ -151,8 +147,8 @@ def script_pairs(case: comparison.Comparison) -> render.Table | None:
         return None
     formats = {('', 'system'): 'text'}
     for heading in ('same script', 'different scripts'):
-        number = f'cross {comparison.metric_name(case.metric)}'
-        formats |= {(heading, 'pairs'): 'count', (heading, number): 'score'}
+        formats[heading, 'pairs'] = 'count'
+        formats[heading, f'cross {comparison.metric_name(case.metric)}'] = 'score'
     formats['', 'difference'] = 'signed'
     name = case.name_part('script-pairs', 'pairs of one script and of two')
     return render.make_table(*name, formats, rows, SOURCES['scripts'])

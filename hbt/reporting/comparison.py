@@ -1,7 +1,6 @@
 """Systems against each other on one benchmark: measures, intervals, paired tests."""
 
 import itertools
-import math
 import typing
 from collections.abc import Sequence
 
@@ -11,7 +10,6 @@ from hbt.evaluation import bias, metrics, results
 from hbt.reporting import experiments, significance
 
 LEVEL = 0.05  # of significance
-SETTINGS = ('mono', 'cross', 'multi')
 ABBREVIATIONS = {'map': 'mAP', 'mrr': 'MRR', 'ndcg': 'nDCG', 'recall': 'R', 'success': 'S'}
 
 
@@ -39,8 +37,8 @@ class Test(typing.NamedTuple):
     mean: float  # difference
     randomisation: float  # p-value
     t: float  # p-value
-    holm: float = math.nan  # the randomisation's p-value, corrected
-    hochberg: float = math.nan  # the same by Benjamini and Hochberg
+    holm: float  # the randomisation's p-value, corrected
+    hochberg: float  # the same by Benjamini and Hochberg
 
 
 BIAS = (
@@ -60,21 +58,18 @@ def metric_name(metric: str) -> str:
 
 def parse_measure(text: str) -> Measure:
     """The measure SETTING.METRIC, such as cross.map@10; ValueError for an unknown one."""
-    measures = {f'{x.setting}.{x.metric}': x for x in BIAS}
-    for setting, metric in itertools.product(SETTINGS, metrics.METRICS):
-        name = f'{setting} {metric_name(metric)}'
-        measures[f'{setting}.{metric}'] = Measure(setting, metric, name)
+    pairs = itertools.product(('mono', 'cross', 'multi'), metrics.METRICS)
+    measures = {
+        f'{x.setting}.{x.metric}': x
+        for x in (*BIAS, *(Measure(x, y, f'{x} {metric_name(y)}') for x, y in pairs))
+    }
     if text not in measures:
         raise ValueError(f'--measure: expected one of {", ".join(measures)}, got {text!r}')
     return measures[text]
 
 
-MAIN = tuple(  # compared and tested by default
-    map(
-        parse_measure,
-        ('mono.map', 'cross.map', 'multi.map', 'multi.recall@10', 'multi.rank_distance'),
-    )
-)
+DEFAULTS = ('mono.map', 'cross.map', 'multi.map', 'multi.recall@10', 'multi.rank_distance')
+MAIN = tuple(map(parse_measure, DEFAULTS))  # compared and tested by default
 
 
 class Comparison(typing.NamedTuple):
@@ -89,9 +84,9 @@ class Comparison(typing.NamedTuple):
         """What pairs of languages are shown and tested by: the first metric that pairs have."""
         return next((x.metric for x in self.measures if x.setting != 'multi'), 'map')
 
-    def trees(self, breakdown: str) -> list[dict]:
-        """A breakdown of the numbers of every system."""
-        return [x.numbers[self.benchmark][breakdown] for x in self.systems]
+    def trees(self, breakdown: str) -> dict[str, dict]:
+        """Label -> a breakdown of the numbers, for every system."""
+        return {x.label: x.numbers[self.benchmark][breakdown] for x in self.systems}
 
     def name_part(self, name: str, title: str) -> tuple[str, str]:
         """Name of the files, and title, of a table or figure of this benchmark."""
@@ -125,17 +120,16 @@ def compare_systems(case: Comparison) -> list[Test]:
         if values.shape[1]:
             groups = system.evaluations(case.benchmark)[0].query_groups
             parts[system.label, measure.name] = significance.question_parts(values, groups)
-    labels = itertools.combinations([x.label for x in case.systems], 2)
     tested = [
-        (first, second, measure.name)
-        for (first, second), measure in itertools.product(labels, case.measures)
-        if (first, measure.name) in parts and (second, measure.name) in parts
+        (first.label, second.label, measure.name)
+        for first, second in itertools.combinations(case.systems, 2)
+        for measure in case.measures
+        if {(first.label, measure.name), (second.label, measure.name)} <= parts.keys()
     ]
     if not tested:
         return []
-    first, second = (
-        np.stack([parts[names[side], names[2]] for names in tested], axis=1) for side in (0, 1)
-    )
+    first = np.stack([parts[name, subject] for name, _, subject in tested], axis=1)
+    second = np.stack([parts[name, subject] for _, name, subject in tested], axis=1)
     return _correct(tested, significance.compare(first, second, np.arange(len(first))))
 
 
@@ -150,13 +144,9 @@ def compare_pairs(
     return _correct(tested, significance.compare(*values, groups))
 
 
-def _correct(
-    tested: list[tuple[str, str, str]], differences: list[significance.Difference]
-) -> list[Test]:
+def _correct(tested: list[tuple[str, str, str]], differences) -> list[Test]:
     """The tests with their p-values corrected for their number."""
     p = [x.randomisation for x in differences]
-    corrected = significance.holm(p), significance.benjamini_hochberg(p)
-    return [
-        Test(*names, *difference, *both)
-        for names, difference, *both in zip(tested, differences, *corrected, strict=True)
-    ]
+    corrected = zip(significance.holm(p), significance.benjamini_hochberg(p), strict=True)
+    parts = zip(tested, differences, corrected, strict=True)
+    return [Test(*names, *difference, *both) for names, difference, both in parts]

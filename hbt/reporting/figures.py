@@ -23,12 +23,11 @@ LOGGED = {  # number in metrics.jsonl -> title
 def main_numbers(case: comparison.Comparison, table: render.Table) -> render.Figure:
     """The numbers of `tables.main_numbers` with their intervals."""
     panels = []
-    for measure in case.measures:
-        columns = [measure.name, f'{measure.name} low', f'{measure.name} high']
-        rows = table.frame[columns].to_numpy(float).tolist()
+    for name in (measure.name for measure in case.measures):
+        rows = table.frame[[name, f'{name} low', f'{name} high']].to_numpy(float).tolist()
         points = [None if math.isnan(row[0]) else plots.Point(*row) for row in rows]
         if any(points):
-            panels.append((measure.name, {'': points}))
+            panels.append((name, {'': points}))
     drawing = plots.draw_points(panels, [system.label for system in case.systems])
     note = 'Lines: 95 % bootstrap intervals over questions. Rank distance: lower is fairer.'
     return render.Figure(*case.name_part('main', 'main numbers with intervals'), drawing, note)
@@ -39,9 +38,8 @@ def pair_heatmaps(case: comparison.Comparison) -> render.Figure:
     rows, columns = _pair_sides(case)
     metric = comparison.metric_name(case.metric)
     drawing = plots.draw_heatmaps(_metric_maps(case, 'pairs', rows, columns), rows, columns, metric)
-    return render.Figure(
-        *case.name_part('pair-maps', f'{metric} of every pair of languages'), drawing
-    )
+    name = case.name_part('pair-maps', f'{metric} of every pair of languages')
+    return render.Figure(*name, drawing)
 
 
 def pair_differences(
@@ -71,44 +69,38 @@ def _pair_sides(case: comparison.Comparison) -> tuple[list[str], list[str]]:
     return list(dict.fromkeys(x for x, _ in pairs)), sorted({y for _, y in pairs})
 
 
-def _grid(
-    values: Mapping[str, float], rows: Sequence[str], columns: Sequence[str]
-) -> Float[np.ndarray, 'r c']:
+def _grid(values: Mapping[str, float], rows, columns) -> Float[np.ndarray, 'r c']:
     return np.array([[values.get(f'{x}-{y}', np.nan) for y in columns] for x in rows], float)
 
 
-def _metric_maps(
-    case: comparison.Comparison, breakdown: str, rows: Sequence[str], columns: Sequence[str]
-) -> list[plots.HeatMap]:
+def _metric_maps(case, breakdown: str, rows, columns) -> list[plots.HeatMap]:
     """The metric of every system in a breakdown by pairs."""
     maps = []
-    for system, tree in zip(case.systems, case.trees(breakdown), strict=True):
+    for label, tree in case.trees(breakdown).items():
         values = {pair: row[case.metric] for pair, row in tree.items()}
-        maps.append(plots.HeatMap(system.label, _grid(values, rows, columns)))
+        maps.append(plots.HeatMap(label, _grid(values, rows, columns)))
     return maps
 
 
 def own_language_share(case: comparison.Comparison) -> render.Figure | None:
     """Share of the query's own language in the first k; None where that was not measured."""
-    lines = {}
-    for system, tree in zip(case.systems, case.trees('metrics'), strict=True):
+    lines, names = {}, {float(k): f'own_share@{k}' for k in bias.SHARE_CUTOFFS}
+    for label, tree in case.trees('metrics').items():
         shares = tree.get('multi', {})
-        depths = [k for k in bias.SHARE_CUTOFFS if f'own_share@{k}' in shares]
-        if depths:
-            percentages = [100 * shares[f'own_share@{k}'] for k in depths]
-            lines[system.label] = plots.Line([float(k) for k in depths], percentages)
+        points = {k: 100 * shares[name] for k, name in names.items() if name in shares}
+        if points:
+            lines[label] = plots.Line([*points], [*points.values()])
     if not lines:
         return None
     numbers = case.systems[0].evaluations(case.benchmark)[0].numbers
     documents = [numbers['manifest']['documents'].get(x, 0) for x in numbers['languages']]
     fair = 100 * float(np.mean([n / sum(documents) for n in documents]))
     depths = [k for line in lines.values() for k in line.x]
-    guide = plots.Line([min(depths), max(depths)], [fair, fair], guide=True)
-    lines['share of a language in the corpus'] = guide
+    ends = [min(depths), max(depths)]
+    lines['share of a language in the corpus'] = plots.Line(ends, [fair, fair], guide=True)
     heading = 'documents in the language of the query'
-    panel = plots.Curves(heading, lines, 'first k documents', '%', log_x=True)
+    drawing = plots.draw_curves([plots.Curves(heading, lines, 'first k documents', '%', True)])
     note = 'In the union of all corpora, mean over query languages. Above the line: own preferred.'
-    drawing = plots.draw_curves([panel])
     return render.Figure(*case.name_part('own-share', 'own-language share'), drawing, note)
 
 
@@ -127,25 +119,21 @@ def language_bias(case: comparison.Comparison) -> render.Figure | None:
 
 
 def _draw_groups(case: comparison.Comparison, breakdown: str, measures):
-    trees = dict(zip([x.label for x in case.systems], case.trees(breakdown), strict=True))
-    rows = list(next(iter(trees.values())))
-    panels = []
+    trees, panels = case.trees(breakdown), []
+    rows = [*trees[case.systems[0].label]]
     for measure in measures:
-        points = {
-            label: [_point(measure.get(tree[row])) for row in rows] for label, tree in trees.items()
-        }
+        points = {}
+        for label, tree in trees.items():
+            values = [measure.get(tree[row]) for row in rows]
+            points[label] = [None if x is None else plots.Point(x) for x in values]
         if any(x is not None for column in points.values() for x in column):
             panels.append((measure.name, points))
     return plots.draw_points(panels, rows) if panels and len(rows) > 1 else None
 
 
-def _point(value: float | None) -> plots.Point | None:
-    return None if value is None else plots.Point(value)
-
-
 def script_families(case: comparison.Comparison) -> render.Figure | None:
     """Cross-lingual numbers between families of scripts; None where there is only one."""
-    pairs = [pair.split('-') for pair in case.trees('families')[0]]
+    pairs = [pair.split('-') for pair in case.systems[0].numbers[case.benchmark]['families']]
     rows, columns = (sorted({pair[i] for pair in pairs}) for i in (0, 1))
     if len(rows) < 2:
         return None
@@ -160,8 +148,7 @@ def script_families(case: comparison.Comparison) -> render.Figure | None:
 
 def training_curves(loaded: Sequence[experiments.Experiment]) -> render.Figure | None:
     """What was logged during training; None where nothing was."""
-    panels = [_logged_panel(loaded, key, title, 1) for key, title in LOGGED.items()]
-    panels = [panel for panel in panels if panel.lines]
+    panels = _logged_panels(loaded, LOGGED, 1)
     if not panels:
         return None
     drawing = plots.draw_curves(panels, markers=False)
@@ -173,37 +160,33 @@ def evaluation_curves(
 ) -> render.Figure | None:
     """Evaluations during training; None where there was one at most."""
     keys = {f'{case.benchmark}/{x.setting}.{x.metric}': x.name for x in case.measures}
-    panels = [_logged_panel(loaded, key, title, 2) for key, title in keys.items()]
-    panels = [panel for panel in panels if panel.lines]
-    if not panels:
-        return None
+    panels = _logged_panels(loaded, keys, 2)
     name = case.name_part('during-training', 'evaluations during training')
-    return render.Figure(*name, plots.draw_curves(panels))
+    return render.Figure(*name, plots.draw_curves(panels)) if panels else None
 
 
-def _logged_panel(
-    loaded: Sequence[experiments.Experiment], key: str, title: str, least: int
-) -> plots.Curves:
-    """A line for every experiment that logged a number so often at least."""
-    lines = {}
-    for x in loaded:
-        points = [(float(line['step']), float(line[key])) for line in x.lines if key in line]
-        if len(points) >= least:
-            lines[x.name] = plots.Line(*zip(*points, strict=True))
-    return plots.Curves(title, lines, 'step')
+def _logged_panels(loaded, titles: Mapping[str, str], least: int) -> list[plots.Curves]:
+    """The logged numbers, with a line for every experiment that logged it so often at least."""
+    panels = []
+    for key, title in titles.items():
+        lines = {}
+        for x in loaded:
+            points = [(float(line['step']), float(line[key])) for line in x.lines if key in line]
+            if len(points) >= least:
+                lines[x.name] = plots.Line(*zip(*points, strict=True))
+        if lines:
+            panels.append(plots.Curves(title, lines, 'step'))
+    return panels
 
 
 def scaling_curves(
     case: comparison.Comparison, loaded: Sequence[experiments.Experiment], axis: str
 ) -> render.Figure | None:
     """Main numbers against a size, with fitted power laws; None where no runs differ in it."""
-    size, panels = scaling.AXES[axis], []
+    size, curves, panels = scaling.AXES[axis], scaling.find_curves(loaded, axis), []
     for measure in case.measures:
-        lines = {}
-        for curve in scaling.find_curves(loaded, axis):
-            points = scaling.curve_points(curve, case.benchmark, measure)
-            if points:
-                lines[curve.label] = _scaling_line(points, measure, size.log)
+        points = {x.label: scaling.curve_points(x, case.benchmark, measure) for x in curves}
+        lines = {x: _scaling_line(y, measure, size.log) for x, y in points.items() if y}
         if lines:
             panels.append(plots.Curves(measure.name, lines, size.name, log_x=size.log))
     if not panels:
@@ -213,9 +196,7 @@ def scaling_curves(
     return render.Figure(*name, plots.draw_curves(panels), note)
 
 
-def _scaling_line(
-    points: Sequence[tuple[float, float]], measure: comparison.Measure, log: bool
-) -> plots.Line:
+def _scaling_line(points, measure: comparison.Measure, log: bool) -> plots.Line:
     x, y = zip(*points, strict=True)
     fit = scaling.fit_points(points, measure) if log else None
     if fit is None:
@@ -231,11 +212,9 @@ def domain_shift(table: render.Table) -> render.Figure:
     systems = table.frame['system'].unique().tolist()
     panels = []
     for number, rows in table.frame.groupby('number', sort=False):
-        rows = rows.set_index('system').reindex(systems)
-        points = {
-            name: [None if math.isnan(x) else plots.Point(x) for x in rows[name]]
-            for name in ('in domain', 'out of domain')
-        }
+        rows, points = rows.set_index('system').reindex(systems), {}
+        for name in ('in domain', 'out of domain'):
+            points[name] = [None if math.isnan(x) else plots.Point(x) for x in rows[name]]
         panels.append((number, points))
     drawing = plots.draw_points(panels, systems)
     return render.Figure('domain-shift-figure', 'In and out of the training domain', drawing)

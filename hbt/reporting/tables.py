@@ -30,23 +30,21 @@ def overview(
     """What each run is, and what it is called in the report."""
     labels = {x.name: system.label for system in systems for x in system.experiments}
     columns = ['run', 'called', 'sampling', 'seed', 'steps', 'evaluated at', 'benchmarks']
-    rows = [
-        [
-            *(x.name, labels[x.name], experiments.sampling_strategy(x)),
-            *(str(x.settings.get(name, '')) for name in ('seed', 'steps', 'evaluated step')),
-            ', '.join(x.results),
-        ]
-        for x in loaded
-    ]
+    rows = []
+    for x in loaded:
+        values = [str(x.settings.get(name, '')) for name in ('seed', 'steps', 'evaluated step')]
+        sampling, benchmarks = experiments.sampling_strategy(x), ', '.join(x.results)
+        rows.append([x.name, labels[x.name], sampling, *values, benchmarks])
     return render.make_table('runs', 'Runs', dict.fromkeys(columns, 'text'), rows)
 
 
 def differing_settings(loaded: Sequence[experiments.Experiment]) -> render.Table:
     """Settings in which the runs differ; all others are equal."""
-    rows = [
-        [name, *(_setting_text(x.settings.get(name, '')) for x in loaded)]
-        for name in experiments.differing_settings(loaded)
-    ]
+    rows = []
+    for name in experiments.differing_settings(loaded):
+        values = [x.settings.get(name, '') for x in loaded]
+        cells = [', '.join(map(str, x)) if isinstance(x, tuple) else str(x) for x in values]
+        rows.append([name, *cells])
     names = [x.name for x in loaded]
     columns = ['setting' if 'setting' not in names else 'setting:', *names]
     note = '' if rows else 'None: as far as the runs tell, their settings are equal.'
@@ -54,13 +52,9 @@ def differing_settings(loaded: Sequence[experiments.Experiment]) -> render.Table
     return render.make_table('settings', 'Settings in which runs differ', formats, rows, note)
 
 
-def _setting_text(value: object) -> str:
-    return ', '.join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
 def main_numbers(case: comparison.Comparison) -> render.Table:
     """The main numbers: intervals over questions, spread over seeds."""
-    rows = []
+    rows, parts = [], ('', ' low', ' high', ' spread')  # columns as `render.Table` names them
     for system in case.systems:
         row = {'system': system.label}
         for measure in case.measures:
@@ -68,20 +62,17 @@ def main_numbers(case: comparison.Comparison) -> render.Table:
             if interval is not None:
                 trees = [x.numbers['metrics'] for x in system.evaluations(case.benchmark)]
                 seeds = pd.Series([measure.get(tree) for tree in trees], dtype=float)
-                row |= zip(_bounded(measure), (*interval, seeds.std()), strict=True)
+                names = [measure.name + part for part in parts]
+                row |= zip(names, (*interval, seeds.std()), strict=True)
         rows.append(row)
-    frame = pd.DataFrame(rows, columns=['system', *(x for m in case.measures for x in _bounded(m))])
+    columns = ['system', *(x.name + part for x in case.measures for part in parts)]
+    frame = pd.DataFrame(rows, columns=columns)
     unknown = [x for x in frame if x.endswith(' spread') and frame[x].isna().all()]
     note = (
         'In brackets: 95 % bootstrap interval over questions, with all their translations. After '
         '±: standard deviation between seeds, where there are several.'
     )
-    return _ranked(case, 'overall', 'main numbers', frame.drop(columns=unknown), note)
-
-
-def _bounded(measure: comparison.Measure) -> list[str]:
-    """The columns of a number with its bounds, as `render.Table` names them."""
-    return [measure.name, *(f'{measure.name} {x}' for x in ('low', 'high', 'spread'))]
+    return _rank_systems(case, 'overall', 'main numbers', frame.drop(columns=unknown), note)
 
 
 def further_metrics(case: comparison.Comparison) -> render.Table:
@@ -104,13 +95,13 @@ def language_bias(case: comparison.Comparison) -> render.Table:
 def _measure_table(case, measures, part: str, title: str, note: str = '') -> render.Table:
     """A system a row, a measure a column."""
     case = comparison.make_comparison(case.systems, case.benchmark, measures)
-    trees = zip(case.systems, case.trees('metrics'), strict=True)
-    rows = [[system.label, *(x.get(tree) for x in case.measures)] for system, tree in trees]
+    trees = case.trees('metrics').items()
+    rows = [[label, *(x.get(tree) for x in case.measures)] for label, tree in trees]
     frame = pd.DataFrame(rows, columns=['system', *(x.name for x in case.measures)])
-    return _ranked(case, part, title, frame, note)
+    return _rank_systems(case, part, title, frame, note)
 
 
-def _ranked(case, part: str, title: str, frame: pd.DataFrame, note: str) -> render.Table:
+def _rank_systems(case, part: str, title: str, frame: pd.DataFrame, note: str) -> render.Table:
     """A table in which the best system of every measure stands out."""
     formats = {'system': 'text'} | {x.name: x.format for x in case.measures}
     signs = {x.name: x.sign for x in case.measures if x.sign}
@@ -120,7 +111,6 @@ def _ranked(case, part: str, title: str, frame: pd.DataFrame, note: str) -> rend
 
 def system_tests(case: comparison.Comparison) -> render.Table:
     """Every two systems on the main numbers."""
-    tests = comparison.compare_systems(case)
     name = case.name_part('tests', 'differences between systems')
     columns = {'systems': 'systems', 'subject': 'number'}
     columns |= {'mean': 'difference', 'queries': 'questions'}
@@ -129,7 +119,7 @@ def system_tests(case: comparison.Comparison) -> render.Table:
         'Benjamini-Hochberg correct the first for all tests of this table. Bold: Holm below .05. '
         'Systems of several seeds are compared by the mean of these for every query.'
     )
-    return _test_table(name, tests, columns, 'signed number', note)
+    return _test_table(name, comparison.compare_systems(case), columns, 'signed number', note)
 
 
 def pair_tests(
@@ -162,12 +152,13 @@ def pair_counts(
     """On how many pairs of languages a system is better and worse than the first."""
     rows = []
     for compared in tests:
-        for setting in ('monolingual', 'cross-lingual'):
-            is_mono = setting == 'monolingual'
-            selected = [x for x in compared if _is_monolingual(x.subject) == is_mono]
-            if selected:
-                systems = f'{compared[0].second} − {compared[0].first}'
-                rows.append([systems, setting, *_count_significant(selected)])
+        systems, halves = f'{compared[0].second} − {compared[0].first}', ([], [])
+        for test in compared:
+            middle = len(test.subject) // 2
+            halves[test.subject[:middle] != test.subject[middle + 1 :]].append(test)
+        for setting, half in zip(('monolingual', 'cross-lingual'), halves, strict=True):
+            if half:
+                rows.append([systems, setting, *_count_significant(half)])
     formats = {('', 'systems'): 'text', ('', 'setting'): 'text', ('', 'pairs'): 'count'}
     for method in ('Holm', 'Benjamini-Hochberg'):
         formats |= {(method, x): 'count' for x in ('better', 'worse')}
@@ -176,11 +167,6 @@ def pair_counts(
     title = f'pairs of languages with a significant difference of {metric}'
     note = 'At .05, by the randomisation test, corrected for the number of all pairs.'
     return render.make_table(*case.name_part('pair-counts', title), formats, rows, note)
-
-
-def _is_monolingual(pair: str) -> bool:
-    half = len(pair) // 2
-    return pair[:half] == pair[half + 1 :]
 
 
 def _count_significant(tests: Sequence[comparison.Test]) -> list[int | float]:
@@ -193,7 +179,7 @@ def _count_significant(tests: Sequence[comparison.Test]) -> list[int | float]:
 
 def pair_numbers(case: comparison.Comparison) -> render.Table:
     """The metric, recall@1 and recall@10 of every ordered pair of languages."""
-    trees = case.trees('pairs')
+    trees = [*case.trees('pairs').values()]
     metrics = dict.fromkeys((case.metric, 'recall@1', 'recall@10'))
     rows = [
         [pair, int(row['queries'])] + [tree[pair].get(x) for x in metrics for tree in trees]
@@ -202,8 +188,7 @@ def pair_numbers(case: comparison.Comparison) -> render.Table:
     formats = {('', 'pair'): 'text', ('', 'queries'): 'count'}
     for metric in metrics:
         formats |= {(comparison.metric_name(metric), x.label): 'score' for x in case.systems}
-    name = case.name_part('pairs', 'every pair of languages')
-    return render.make_table(*name, formats, rows)
+    return render.make_table(*case.name_part('pairs', 'every pair of languages'), formats, rows)
 
 
 def provenance(loaded: Sequence[experiments.Experiment], benchmark: str) -> render.Table:
@@ -215,18 +200,13 @@ def provenance(loaded: Sequence[experiments.Experiment], benchmark: str) -> rend
         numbers = x.results[benchmark].numbers
         manifest = numbers['manifest']
         versions = manifest.get('versions', {})
-        longest = [f'{count:,}' for count in manifest.get('full', [])]
-        rows.append(
-            [
-                *(x.name, numbers.get('step')),
-                *(sum(manifest.get(side, {}).values()) for side in ('queries', 'documents')),
-                manifest.get('unanswerable'),
-                *(str(length) for length in manifest.get('lengths', ['', ''])),
-                *(longest or ['', '']),
-                str(manifest.get('content', ''))[:12],
-                ' '.join(f'{name} {versions[name]}' for name in ('hbt', 'jax') if name in versions),
-            ]
-        )
+        sizes = [sum(manifest.get(side, {}).values()) for side in ('queries', 'documents')]
+        lengths = [str(length) for length in manifest.get('lengths', ['', ''])]
+        longest = [f'{count:,}' for count in manifest.get('full', [])] or ['', '']
+        content = str(manifest.get('content', ''))[:12]
+        software = ' '.join(f'{x} {versions[x]}' for x in ('hbt', 'jax') if x in versions)
+        head = [x.name, numbers.get('step'), *sizes, manifest.get('unanswerable')]
+        rows.append([*head, *lengths, *longest, content, software])
     formats = {('', 'run'): 'text'}
     formats |= {('', x): 'count' for x in ('step', 'queries', 'documents', 'unanswerable')}
     for heading in ('longest text', 'texts that long'):
