@@ -117,15 +117,13 @@ def _group_function(system: experiments.System, division: Division) -> Callable[
     )
 
 
-def language_mean(
-    tree: dict[str, dict], query_languages: Sequence[str], measure: comparison.Measure
-) -> float | None:
+def language_mean(tree: dict, names: Sequence[str], measure: comparison.Measure) -> float | None:
     """Macro-average over query languages: of their pairs, or of their pooled rankings."""
     if measure.setting == 'multi':
-        rows = [tree['languages'][x].get('multi', {}) for x in query_languages]
+        rows = [tree['languages'][x].get('multi', {}) for x in names]
     else:
         is_mono = measure.setting == 'mono'
-        pairs = [(x, y) for x in query_languages for y in tree['languages']]
+        pairs = [(x, y) for x in names for y in tree['languages']]
         rows = [tree['pairs'].get(f'{x}-{y}', {}) for x, y in pairs if (x == y) == is_mono]
     numbers = [row[measure.metric] for row in rows if measure.metric in row]
     return statistics.fmean(numbers) if numbers else None

@@ -1,6 +1,6 @@
 """The sections of a report, and what stands in each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from hbt.reporting import (
     breakdowns,
@@ -32,14 +32,10 @@ def compose_report(
     in_domain: Sequence[str] = (),
     measures: Sequence[comparison.Measure] = comparison.MAIN,
 ) -> list[render.Section]:
-    """The sections that have anything to show.
+    """The sections that have anything to show of these measures.
 
-    Args:
-        in_domain: benchmarks of the training domain, against all others.
-        measures: what is compared and tested.
-
-    Raises:
-        ValueError: a benchmark of the domain is unknown, or no benchmark has the measures.
+    Benchmarks `in_domain`, of the training domain, are set against all others. Raises ValueError
+    where one of them is unknown, or no benchmark has the measures.
     """
     systems, names = experiments.group_by_seed(loaded), experiments.list_benchmarks(loaded)
     cases = [comparison.make_comparison(systems, name, measures) for name in names]
@@ -47,22 +43,18 @@ def compose_report(
     if not cases:
         shown = ', '.join(x.name for x in measures)
         raise ValueError(f'--measure: expected numbers that a benchmark has, got {shown}')
-
-    def each(make_parts: Callable[[comparison.Comparison], Parts]) -> Parts:
-        return [part for case in cases for part in make_parts(case)]
-
     evaluations = [figures.evaluation_curves(case, loaded) for case in cases]
-    published = paper.overall_tables(systems) + paper.language_tables(systems)
+    shift = [scaling.domain_shift_table(systems, names, in_domain, measures)] if in_domain else []
     sections = [
         ('Runs', '', [tables.overview(loaded, systems), tables.differing_settings(loaded)]),
-        ('Comparison of the runs', COMPARISON, each(_comparison_parts)),
-        ('Pairs of languages', PAIRS, each(_pair_parts)),
-        ('Language bias', BIAS, each(_bias_parts)),
-        ('Languages, scripts and resources', '', each(_group_parts)),
-        ('Beside the paper', PAPER, published),
+        ('Comparison of the runs', COMPARISON, [x for case in cases for x in _main_parts(case)]),
+        ('Pairs of languages', PAIRS, [x for case in cases for x in _pair_parts(case)]),
+        ('Language bias', BIAS, [x for case in cases for x in _bias_parts(case)]),
+        ('Languages, scripts and resources', '', [x for case in cases for x in _group_parts(case)]),
+        ('Beside the paper', PAPER, paper.overall_tables(systems) + paper.language_tables(systems)),
         ('Training', '', [figures.training_curves(loaded), *evaluations]),
         ('Scaling', SCALING, _scaling_parts(cases, loaded)),
-        ('Domain shift', '', _domain_parts(systems, names, in_domain, measures)),
+        ('Domain shift', '', shift + [figures.domain_shift(table) for table in shift if table]),
         ('Origin of the numbers', '', [tables.provenance(loaded, name) for name in names]),
     ]
     sections = [
@@ -72,7 +64,7 @@ def compose_report(
     return [section for section in sections if section.parts]
 
 
-def _comparison_parts(case: comparison.Comparison) -> Parts:
+def _main_parts(case: comparison.Comparison) -> Parts:
     table = tables.main_numbers(case)
     parts = [table, figures.main_numbers(case, table), tables.further_metrics(case)]
     return [*parts, tables.system_tests(case) if len(case.systems) > 1 else None]
@@ -111,10 +103,3 @@ def _scaling_parts(cases: Sequence[comparison.Comparison], loaded) -> Parts:
         if scaling.AXES[axis].log:
             parts.append(scaling.fit_table(cases, loaded, axis))
     return parts
-
-
-def _domain_parts(systems, benchmarks: Sequence[str], in_domain: Sequence[str], measures) -> Parts:
-    if not in_domain:
-        return []
-    table = scaling.domain_shift_table(systems, benchmarks, in_domain, measures)
-    return [table, table and figures.domain_shift(table)]

@@ -1,8 +1,6 @@
-"""Evaluated training runs: their settings, their logs and their results.
+"""Evaluated training runs: their settings, logs and results, and the systems that they make."""
 
-Those that differ in the seed alone are one system.
-"""
-
+import collections
 import json
 import os
 import pathlib
@@ -21,6 +19,7 @@ IGNORED = (  # settings that do not make another experiment; `eval.` is all of t
     *('nonfinite', 'data.verify'),
 )
 STRATEGIES = {1.0: 'X-X', 0.0: 'X-Y', 0.5: 'hybrid'}  # alpha -> the paper's name
+Columns = Float[np.ndarray, 'q p']  # NaN: the query is not part of the column
 
 
 class Experiment(typing.NamedTuple):
@@ -49,8 +48,7 @@ class System(typing.NamedTuple):
     ) -> Float[np.ndarray, 'q ...'] | None:
         """A metric of every query, as the mean of the experiments; None where one lacks it.
 
-        Args:
-            side: 'pooled', in the union of all corpora, or 'per_language', a column for each.
+        `side` is 'pooled', in the union of all corpora, or 'per_language', a column for each.
         """
         values = [getattr(x.query_metrics, side) for x in self.evaluations(benchmark)]
         if not all(metric in x for x in values):
@@ -62,14 +60,8 @@ class System(typing.NamedTuple):
         names, tree = self.evaluations(benchmark)[0].languages, self.numbers[benchmark]['pairs']
         return [(x, y) for x in names for y in names if f'{x}-{y}' in tree]
 
-    def pair_values(
-        self, benchmark: str, metric: str, pairs: Sequence[tuple[str, str]]
-    ) -> Float[np.ndarray, 'q p']:
-        """A column of a metric for each pair of languages; NaN: the query is not part of it.
-
-        Raises:
-            ValueError: a result lacks the metric.
-        """
+    def pair_values(self, benchmark: str, metric: str, pairs: Sequence[tuple[str, str]]) -> Columns:
+        """A metric's column for each pair of languages; ValueError where a result lacks it."""
         result = self.evaluations(benchmark)[0]
         values = self.query_values(benchmark, 'per_language', metric)
         if values is None:
@@ -82,11 +74,10 @@ class System(typing.NamedTuple):
         is_part = result.query_languages[:, None] == queries
         return np.where(is_part, values[:, documents], np.nan)
 
-    def setting_values(self, benchmark: str, setting: str, metric: str) -> Float[np.ndarray, 'q p']:
-        """A column of a metric for each pair, or each query language, of a setting.
+    def setting_values(self, benchmark: str, setting: str, metric: str) -> Columns:
+        """A metric's column for each pair (mono, cross), or each query language (multi).
 
-        Args:
-            setting: mono, cross, or multi; its number is the mean over the columns' means.
+        The number of the setting is the mean over the columns' means.
         """
         if setting == 'multi':
             result = self.evaluations(benchmark)[0]
@@ -102,12 +93,9 @@ class System(typing.NamedTuple):
 def load_experiments(paths: Sequence[str | os.PathLike]) -> list[Experiment]:
     """Loads experiments and checks that they can be compared.
 
-    Args:
-        paths: run directories, of which the newest results count, or directories of results:
-            RUN/results/STEP, or what `evaluate --out` wrote.
-
-    Raises:
-        ValueError: a path has no results, comes twice, or has results on other data.
+    A path is a run directory, of which the newest results count, or a directory of results:
+    RUN/results/STEP, or what `evaluate --out` wrote. Raises ValueError for a path that has no
+    results, comes twice, or has results on other data.
     """
     paths = [pathlib.Path(path) for path in paths]
     for i, path in enumerate(paths):
@@ -173,8 +161,7 @@ def _run_settings(run_dir: pathlib.Path) -> dict[str, object]:
     datasets = files.read_json(manifest, dict).get('datasets', [])
     if not all(isinstance(x, dict) for x in datasets):
         raise ValueError(f'{manifest}: datasets: expected objects, got {str(datasets)[:60]}')
-    for name in ('data.root', 'data.sources'):  # the files themselves say more
-        del values[name]
+    del values['data.root'], values['data.sources']  # the files themselves say more
     text = json.dumps([[x.get('name'), x.get('sha256')] for x in datasets])
     languages = {x for d in datasets for side in ('query', 'passage') for x in d.get(side, {})}
     return values | {
@@ -210,13 +197,15 @@ def _read_log(run_dir: pathlib.Path) -> list[dict]:
 def sampling_strategy(experiment: Experiment) -> str:
     """How batches were sampled, in the paper's words; empty where that is not known."""
     values = experiment.settings
-    alpha, kind = values.get('sampler.alpha'), values.get('sampler.kind', 'hybrid')
+    alpha, name = values.get('sampler.alpha'), values.get('sampler.kind', 'hybrid')
     if alpha is None:
         return ''
-    name = f'{kind} {alpha:g}'
-    if kind == 'hybrid':
-        points = values.get('sampler.alpha_points')
-        name = f'α={points}' if points else STRATEGIES.get(alpha, f'hybrid α={alpha:g}')
+    if name != 'hybrid':
+        name += f' {alpha:g}'
+    elif points := values.get('sampler.alpha_points'):
+        name = f'α={points}'
+    else:
+        name = STRATEGIES.get(alpha, f'hybrid α={alpha:g}')
     return name + ' mixed' * (values.get('sampler.mono') == 'mixed')
 
 
@@ -230,13 +219,8 @@ def settings_key(experiment: Experiment, ignored: Sequence[str] = ()) -> tuple:
     """Equal for experiments whose settings are equal, but for IGNORED and these."""
     ignored = (*IGNORED, *ignored)
     sections = tuple(x for x in ignored if x.endswith('.'))
-    return tuple(
-        sorted(
-            (name, str(value))
-            for name, value in experiment.settings.items()
-            if name not in ignored and not name.startswith(sections)
-        )
-    )
+    values = sorted((name, str(value)) for name, value in experiment.settings.items())
+    return tuple(x for x in values if x[0] not in ignored and not x[0].startswith(sections))
 
 
 def group_by_seed(experiments: Sequence[Experiment]) -> list[System]:
@@ -245,18 +229,17 @@ def group_by_seed(experiments: Sequence[Experiment]) -> list[System]:
     A system is named by its sampling if that names no other one, else by its first experiment.
     Two of one seed are of different systems: their difference is no spread between seeds.
     """
-    groups, counts = {}, {}
+    groups, counts = {}, collections.Counter()
     for x in experiments:
         seeded = settings_key(x), x.settings.get('seed')
-        counts[seeded] = counts.get(seeded, 0) + 1
+        counts[seeded] += 1
         key = (seeded[0], counts[seeded]) if 'seed' in x.settings else x.name
         groups.setdefault(key, []).append(x)
     names = [sampling_strategy(group[0]) for group in groups.values()]
     unique = all(names) and len({*names}) == len(names) > 1
     systems = []
     for name, group in zip(names, groups.values(), strict=True):
-        label = name if unique else group[0].name
-        label += f' ×{len(group)}' * (len(group) > 1)
+        label = (name if unique else group[0].name) + f' ×{len(group)}' * (len(group) > 1)
         numbers = {x: _mean_numbers(group, x) for x in list_benchmarks(group)}
         systems.append(System(label, group, numbers))
     return systems
@@ -264,15 +247,15 @@ def group_by_seed(experiments: Sequence[Experiment]) -> list[System]:
 
 def _mean_numbers(group: Sequence[Experiment], benchmark: str) -> dict[str, dict]:
     numbers = [x.results[benchmark].numbers for x in group if benchmark in x.results]
-    return {name: _mean([x[name] for x in numbers]) for name in results.BREAKDOWNS}
+    return {name: _mean_tree([x[name] for x in numbers]) for name in results.BREAKDOWNS}
 
 
-def _mean(trees: list[dict]) -> dict:
+def _mean_tree(trees: list[dict]) -> dict:
     """The mean of every number, over the trees that have it."""
     means = {}
     for key in dict.fromkeys(key for tree in trees for key in tree):
         values = [tree[key] for tree in trees if key in tree]
-        means[key] = _mean(values) if isinstance(values[0], dict) else float(np.mean(values))
+        means[key] = _mean_tree(values) if isinstance(values[0], dict) else float(np.mean(values))
     return means
 
 

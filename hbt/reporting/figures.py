@@ -204,7 +204,7 @@ def _scaling_line(points, measure: comparison.Measure, log: bool) -> plots.Line:
     between = np.geomspace(min(x), max(x), 40)
     curve = np.exp(math.log(fit.scale) + fit.power * np.log(between))
     curve = 1 - curve if measure.sign > 0 else curve
-    return plots.Line(x, y, fit=(between.tolist(), curve.tolist()), joined=False)
+    return plots.Line(x, y, fit=(between.tolist(), curve.tolist()))
 
 
 def domain_shift(table: render.Table) -> render.Figure:

@@ -1,7 +1,4 @@
-"""Kinds of pictures: heat maps, curves, points with intervals; each as a matplotlib figure.
-
-No label or legend is cut off or covers another.
-"""
+"""Heat maps, curves, and points with intervals, in which no label or legend covers another."""
 
 import math
 import typing
@@ -13,21 +10,12 @@ from jaxtyping import Bool, Float
 from matplotlib import colors, figure
 from matplotlib.backends import backend_agg
 
-COLOURS = (  # Okabe and Ito (2008): told apart by colour-blind people too
-    *('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#999999'),
-)
+# Okabe and Ito (2008): told apart by colour-blind people too
+COLOURS = '#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #999999'.split()
 MARKERS = 'osD^vP*X'
-STYLE = {
-    'font.size': 9,
-    'axes.titlesize': 9.5,
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'axes.grid': True,
-    'grid.color': '#e4e4e4',
-    'grid.linewidth': 0.6,
-    'axes.axisbelow': True,
-    'savefig.facecolor': 'white',
-}
+STYLE = {'font.size': 9, 'axes.titlesize': 9.5, 'savefig.facecolor': 'white'}
+STYLE |= {'axes.spines.top': False, 'axes.spines.right': False, 'axes.axisbelow': True}
+STYLE |= {'axes.grid': True, 'grid.color': '#e4e4e4', 'grid.linewidth': 0.6}
 GUIDE = {'color': '#777777', 'marker': '', 'linestyle': '--', 'linewidth': 1.0}
 ANNOTATED = 12  # rows and columns of a heat map up to which the numbers are written into it
 SMALL = 0.1  # largest number of heat maps below which these show a third digit
@@ -48,8 +36,7 @@ class Line(typing.NamedTuple):
 
     x: Sequence[float]
     y: Sequence[float]
-    fit: tuple[Sequence[float], Sequence[float]] | None = None  # another line, thin, of its colour
-    joined: bool = True  # the points, by a line
+    fit: tuple[Sequence[float], Sequence[float]] | None = None  # a thin line in place of its own
     guide: bool = False  # nothing measured, but what to compare with
 
 
@@ -79,14 +66,10 @@ def draw_heatmaps(
     signed: bool = False,
     axis_labels: tuple[str, str] = ('query language', 'document language'),
 ) -> figure.Figure:
-    """Heat maps with one colour scale.
-
-    Args:
-        label: of the colour scale.
-        signed: white is 0, blue above it and red below.
-    """
-    annotated = max(len(rows), len(columns)) <= ANNOTATED
-    side = max(0.37 if annotated else 0.24, 2.6 / max(len(rows), len(columns)))
+    """Heat maps with one colour scale, named `label`; if signed, red is below 0, blue above."""
+    longest = max(len(rows), len(columns))
+    annotated = longest <= ANNOTATED
+    side = max(0.37 if annotated else 0.24, 2.6 / longest)
     size = side * len(columns) + 1.0, side * len(rows) + 0.95
     values = np.concatenate([x.values.ravel() for x in maps])
     values = values[np.isfinite(values)]
@@ -110,7 +93,8 @@ def draw_heatmaps(
             if annotated:
                 _annotate(axes, heatmap.values, drawn, f'{"+" if signed else ""}.{digits}f')
             for row, column in np.argwhere(heatmap.framed) if heatmap.framed is not None else ():
-                axes.add_patch(_frame(row, column))
+                corner, style = (column - 0.46, row - 0.46), {'edgecolor': 'k', 'linewidth': 0.9}
+                axes.add_patch(mpl.patches.Rectangle(corner, 0.92, 0.92, fill=False, **style))
         bar = drawing.colorbar(drawn, ax=list(panels), shrink=0.8, pad=0.02)
         bar.set_label(label)
         bar.outline.set_visible(False)
@@ -126,12 +110,13 @@ def draw_curves(panels: Sequence[Curves], markers: bool = True) -> figure.Figure
         for axes, panel in zip(all_axes, panels, strict=True):
             for name, line in panel.lines.items():
                 style = _style(names.index(name))
-                changes = {} if markers or len(line.x) < 2 else {'marker': ''}
-                changes |= {} if line.joined else {'linestyle': 'none'}
-                changes |= GUIDE if line.guide else {}
-                (handles[name],) = axes.plot(line.x, line.y, **style | changes, markersize=4)
+                color = style['color']
+                style |= {} if markers or len(line.x) < 2 else {'marker': ''}
+                style |= {} if line.fit is None else {'linestyle': 'none'}
+                style |= GUIDE if line.guide else {}
+                (handles[name],) = axes.plot(line.x, line.y, **style, markersize=4)
                 if line.fit is not None:
-                    axes.plot(*line.fit, color=style['color'], linewidth=0.9, linestyle='--')
+                    axes.plot(*line.fit, color=color, linewidth=0.9, linestyle='--')
             axes.set(title=panel.title, xlabel=panel.x, ylabel=panel.y)
             if panel.log_x:
                 _set_log_ticks(axes, panel.lines)
@@ -142,11 +127,7 @@ def draw_curves(panels: Sequence[Curves], markers: bool = True) -> figure.Figure
 def draw_points(
     panels: Sequence[tuple[str, Mapping[str, Sequence[Point | None]]]], rows: Sequence[str]
 ) -> figure.Figure:
-    """Panels of rows; in every row a point for each name, with its interval as a line.
-
-    Args:
-        panels: (title, name -> a point for each row).
-    """
+    """Panels (title, name -> a point for each row), with intervals as lines."""
     names = list(dict.fromkeys(name for _, points in panels for name in points))
     height = max(0.3, 0.13 * len(names) + 0.1) * len(rows) + 0.75
     with mpl.rc_context(STYLE):
@@ -171,13 +152,7 @@ def draw_points(
     return drawing
 
 
-def _panels(
-    count: int,
-    size: tuple[float, float],
-    extra: tuple[float, float],
-    across: int = ACROSS,
-    sharey: bool = False,
-):
+def _panels(count: int, size, extra, across: int = ACROSS, sharey: bool = False):
     """A figure and the axes of its panels, each of this size; `extra`: of the whole figure."""
     across = min(count, across)
     down = math.ceil(count / across)
@@ -193,22 +168,16 @@ def _panels(
 
 def _draw_series(axes, placed: list[tuple[float, Point]], style: dict):
     """The points of one name at their heights, with their intervals."""
-    style = {'color': style['color'], 'marker': style['marker']}
     for y, point in placed:
         if point.low is not None:
             axes.plot([point.low, point.high], [y, y], color=style['color'], linewidth=1.4)
     x, heights = [point.mean for _, point in placed], [y for y, _ in placed]
-    (handle,) = axes.plot(x, heights, **style, linestyle='none', markersize=4.5)
-    return handle
+    return axes.plot(x, heights, **style | {'linestyle': 'none'}, markersize=4.5)[0]
 
 
 def _style(i: int) -> dict:
-    return {
-        'color': COLOURS[i % len(COLOURS)],
-        'marker': MARKERS[i % len(MARKERS)],
-        'linestyle': ('-', '--', ':', '-.')[i // len(COLOURS) % 4],
-        'linewidth': 1.5,
-    }
+    line = {'linestyle': ('-', '--', ':', '-.')[i // len(COLOURS) % 4], 'linewidth': 1.5}
+    return {'color': COLOURS[i % len(COLOURS)], 'marker': MARKERS[i % len(MARKERS)], **line}
 
 
 def _legend_height(names: Sequence[str]) -> float:
@@ -257,8 +226,3 @@ def _annotate(axes, values: Float[np.ndarray, 'r c'], drawn, form: str) -> None:
             ink = 'w' if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else 'k'
             text = f'{value:{form}}'.replace('0.', '.', 1)
             axes.text(column, row, text, ha='center', va='center', fontsize=6.6, color=ink)
-
-
-def _frame(row, column) -> mpl.patches.Rectangle:
-    corner, style = (column - 0.46, row - 0.46), {'edgecolor': 'k', 'linewidth': 0.9}
-    return mpl.patches.Rectangle(corner, 0.92, 0.92, fill=False, **style)

@@ -1,8 +1,4 @@
-"""Tables, figures and sections of a report, and their notations: Markdown, LaTeX, CSV, HTML.
-
-The page (`report.html.jinja`) has no script and needs no other file. LaTeX needs booktabs,
-graphicx, adjustbox and placeins.
-"""
+"""Tables, figures and sections of a report, and their notations: Markdown, LaTeX, CSV, HTML."""
 
 import base64
 import functools
@@ -11,7 +7,7 @@ import itertools
 import pathlib
 import shutil
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import jinja2
 import matplotlib as mpl
@@ -28,8 +24,8 @@ Label = str | tuple[str, str]  # name of a column, or (heading shared with its n
 class Table(typing.NamedTuple):
     """Numbers, and how they are shown.
 
-    Beside a column X the frame may have `X low` and `X high`, the bounds of its interval, and
-    `X spread`, the deviation between seeds. These have no format: the cells of X show them.
+    Columns `X low` and `X high`, the bounds of an interval, and `X spread`, the deviation between
+    seeds, have no format: the cells of X show them.
     """
 
     name: str  # of its files
@@ -75,11 +71,8 @@ def best_cells(numbers: pd.DataFrame, axis: int = 0) -> pd.DataFrame:
 
 def to_markdown(table: Table) -> str:
     """A pipe table; the shared heading goes before the name of each of its columns."""
-
-    def escape(text: str) -> str:
-        return text.replace('|', r'\|').replace('\n', ' ')
-
-    texts = _marked_texts(table, escape, '**{}**').rename(columns=escape)
+    escaped = str.maketrans({'|': r'\|', '\n': ' '})
+    texts = _marked_texts(table, escaped, '**{}**').rename(columns=lambda x: x.translate(escaped))
     sides = ['left' if form == 'text' else 'right' for form in table.formats.values()]
     return texts.to_markdown(index=False, disable_numparse=True, colalign=sides)
 
@@ -92,13 +85,9 @@ def to_csv(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """A float, as wide as the text at most."""
-    texts = _marked_texts(table, _escape_latex, r'\textbf{{{}}}')
-    texts.columns = pd.Index(
-        [
-            tuple(map(_escape_latex, x)) if isinstance(x, tuple) else _escape_latex(x)
-            for x in table.formats
-        ]
-    )
+    texts = _marked_texts(table, LATEX, r'\textbf{{{}}}')
+    texts = texts.set_axis(pd.Index(list(table.formats)), axis=1)
+    texts = texts.rename(columns=lambda x: x.translate(LATEX))
     sides = ''.join('l' if form == 'text' else 'r' for form in table.formats.values())
     tabular = texts.to_latex(index=False, escape=False, column_format=sides, multicolumn_format='c')
     rules, first = '', 1
@@ -106,20 +95,15 @@ def to_latex(table: Table) -> str:
         rules += rf'\cmidrule(lr){{{first}-{first + count - 1}}}' * bool(heading)
         first += count
     tabular = tabular.replace('\\\\\n', f'\\\\{rules}\n', 1)
-    return _latex_float(
-        'table', f'\\begin{{adjustbox}}{{{FIT}}}\n{tabular}\\end{{adjustbox}}', table
-    )
+    body = f'\\begin{{adjustbox}}{{{FIT}}}\n{tabular}\\end{{adjustbox}}'
+    return _latex_float('table', body, table)
 
 
 def to_html(title: str, sections: Sequence[Section]) -> str:
     """One page with everything in it."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('hbt.reporting', ''),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    layout = {'autoescape': True, 'trim_blocks': True, 'lstrip_blocks': True}
+    loader = jinja2.PackageLoader('hbt.reporting', '')
+    environment = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, **layout)
     environment.globals |= {
         'cell_texts': _cell_texts,
         'bold_cells': _bold_cells,
@@ -143,8 +127,8 @@ def draw_image(part: Figure, kind: str) -> bytes:
 def write_report(folder: pathlib.Path, title: str, sections: Sequence[Section]) -> None:
     """Writes index.html, report.md, report.tex, tables/ and figures/, in place of an older report.
 
-    Raises:
-        ValueError: the folder holds something else.
+    Raises ValueError where the folder holds something else. index.html needs no other file;
+    report.tex needs booktabs, graphicx, adjustbox and placeins.
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f'--out: {folder}: expected a directory, got a file')
@@ -156,7 +140,8 @@ def write_report(folder: pathlib.Path, title: str, sections: Sequence[Section]) 
     text, tex = [f'# {title}'], [PREAMBLE]
     for section in sections:
         text += [f'## {section.title}', section.text]
-        tex += [rf'\section{{{_escape_latex(section.title)}}}', _escape_latex(section.text) + '\n']
+        tex.append(rf'\section{{{section.title.translate(LATEX)}}}')
+        tex.append(section.text.translate(LATEX) + '\n')
         for part in section.parts:
             markdown, latex = _write_part(folder, part)
             text += [f'### {part.title}', markdown, part.note]
@@ -181,29 +166,21 @@ def _write_part(folder: pathlib.Path, part: Table | Figure) -> tuple[str, str]:
 
 def _cell_texts(table: Table) -> pd.DataFrame:
     """The shown columns as people read them; empty where there is no number."""
-    columns = dict(
-        zip(_flat_names(table.frame.columns), table.frame.to_numpy(object).T, strict=True)
-    )
+    frame = table.frame.set_axis(_flat_names(table.frame.columns), axis=1)
     shown = dict(zip(_flat_names(table.formats), table.formats.values(), strict=True))
-    texts = {}
+    texts = pd.DataFrame('', frame.index, list(shown), dtype=object)
     for name, form in shown.items():
-        parts = [(columns[name], '{}')]
-        for bound, pattern in BOUNDS.items():
-            if f'{name} {bound}' in columns.keys() - shown.keys():
-                parts.append((columns[f'{name} {bound}'], pattern))
-        texts[name] = [
-            ''.join(
-                '' if pd.isna(values[i]) else pattern.format(FORMATS[form](values[i]))
-                for values, pattern in parts
-            )
-            for i in range(len(table.frame))
-        ]
-    return pd.DataFrame(texts, dtype=object)
+        for suffix, pattern in PATTERNS.items():
+            column = name + suffix
+            if column == name or column in frame.columns.difference(shown):
+                numbers = [None if pd.isna(x) else FORMATS[form](x) for x in frame[column]]
+                texts[name] += ['' if x is None else pattern.format(x) for x in numbers]
+    return texts
 
 
-def _marked_texts(table: Table, escape: Callable[[str], str], pattern: str) -> pd.DataFrame:
+def _marked_texts(table: Table, escaped: dict[int, str], pattern: str) -> pd.DataFrame:
     """The texts of cells, escaped, with those that stand out in a pattern."""
-    texts = _cell_texts(table).map(escape)
+    texts = _cell_texts(table).map(lambda x: x.translate(escaped))
     return texts.mask(_bold_cells(table), texts.map(pattern.format))
 
 
@@ -225,19 +202,11 @@ def _shared_headings(table: Table) -> list[tuple[str, int]]:
 
 
 def _latex_float(kind: str, body: str, part: Table | Figure) -> str:
-    caption = _escape_latex(f'{part.title}. {part.note}'.strip())
+    caption = f'{part.title}. {part.note}'.strip().translate(LATEX)
     return (
         f'\\begin{{{kind}}}[htbp]\n\\centering\n{body}\n\\caption{{{caption}}}\n'
         f'\\label{{{kind}:{part.name}}}\n\\end{{{kind}}}\n'
     )
-
-
-def _escape_latex(text: str) -> str:
-    return text.translate(LATEX)
-
-
-def _probability(p: float) -> str:
-    return '< .001' if p < 0.001 else f'{p:.3f}'
 
 
 def _number(x: float) -> str:
@@ -258,7 +227,7 @@ LATEX = str.maketrans(  # of cells, headings, captions; pandas escapes cells alo
     | {'\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}'}
     | {'<': '$<$', '>': '$>$', '−': '$-$', '±': r'$\pm$', '×': r'$\times$', 'α': r'$\alpha$'}
 )
-BOUNDS = {'spread': ' ± {}', 'low': ' [{}', 'high': ', {}]'}
+PATTERNS = {'': '{}', ' spread': ' ± {}', ' low': ' [{}', ' high': ', {}]'}  # by suffix of columns
 FORMATS = {
     'text': str,
     'right': str,
@@ -267,7 +236,7 @@ FORMATS = {
     'whole': '{:,.0f}'.format,
     'signed': '{:+.4f}'.format,
     'distance': '{:,.1f}'.format,
-    'p': _probability,
+    'p': lambda p: '< .001' if p < 0.001 else f'{p:.3f}',
     'count': '{:,}'.format,
     'percent': lambda x: f'{100 * x:.1f} %',
     'number': _number,

@@ -12,6 +12,7 @@ from scipy import stats
 from hbt.reporting import comparison, experiments, render
 
 MODEL = ('init', 'hidden_dim', 'num_layers', 'num_heads', 'mlp_dim')
+DATA = ('groups', 'content', 'languages', 'root', 'sources')
 NARROW = 1.1  # ratio of sizes below which no law is fitted
 STEEP = 20.0  # power above which a law is none
 
@@ -26,11 +27,7 @@ class Axis(typing.NamedTuple):
 
 
 AXES = {
-    'data': Axis(
-        'training groups',
-        'data.groups',
-        ('data.groups', 'data.content', 'data.languages', 'data.root', 'data.sources'),
-    ),
+    'data': Axis('training groups', 'data.groups', tuple(f'data.{x}' for x in DATA)),
     'batch': Axis('batch size', 'batch_size', ('batch_size',)),
     'model': Axis('parameters', '', tuple(f'encoder.{x}' for x in MODEL)),
     'steps': Axis('training steps', 'evaluated step', ('steps', 'evaluated step')),
@@ -55,14 +52,6 @@ class Fit(typing.NamedTuple):
     r_squared: float  # NaN for two points
 
 
-def axis_size(experiment: experiments.Experiment, axis: str) -> float | None:
-    """Where an experiment stands on an axis; None where that is not known."""
-    if axis == 'model':
-        return count_parameters(experiment)
-    size = experiment.settings.get(AXES[axis].setting)
-    return None if size is None else float(size)
-
-
 def count_parameters(experiment: experiments.Experiment) -> float | None:
     """The number of parameters of its model; None where no result has it."""
     counts = [x.numbers['manifest'].get('parameters') for x in experiment.results.values()]
@@ -73,10 +62,10 @@ def find_curves(loaded: Sequence[experiments.Experiment], axis: str) -> list[Cur
     """Groups that differ along the axis and in the seed alone, in at least two sizes."""
     groups = {}
     for x in loaded:
-        size = axis_size(x, axis)
+        size = count_parameters(x) if axis == 'model' else x.settings.get(AXES[axis].setting)
         if size is not None and 'seed' in x.settings:
             key = experiments.settings_key(x, AXES[axis].varying)
-            groups.setdefault(key, []).append((size, x))
+            groups.setdefault(key, []).append((float(size), x))
     groups = [group for group in groups.values() if len({size for size, _ in group}) > 1]
     names = [experiments.sampling_strategy(group[0][1]) for group in groups]
     if axis == 'alpha':
@@ -84,35 +73,29 @@ def find_curves(loaded: Sequence[experiments.Experiment], axis: str) -> list[Cur
     unique = all(names) and len({*names}) == len(names)
     curves = []
     for name, group in zip(names, groups, strict=True):
-        ordered = sorted(group, key=lambda point: point[0])
-        label = name if unique else group[0][1].name
-        curves.append(Curve(label, *map(list, zip(*ordered, strict=True))))
+        sizes, members = zip(*sorted(group, key=lambda point: point[0]), strict=True)
+        curves.append(Curve(name if unique else group[0][1].name, [*sizes], [*members]))
     return curves
 
 
-def curve_points(
-    curve: Curve, benchmark: str, measure: comparison.Measure
-) -> list[tuple[float, float]]:
+def curve_points(curve: Curve, benchmark: str, measure: comparison.Measure) -> list[tuple]:
     """(size, number) of the experiments that have the number."""
-    points = []
-    for size, x in zip(curve.sizes, curve.experiments, strict=True):
-        if benchmark in x.results:
-            points.append((size, measure.get(x.results[benchmark].numbers['metrics'])))
+    points = [
+        (size, measure.get(x.results[benchmark].numbers['metrics']))
+        for size, x in zip(curve.sizes, curve.experiments, strict=True)
+        if benchmark in x.results
+    ]
     return [point for point in points if point[1] is not None]
 
 
-def fit_points(points: Sequence[tuple[float, float]], measure: comparison.Measure) -> Fit | None:
+def fit_points(points: Sequence[tuple], measure: comparison.Measure) -> Fit | None:
     """Power law of what is left to gain: 1 less the number, or the rank distance itself."""
-    sizes = [size for size, _ in points]
     gaps = [1 - number if measure.sign > 0 else number for _, number in points]
-    return fit_power_law(sizes, gaps) if points else None
+    return fit_power_law([size for size, _ in points], gaps) if points else None
 
 
 def fit_power_law(x: Sequence[float], y: Sequence[float]) -> Fit | None:
-    """The power law through points.
-
-    None where y is 0, x spans less than NARROW, or the power is beyond all sense (STEEP).
-    """
+    """None where y is 0, x spans less than NARROW, or the power is beyond all sense (STEEP)."""
     if min(x) <= 0 or max(x) < NARROW * min(x) or min(y) <= 0:
         return None
     line = stats.linregress(np.log(x), np.log(y))
@@ -152,8 +135,7 @@ def domain_shift_table(
 ) -> render.Table | None:
     """Means over benchmarks in and out of the training domain; the best kept stands out.
 
-    Raises:
-        ValueError: a benchmark is unknown, or none is left outside.
+    Raises ValueError where a benchmark is unknown, or none is left outside.
     """
     for name in in_domain:
         if name not in benchmarks:
@@ -163,12 +145,13 @@ def domain_shift_table(
         names = ', '.join(benchmarks)
         raise ValueError(f'--in_domain: expected a benchmark to be left, got all: {names}')
     rows = []
+    scores = [x for x in measures if x.format == 'score']  # distances depend on the pool
     for system in systems:
-        if not all(name in system.numbers for name in benchmarks):
+        if not system.numbers.keys() >= {*benchmarks}:
             continue
-        for measure in (x for x in measures if x.format == 'score'):  # distances depend on the pool
-            numbers = {x: measure.get(system.numbers[x]['metrics']) for x in benchmarks}
-            sides = [[numbers[x] for x in names] for names in (in_domain, outside)]
+        trees = {name: system.numbers[name]['metrics'] for name in benchmarks}
+        for measure in scores:
+            sides = [[measure.get(trees[x]) for x in names] for names in (in_domain, outside)]
             sides = [[x for x in side if x is not None] for side in sides]
             if all(sides):
                 means = [statistics.fmean(side) for side in sides]

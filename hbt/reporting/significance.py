@@ -1,11 +1,13 @@
 """Is a difference more than chance: confidence intervals, paired tests, corrections.
 
-The unit is a question, with all its translations: these are not independent.
+Their unit is a question with all its translations, which are not independent. Everywhere `values`
+has a column for each pair of languages, or query language, NaN where the query is not part of it;
+`questions` is equal for translations.
 """
 
 import math
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,6 +16,8 @@ from scipy import stats
 RESAMPLES = 1000
 FLIPS = 10_000
 BLOCK = 2**22  # random numbers at a time
+Values = Float[np.ndarray, 'q p']
+Questions = Int[np.ndarray, ' q']
 
 
 class Interval(typing.NamedTuple):
@@ -33,25 +37,13 @@ class Difference(typing.NamedTuple):
     t: float  # two-sided p-value
 
 
-def bootstrap(
-    values: Float[np.ndarray, 'q p'],
-    questions: Int[np.ndarray, ' q'],
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval:
+def bootstrap(values: Values, questions: Questions, level: float = 0.95, seed: int = 0) -> Interval:
     """Percentile bootstrap of the mean over the columns of their means over the queries.
 
-    Queries of one question are drawn together, RESAMPLES times (Efron and Tibshirani, 1993,
-    chapter 13).
-
-    Args:
-        values: a column for each pair of languages, or query language; NaN: the query is not
-            part of it.
-        questions: equal for translations.
+    Questions are drawn RESAMPLES times (Efron and Tibshirani, 1993, chapter 13).
     """
     sums, counts = _sum_by_question(values, questions)
-    generator = np.random.default_rng(seed)
-    n = len(sums)
+    generator, n = np.random.default_rng(seed), len(sums)
     means, size = [], max(1, BLOCK // n)
     for start in range(0, RESAMPLES, size):
         count = min(size, RESAMPLES - start)
@@ -64,23 +56,12 @@ def bootstrap(
     return Interval(float((sums.sum(0) / counts.sum(0)).mean()), float(low), float(high))
 
 
-def compare(
-    first: Float[np.ndarray, 'q p'],
-    second: Float[np.ndarray, 'q p'],
-    questions: Int[np.ndarray, ' q'],
-    seed: int = 0,
-) -> list[Difference]:
+def compare(first: Values, second: Values, questions: Questions) -> list[Difference]:
     """Paired tests of two systems, for every column by itself.
 
     Fisher's randomisation test with FLIPS random exchanges of the systems per question, and the
-    t-test over the questions (Smucker, Allan and Carterette, CIKM 2007).
-
-    Args:
-        first, second: NaN where a query is not part of a column.
-        questions: equal for translations.
-
-    Returns:
-        One difference a column; NaN as p-value where it has fewer than two questions.
+    t-test over the questions (Smucker, Allan and Carterette, CIKM 2007). A p-value is NaN where a
+    column has fewer than two questions. Raises ValueError where the NaN of the two differ.
     """
     differing = np.isnan(first) != np.isnan(second)
     if differing.any():
@@ -89,7 +70,7 @@ def compare(
             f'got {int(differing.any(axis=1).sum())} that only one has'
         )
     sums, counts = _sum_by_question(second - first, questions)
-    chances = _randomise(sums, seed)
+    chances = _randomise(sums)
     differences = []
     for p, total in enumerate(counts.sum(axis=0)):
         present = counts[:, p] > 0
@@ -101,9 +82,7 @@ def compare(
     return differences
 
 
-def question_parts(
-    values: Float[np.ndarray, 'q p'], questions: Int[np.ndarray, ' q']
-) -> Float[np.ndarray, ' n']:
+def question_parts(values: Values, questions: Questions) -> Float[np.ndarray, ' n']:
     """Each question's part in the mean over the columns: the parts' mean is that mean.
 
     So a difference of macro-averages is tested by `compare` on single numbers of the questions.
@@ -116,36 +95,27 @@ def question_parts(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number: the family-wise error rate (Holm, 1979)."""
-
-    def correct(p):
-        order = np.argsort(p, kind='stable')
-        corrected = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-        return np.minimum(corrected, 1)[np.argsort(order)]
-
-    return _correct(p, correct)
+    """p-values corrected for their number: the family-wise error rate (1979); NaN do not count."""
+    p = np.array(p, float)
+    order = np.argsort(p, kind='stable')  # NaN are last
+    factors = np.count_nonzero(~np.isnan(p)) - np.arange(len(p))
+    corrected = np.minimum(np.maximum.accumulate(p[order] * factors), 1)
+    return corrected[np.argsort(order)].tolist()
 
 
 def benjamini_hochberg(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number: the false discovery rate (1995)."""
-    return _correct(p, stats.false_discovery_control)
-
-
-def _correct(p: Sequence[float], correct: Callable[[np.ndarray], np.ndarray]) -> list[float]:
-    """NaN stays NaN and does not count."""
+    """p-values corrected for their number: the false discovery rate (1995); NaN do not count."""
     p = np.array(p, float)
     present = ~np.isnan(p)
     if present.any():
-        p[present] = correct(p[present])
+        p[present] = stats.false_discovery_control(p[present])
     return p.tolist()
 
 
-def _randomise(sums: Float[np.ndarray, 'n p'], seed: int) -> Float[np.ndarray, ' p']:
+def _randomise(sums: Float[np.ndarray, 'n p']) -> Float[np.ndarray, ' p']:
     """p-values of the randomisation test of each column."""
-    generator = np.random.default_rng(seed)
-    extreme = np.zeros(sums.shape[1])
-    observed = np.abs(sums.sum(axis=0))
-    size = max(1, BLOCK // len(sums))
+    generator, size = np.random.default_rng(0), max(1, BLOCK // len(sums))
+    extreme, observed = np.zeros(sums.shape[1]), np.abs(sums.sum(axis=0))
     for start in range(0, FLIPS, size):
         signs = generator.integers(0, 2, (min(size, FLIPS - start), len(sums))) * 2.0 - 1
         extreme += (np.abs(signs @ sums) >= observed * (1 - 1e-12) - 1e-12).sum(axis=0)
@@ -159,7 +129,7 @@ def _t_test(differences: Float[np.ndarray, ' n']) -> float:
     return float(stats.ttest_1samp(differences, 0).pvalue)
 
 
-def _sum_by_question(values: Float[np.ndarray, 'q p'], questions: Int[np.ndarray, ' q']):
+def _sum_by_question(values: Values, questions: Questions):
     """Sums of the values of each question, and how many they are: [n p] each."""
     index = np.unique(questions, return_inverse=True)[1]
     sums, counts = np.zeros((2, index.max() + 1, values.shape[1]))
