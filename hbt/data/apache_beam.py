@@ -10,8 +10,6 @@ import shutil
 import uuid
 from collections import abc
 
-_DEFAULT_TASKS = 64
-
 
 @contextlib.contextmanager
 def open_runner(options: str, folder: pathlib.Path, tasks: int) -> abc.Iterator[abc.Callable]:
@@ -28,7 +26,7 @@ def open_runner(options: str, folder: pathlib.Path, tasks: int) -> abc.Iterator[
     folder = folder.absolute() / 'progress.beam'
     options = apache_beam.options.pipeline_options.PipelineOptions(shlex.split(options))
     try:
-        yield functools.partial(_run_blocks, apache_beam, options, folder, tasks or _DEFAULT_TASKS)
+        yield functools.partial(_run_blocks, apache_beam, options, folder, tasks or 64)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

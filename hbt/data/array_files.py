@@ -29,11 +29,11 @@ class ArrayFiles:
             elif file != self._progress:
                 file.unlink()
 
-    def write(self, name: str, start: int, data: bytes | np.ndarray) -> None:
-        """Writes at a byte; what lies between the end and it becomes zeros."""
-        position = start
+    def write(self, name: str, data: np.ndarray, start: int | None = None) -> int:
+        """Writes at a byte, or at the end; zeros lie between. Returns where the data begin."""
+        start = position = self.sizes.get(name, 0) if start is None else start
         with self.grow(name, 0).open('r+b', buffering=0) as file:
-            view = memoryview(data.tobytes() if isinstance(data, np.ndarray) else data)
+            view = memoryview(data.tobytes())
             try:
                 while len(view):
                     written = os.pwrite(file.fileno(), view, position)
@@ -41,17 +41,12 @@ class ArrayFiles:
             except OSError as error:
                 raise OSError(error.errno, error.strerror, file.name) from None
         self.sizes[name] = max(self.sizes[name], position)
-
-    def append(self, name: str, data: bytes | np.ndarray) -> int:
-        """Writes at the end; returns the byte where the data begin."""
-        start = self.sizes.get(name, 0)
-        self.write(name, start, data)
         return start
 
     def scatter(self, name: str, indices: np.ndarray, values: np.ndarray, length: int) -> None:
         """Sets elements of an array that has at least `length`, zeros where nothing is set."""
         if len(indices) and (np.diff(indices) == 1).all():
-            self.write(name, int(indices[0]) * values.itemsize, values)
+            self.write(name, values, int(indices[0]) * values.itemsize)
         elif len(indices):
             self.map_array(name, values.dtype, length)[indices] = values
 

@@ -91,7 +91,20 @@ def open_store(path: str | os.PathLike) -> Store:
     Raises ValueError if there is none, or one of another version, or if a file has another size.
     """
     path = pathlib.Path(path)
-    manifest = _read_manifest(path)
+    file = path / 'manifest.json'
+    if not file.exists():
+        raise ValueError(
+            f'{path}: no store there; make one with '
+            f'python -m hbt.prepare --input=FILE --tokenizer=NAME --out={path}'
+        )
+    manifest = files.read_json(file, dict)
+    if manifest.get('version') != VERSION:
+        raise ValueError(
+            f'{file}: expected a store of version {VERSION}, got {manifest.get("version")}; '
+            f'delete {path} and prepare it again'
+        )
+    if manifest != add_checksum(manifest):
+        raise ValueError(f'{file}: expected it as it was written; prepare the store again')
     for name, entry in manifest['files'].items():
         file = path / name
         size = file.stat().st_size if file.exists() else 'no file'
@@ -133,24 +146,6 @@ def add_checksum(manifest: dict) -> dict:
     """The manifest with a checksum of itself."""
     content = {key: value for key, value in manifest.items() if key != 'checksum'}
     return content | {'checksum': files.sha256_of_text(json.dumps(content, sort_keys=True))}
-
-
-def _read_manifest(path: pathlib.Path) -> dict:
-    file = path / 'manifest.json'
-    if not file.exists():
-        raise ValueError(
-            f'{path}: no store there; make one with '
-            f'python -m hbt.prepare --input=FILE --tokenizer=NAME --out={path}'
-        )
-    manifest = files.read_json(file, dict)
-    if manifest.get('version') != VERSION:
-        raise ValueError(
-            f'{file}: expected a store of version {VERSION}, got {manifest.get("version")}; '
-            f'delete {path} and prepare it again'
-        )
-    if manifest != add_checksum(manifest):
-        raise ValueError(f'{file}: expected it as it was written; prepare the store again')
-    return manifest
 
 
 def _open_dataset(folder: pathlib.Path, entry: dict, token_type: str, offset: int) -> Dataset:

@@ -41,11 +41,11 @@ def _append_groups(arrays: array_files.ArrayFiles, block: tokenization.GroupBloc
     for (side, language), texts in block.texts.items():
         _write_texts(arrays, f'{side}.{language}', texts, first=first[side])
     _write_table(arrays, 'query.ids', block.ids, first=state['groups'])
-    arrays.append('passage.indices', (block.positives + first['passage']).astype(np.int32))
+    arrays.write('passage.indices', (block.positives + first['passage']).astype(np.int32))
     for language, (counts, numbers) in block.negatives.items():
         stem = f'negatives.{language}'
-        arrays.write(f'progress.{stem}.counts', 4 * state['groups'], counts.astype(np.int32))
-        arrays.append(f'{stem}.passages', (numbers + first['passage']).astype(np.int32))
+        arrays.write(f'progress.{stem}.counts', counts.astype(np.int32), 4 * state['groups'])
+        arrays.write(f'{stem}.passages', (numbers + first['passage']).astype(np.int32))
     state['blocks'] += 1
     state['groups'] += len(block.positives)
     state['passages'] += block.num_passages
@@ -65,7 +65,7 @@ def _write_table(
     arrays, stem: str, texts: tokenization.EncodedTexts, first: int = 0, total: int = 0
 ) -> None:
     """Appends tokens, and sets the elements from `first` on of the other arrays of a table."""
-    start = arrays.append(f'{stem}.tokens', texts.table.tokens) // texts.table.tokens.itemsize
+    start = arrays.write(f'{stem}.tokens', texts.table.tokens) // texts.table.tokens.itemsize
     table = texts.table._replace(starts=texts.table.starts + start)
     for name in store.TABLE_TYPES:
         arrays.scatter(f'{stem}.{name}', first + texts.indices, getattr(table, name), total)
@@ -81,7 +81,7 @@ def _finish_groups(arrays: array_files.ArrayFiles, source: schema.GroupSource) -
         raise ValueError(
             f'{source.where(second)}: id: expected a new one, got that of {source.where(first)}'
         )
-    arrays.write('query.indices', 0, np.arange(groups, dtype=np.int32))
+    arrays.write('query.indices', np.arange(groups, dtype=np.int32))
     for name in sorted(arrays.sizes):
         if name.startswith('progress.negatives.'):
             _write_offsets(arrays, name.removeprefix('progress.').removesuffix('.counts'))
@@ -92,10 +92,10 @@ def _write_offsets(arrays: array_files.ArrayFiles, stem: str) -> None:
     """Counts of negatives -> where those of each group begin and end."""
     counts = arrays.map_array(f'progress.{stem}.counts', np.int32, arrays.state['groups'])
     ends = np.zeros(1, np.int64)
-    arrays.write(f'{stem}.offsets', 0, ends)
+    arrays.write(f'{stem}.offsets', ends)
     for start in range(0, len(counts), _CHUNK):
         ends = ends[-1] + np.cumsum(counts[start : start + _CHUNK], dtype=np.int64)
-        arrays.append(f'{stem}.offsets', ends)
+        arrays.write(f'{stem}.offsets', ends)
     arrays.state['counts'][stem] = int(ends[-1])
 
 
@@ -106,7 +106,7 @@ def _finish_tables(arrays: array_files.ArrayFiles, sizes: dict[str, int]) -> Non
         for stem, (name, dtype) in itertools.product(stems, store.TABLE_TYPES.items()):
             arrays.grow(f'{stem}.{name}', size * np.dtype(dtype).itemsize)
         tables = (arrays.map_array(f'{stem}.hashes', np.uint64, size) for stem in stems)
-        arrays.write(f'{side}.clusters', 0, dedup.duplicate_clusters(tables, size))
+        arrays.write(f'{side}.clusters', dedup.duplicate_clusters(tables, size))
     arrays.state['done'] = True
     arrays.commit()
 
@@ -142,8 +142,8 @@ def _write_links(arrays: array_files.ArrayFiles, source, run_blocks) -> None:
     with log.progress(desc=f'{source.name} links', unit=' links', initial=state['groups']) as bar:
         for block in run_blocks(function, links.blocks, state['blocks']):
             for name in ('query', 'passage', 'negatives'):
-                arrays.append(f'progress.links.{name}', block[name])
-            arrays.append('progress.negatives..counts', block['counts'])
+                arrays.write(f'progress.links.{name}', block[name])
+            arrays.write('progress.negatives..counts', block['counts'])
             state['blocks'] += 1
             state['groups'] += len(block['query'])
             arrays.commit()
@@ -155,7 +155,7 @@ def _write_links(arrays: array_files.ArrayFiles, source, run_blocks) -> None:
         for keys in (_map_hashes(arrays, f'links.{name}') for name in names):
             for start in range(0, len(keys), 4 * _CHUNK):
                 unique = np.union1d(unique, keys[start : start + 4 * _CHUNK])
-        arrays.write(f'progress.keys.{side}', 0, unique)
+        arrays.write(f'progress.keys.{side}', unique)
     state.update(stage=1, blocks=0)
     arrays.commit()
 
@@ -175,14 +175,14 @@ def _write_collection_texts(
         tokenization.encode_collection_texts, parse, side, str(arrays.folder / keys), config
     )
     with log.progress(desc=f'{source.name} {stem}', unit=' texts') as bar:
-        for block in run_blocks(function, blocks, state['blocks']):
-            _check_keys_are_new(arrays, stem, block, total)
-            _write_texts(arrays, stem, block.texts, total=total)
+        for texts, ids, places in run_blocks(function, blocks, state['blocks']):
+            _check_keys_are_new(arrays, stem, texts, places, total)
+            _write_texts(arrays, stem, texts, total=total)
             lengths = arrays.map_array(f'{side}.ids.lengths', np.int32, total)
-            _write_table(arrays, f'{side}.ids', _select_unnamed(block.ids, lengths), total=total)
+            _write_table(arrays, f'{side}.ids', _select_unnamed(ids, lengths), total=total)
             state['blocks'] += 1
             arrays.commit()
-            bar.update(len(block.where))
+            bar.update(len(places))
     if stem not in state['counts']:
         raise ValueError(f'{source.spec}: expected texts of {stem}, got none')
     state.update(stage=state['stage'] + 1, blocks=0)
@@ -190,25 +190,23 @@ def _write_collection_texts(
 
 
 def _check_keys_are_new(
-    arrays: array_files.ArrayFiles, stem: str, block: tokenization.TextBlock, total: int
+    arrays, stem: str, texts: tokenization.EncodedTexts, places: list[str], total: int
 ) -> None:
     """ValueError if a key came before, in this block or in one that was committed."""
-    indices = block.texts.indices
+    indices = texts.indices
     _, first = np.unique(indices, return_index=True)
     repeated = np.setdiff1d(np.arange(len(indices)), first)
     if not len(repeated):
         hashes = arrays.map_array(f'{stem}.hashes', np.uint64, total)
         starts = arrays.map_array(f'{stem}.starts', np.int64, total)
-        end = arrays.sizes.get(f'{stem}.tokens', 0) // block.texts.table.tokens.itemsize
+        end = arrays.sizes.get(f'{stem}.tokens', 0) // texts.table.tokens.itemsize
         repeated = np.flatnonzero((hashes[indices] != 0) & (starts[indices] < end))
     if len(repeated):
-        where = block.where[repeated[0]]
+        where = places[repeated[0]]
         raise ValueError(f'{where}: id: expected a new one, got one that came before')
 
 
-def _select_unnamed(
-    ids: tokenization.EncodedTexts, lengths: np.ndarray
-) -> tokenization.EncodedTexts:
+def _select_unnamed(ids, lengths: np.ndarray) -> tokenization.EncodedTexts:
     """The ids of texts that no other language has named yet."""
     new = np.flatnonzero(lengths[ids.indices] == 0)
     table = ragged.truncate_texts(ids.table, new, 2**31 - 1, None)
@@ -223,15 +221,11 @@ def _finish_collection(arrays: array_files.ArrayFiles, source: schema.Collection
         lengths = arrays.map_array(f'{side}.ids.lengths', np.int32, len(keys[side]))
         if not lengths.all():
             raise _missing_text(source, side, keys[side][lengths == 0])
-    for name, side, target in (
-        ('query', 'query', 'query.indices'),
-        ('passage', 'passage', 'passage.indices'),
-        ('negatives', 'passage', 'negatives..passages'),
-    ):
-        links = _map_hashes(arrays, f'links.{name}')
+    for name, array in (('query', 'indices'), ('passage', 'indices'), ('negatives', '.passages')):
+        links, texts = _map_hashes(arrays, f'links.{name}'), keys.get(name, keys['passage'])
         for start in range(0, len(links), _CHUNK):
-            indices = np.searchsorted(keys[side], links[start : start + _CHUNK]).astype(np.int32)
-            arrays.write(target, 4 * start, indices)
+            indices = np.searchsorted(texts, links[start : start + _CHUNK])
+            arrays.write(f'{name}.{array}', indices.astype(np.int32))
     if arrays.sizes['progress.links.negatives']:
         _write_offsets(arrays, 'negatives.')
     _finish_tables(arrays, {side: len(keys[side]) for side in store.SIDES})

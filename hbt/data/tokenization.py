@@ -40,14 +40,6 @@ class GroupBlock(typing.NamedTuple):
     negatives: dict[str, tuple[np.ndarray, np.ndarray]]  # language -> count per group, numbers
 
 
-class TextBlock(typing.NamedTuple):
-    """A block of texts of one side and language of a collection."""
-
-    texts: EncodedTexts
-    ids: EncodedTexts
-    where: list[str]  # the place of each, for errors
-
-
 _CACHE: dict[str, tokenizers.Tokenizer] = {}  # the last tokenizer of this process, by its file
 
 
@@ -110,19 +102,16 @@ def encode_groups(parse: abc.Callable, config: Config, block) -> GroupBlock:
 
 def encode_collection_texts(
     parse: abc.Callable, side: str, keys_file: str, config: Config, block
-) -> TextBlock:
-    """Encodes a block of texts, without those whose hashed key is not in the file."""
+) -> tuple[EncodedTexts, EncodedTexts, list[str]]:
+    """The texts of a block whose hashed keys are in the file, their ids, and places for errors."""
     keys = np.memmap(keys_file, np.uint64, 'r')
     texts = parse(block)
     hashes = ragged.hash_keys(x.key for x in texts)
     indices = np.searchsorted(keys, hashes)
     linked = np.flatnonzero(keys[np.minimum(indices, len(keys) - 1)] == hashes)
     texts, indices = [texts[i] for i in linked], indices[linked]
-    return TextBlock(
-        EncodedTexts(indices, *_encode_side([x.text for x in texts], side, config)),
-        _encode_ids([x.key for x in texts], indices),
-        [x.where for x in texts],
-    )
+    encoded = EncodedTexts(indices, *_encode_side([x.text for x in texts], side, config))
+    return encoded, _encode_ids([x.key for x in texts], indices), [x.where for x in texts]
 
 
 def hash_links(parse: abc.Callable, block) -> dict[str, np.ndarray]:

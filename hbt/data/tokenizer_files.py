@@ -10,15 +10,9 @@ from hbt.utils import files
 FILES = ('tokenizer.json', 'vocab.txt', 'sentencepiece.bpe.model')  # one of which is a tokenizer
 SETTINGS = ('config.json', 'special_tokens_map.json', 'sentence_bert_config.json')
 PATTERNS = ('tokenizer*.json', *FILES[1:], *SETTINGS)  # that `load_tokenizer` and transformers read
-_ROLES = {
-    'bos_token': ('<s>',),
-    'cls_token': ('<s>', '[CLS]'),
-    'eos_token': ('</s>',),
-    'sep_token': ('</s>', '[SEP]'),
-    'unk_token': ('<unk>', '[UNK]'),
-    'pad_token': ('<pad>', '[PAD]'),
-    'mask_token': ('<mask>', '[MASK]'),
-}
+_ROLES = {'bos_token': ['<s>'], 'cls_token': ['<s>', '[CLS]'], 'eos_token': ['</s>']}
+_ROLES |= {'sep_token': ['</s>', '[SEP]'], 'unk_token': ['<unk>', '[UNK]']}
+_ROLES |= {'pad_token': ['<pad>', '[PAD]'], 'mask_token': ['<mask>', '[MASK]']}
 
 
 def has_tokenizer(path: pathlib.Path) -> bool:
@@ -29,8 +23,8 @@ def has_tokenizer(path: pathlib.Path) -> bool:
 def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
     """The tokenizer of a tokenizer.json or of a directory; it neither pads nor truncates.
 
-    It lowers the case of texts where sentence-transformers' settings in the directory say so.
-    Raises ValueError if there is no tokenizer, or one that cannot be read.
+    It lowers the case of texts if settings of sentence-transformers say so. Raises ValueError if
+    there is no tokenizer, or one that cannot be read.
     """
     file = path / 'tokenizer.json' if path.is_dir() else path
     if file.is_file():
@@ -86,9 +80,8 @@ def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer
         raise ValueError(f'tokenizer: expected train:SIZE of 300 or more, got {spec!r}')
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
     tokenizer.normalizer = tokenizers.normalizers.NFKC()
-    split = tokenizers.pre_tokenizers
-    steps = [split.Metaspace(), split.Punctuation(), split.Digits()]
-    tokenizer.pre_tokenizer = split.Sequence(steps)
+    pre = tokenizers.pre_tokenizers
+    tokenizer.pre_tokenizer = pre.Sequence([pre.Metaspace(), pre.Punctuation(), pre.Digits()])
     tokenizer.decoder = tokenizers.decoders.Metaspace()
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=int(size), special_tokens=['<s>', '<pad>', '</s>', '<unk>'], show_progress=False

@@ -10,7 +10,6 @@ import os
 from collections import abc
 
 _SMALL_INPUT = 1 << 22  # bytes for which no process is started
-_WAITING_BLOCKS = 3  # per process
 
 
 @contextlib.contextmanager
@@ -35,7 +34,7 @@ def start_workers(processes: int, num_bytes: int, method: str) -> abc.Iterator[a
     pool = concurrent.futures.ProcessPoolExecutor(count, context, os.putenv, variable)
     try:
         pool.submit(int).result()  # starts all of them, before any thread is there
-        yield functools.partial(_run_blocks, pool, _WAITING_BLOCKS * count)
+        yield functools.partial(_run_blocks, pool, 3 * count)
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -75,9 +75,8 @@ def check_groups(
 ) -> tuple[list[str], list[tuple[int, int]], list[Flaw], np.ndarray, np.ndarray, np.ndarray]:
     """Checks a block of groups; `index`: the file of benchmark texts, or ''.
 
-    Returns:
-      Of every group its id, and how many languages query and passage have; the flaws; and, to
-      find duplicates, hashes of the groups and the two arrays of `dedup.signatures`.
+    Returns the ids of the groups, how many languages query and passage have, the flaws, and, to
+    find duplicates, hashes of the groups and the two arrays of `dedup.signatures`.
     """
     groups = [normalise_group(group, config.normalise) for group in parse(block)]
     flaws = [
@@ -141,9 +140,8 @@ def _find_flaws(
     text: str, side: str, language: str, config: CleaningConfig, index: str
 ) -> abc.Iterator[tuple[str, str]]:
     """Yields (kind, detail) of the flaws of a text."""
-    if index:
-        if leak := decontamination.find_leak(decontamination.load_index(index), text):
-            yield 'leak', leak
+    if index and (leak := decontamination.find_leak(index, text)):
+        yield 'leak', leak
     if side == 'negatives':
         return
     if config.lengths != 'off':

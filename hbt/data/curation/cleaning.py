@@ -32,16 +32,9 @@ def clean_sources(
 ) -> tuple[list[schema.GroupSource | schema.CollectionSource], dict[str, dict[str, int]]]:
     """Looks for flaws and writes them to `folder/cleaning.tsv`; a finished pass is not repeated.
 
-    Args:
-      benchmark_texts: function from `config.leakage` to (id, text) of these benchmarks.
-      folder: also gets files `progress...` with what is dropped.
-      run_blocks: see `workers.start_workers`.
-
-    Returns:
-      The sources without what is dropped and with normalised texts; and counts by source.
-
-    Raises:
-      ValueError: there are texts of benchmarks, and `config.leaks` is `refuse`.
+    `benchmark_texts` is a function from `config.leakage` to (id, text), `run_blocks` that of
+    `workers.start_workers`. Returns the sources without what is dropped and with normalised texts,
+    and counts by source. Raises ValueError for texts of benchmarks if `config.leaks` is `refuse`.
     """
     result = folder / 'progress.cleaning.json'
     if not result.exists():
@@ -94,9 +87,8 @@ def _scan_groups(
 ) -> tuple[dict[str, np.ndarray], list[int]]:
     """Checks all groups; writes a line for each block to `progress.<source>.flaws`.
 
-    Returns:
-      For each kind of duplicate, the first group that each group is one of, or itself; and the
-      number of the first group of each source.
+    Returns, by kind of duplicate, the first group that each group is one of, or itself; and the
+    number of the first group of each source.
     """
     contents, starts = [np.zeros(0, np.uint64)], [0]
     names = ['progress.near', *(f'progress.near.{i}' for i in range(dedup.BANDS))]
@@ -143,7 +135,9 @@ def _decide_groups(
             own = np.arange(first, first + len(ids))
             for kind, first_of in firsts.items():
                 for i in np.flatnonzero(first_of[own] != own):
-                    where = _locate(int(first_of[own[i]]), sources, starts)
+                    original = int(first_of[own[i]])
+                    other = bisect.bisect_right(starts, original) - 1
+                    where = sources[other].where(original - starts[other])
                     flaws.append(checks.Flaw(int(i), kind, '', '', f'as {where}'))
             for flaw in sorted(flaws):
                 where = source.where(counts['groups'] + flaw.group)
@@ -154,12 +148,6 @@ def _decide_groups(
             counts['groups'] += len(ids)
             counts['dropped'] += len(groups)
     return counts
-
-
-def _locate(group: int, sources: abc.Sequence[schema.GroupSource], starts: list[int]) -> str:
-    """The place of a group, by its number among those of all sources."""
-    source = bisect.bisect_right(starts, group) - 1
-    return sources[source].where(group - starts[source])
 
 
 def _modes(config: checks.CleaningConfig) -> dict[str, str]:
@@ -253,14 +241,11 @@ def _parse_remaining(parse: abc.Callable, form: str, pair) -> list[schema.Group]
 
 def _locate_remaining(where: abc.Callable, path: pathlib.Path, number: int) -> str:
     """The place of a group, by its number among those that remain."""
-    before = 0
     with path.open() as lines:
-        for size, dropped, _ in map(json.loads, lines):
-            remaining = np.setdiff1d(np.arange(size), dropped)
-            if number < len(remaining):
-                return where(before + int(remaining[number]))
-            number, before = number - len(remaining), before + size
-    raise AssertionError('a group that is not there')
+        drops = map(json.loads, lines)
+        masks = (np.isin(np.arange(size), dropped, invert=True) for size, dropped, _ in drops)
+        remaining = itertools.compress(itertools.count(), itertools.chain.from_iterable(masks))
+        return where(next(itertools.islice(remaining, number, None)))
 
 
 def _parse_remaining_links(

@@ -4,25 +4,18 @@ A text leaks if it is a text of a benchmark, or contains a long sentence of one.
 """
 
 import functools
-import json
 import pathlib
-import typing
 import unicodedata
 
 import regex
+
+from hbt.utils import files
 
 _LONG = 24  # letters of a long sentence
 _LONG_DENSE = 12  # of one in a dense script
 _NO_LETTER = regex.compile(r'[\W_]+')
 _DENSE = regex.compile(r'[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]')
 _SENTENCE_END = regex.compile(r'(?<=[.!?]\s)|(?<=[。！？।॥])|\n')
-
-
-class LeakIndex(typing.NamedTuple):
-    """The texts to look for, as letters."""
-
-    texts: dict[str, str]  # text -> its id
-    sentences: dict[str, list[tuple[str, str]]]  # start of a long sentence -> [(sentence, id)]
 
 
 def letters(text: str) -> str:
@@ -41,29 +34,30 @@ def min_long(text: str) -> int:
 
 
 @functools.cache
-def load_index(file: str) -> LeakIndex:
-    """Indexes a file of [id, text]; texts of less than half of a long sentence tell nothing."""
-    index = LeakIndex({}, {})
-    for name, text in json.loads(pathlib.Path(file).read_text()):
+def _load_index(file: str) -> tuple[dict[str, str], dict[str, list[tuple[str, str]]]]:
+    """Letters of texts -> id, and of starts of long sentences -> [(sentence, id)]."""
+    texts, by_start = {}, {}
+    for name, text in files.read_json(pathlib.Path(file), list):
         content = letters(text)
-        if 2 * len(content) >= min_long(content):
-            index.texts.setdefault(content, name)
+        if 2 * len(content) >= min_long(content):  # shorter ones tell nothing
+            texts.setdefault(content, name)
         for sentence in map(letters, _SENTENCE_END.split(text)):
             if len(sentence) >= min_long(sentence):
-                same_start = index.sentences.setdefault(sentence[: min_long(sentence)], [])
+                same_start = by_start.setdefault(sentence[: min_long(sentence)], [])
                 if all(sentence != other for other, _ in same_start):
                     same_start.append((sentence, name))
-    return index
+    return texts, by_start
 
 
-def find_leak(index: LeakIndex, text: str) -> str:
-    """The id of a benchmark's text that equals or is part of `text`; '' if there is none."""
+def find_leak(file: str, text: str) -> str:
+    """The id of a text, of those [id, text] in a JSON file, that `text` is or contains; or ''."""
+    texts, by_start = _load_index(file)
     content = letters(text)
-    if content in index.texts:
-        return index.texts[content]
+    if content in texts:
+        return texts[content]
     for width in (_LONG, _LONG_DENSE):
         for start in range(len(content) - width + 1):
-            for sentence, name in index.sentences.get(content[start : start + width], ()):
+            for sentence, name in by_start.get(content[start : start + width], ()):
                 if content.startswith(sentence, start):
                     return name
     return ''

@@ -6,7 +6,7 @@ from collections import abc
 import numpy as np
 import rensa
 import scipy.sparse
-from jaxtyping import Bool, Int, UInt8, UInt64
+from jaxtyping import Bool, Int, Shaped, UInt8, UInt64
 
 _SHINGLE = 4  # characters
 HASHES = 64  # of a side
@@ -43,9 +43,10 @@ def shingles(text: str) -> list[str]:
     return [text[i : i + _SHINGLE] for i in range(max(1, len(text) - _SHINGLE + 1))]
 
 
-def first_equal(hashes: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
-    """The first of the groups that each group is equal to, which may be itself."""
-    return _first_connected(equal_pairs(hashes), len(hashes))
+def first_equal(values: Shaped[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
+    """The first of the groups with the value of each group, which may be itself."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def first_similar(folder: pathlib.Path, size: int, threshold: float) -> Int[np.ndarray, ' n']:
@@ -64,7 +65,7 @@ def first_similar(folder: pathlib.Path, size: int, threshold: float) -> Int[np.n
         for start in range(0, len(pairs), _PAIRS):
             part = pairs[start : start + _PAIRS]
             similar.append(part[_are_similar(low, part, threshold)])
-    return _first_connected(np.unique(np.concatenate(similar), axis=0), size)
+    return first_equal(_components(np.concatenate(similar), size))
 
 
 def _candidates(keys: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, 'p 2']:
@@ -83,13 +84,6 @@ def _are_similar(low, pairs: Int[np.ndarray, 'p 2'], threshold: float) -> Bool[n
     same = low[pairs[:, 0]] == low[pairs[:, 1]]
     equal = same.reshape(len(pairs), 2, HASHES).mean(2)
     return ((equal - 1 / 256) / (1 - 1 / 256) >= threshold).all(1)
-
-
-def _first_connected(pairs: Int[np.ndarray, 'p 2'], size: int) -> Int[np.ndarray, ' n']:
-    labels = _components(pairs, size)
-    first = np.full(size, size, np.int64)
-    np.minimum.at(first, labels, np.arange(size))
-    return first[labels]
 
 
 def _components(pairs: Int[np.ndarray, 'p 2'], size: int) -> Int[np.ndarray, ' n']:

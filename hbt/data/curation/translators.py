@@ -94,10 +94,8 @@ def load_ctranslate2(folder: str) -> tuple:
         raise ValueError(
             f'{folder}: needs the package ctranslate2: pip install hbt[translate]'
         ) from None
-    vocabulary = set()
-    for name in ('shared_vocabulary.json', 'source_vocabulary.json'):
-        if (folder / name).is_file():
-            vocabulary |= set(json.loads((folder / name).read_text()))
+    tables = [folder / f'{x}_vocabulary.json' for x in ('shared', 'source')]
+    vocabulary = {x for file in tables if file.is_file() for x in json.loads(file.read_text())}
     names = ['sentencepiece.bpe.model'] * 2
     if not (folder / names[0]).is_file():
         names = ['source.spm', 'target.spm']
@@ -115,6 +113,7 @@ def _language_tokens(
     folder: str, vocabulary: set[str], source: str, target: str
 ) -> tuple[list[str], list[str]]:
     """The tokens that stand before the source, and those before the target."""
+    tokens = []
     if 'eng_Latn' in vocabulary:
         tokens = [(x, languages.nllb_name(x)) for x in (source, target)]
     elif '__en__' in vocabulary:
@@ -123,8 +122,6 @@ def _language_tokens(
         code = languages.nllb_name(target).split('_')[0]  # three letters
         code = target if f'>>{target}<<' in vocabulary else code
         tokens = [(target, f'>>{code}<<')]
-    else:
-        tokens = []
     for language, token in tokens:
         if token not in vocabulary:
             raise ValueError(f'{folder}: expected a language of the model, got {language!r}')
