@@ -1,7 +1,7 @@
 """Lists the programs: python -m hbt."""
 
 import ast
-import importlib.resources
+import pathlib
 
 from hbt.utils import text_table
 
@@ -13,7 +13,7 @@ def list_programs() -> str:
     """Name and first line of the docstring of each program, as text."""
     rows = []
     for name in PROGRAMS:
-        source = (importlib.resources.files('hbt') / f'{name}.py').read_text('utf-8')
+        source = pathlib.Path(__file__).with_name(f'{name}.py').read_text('utf-8')
         docstring = ast.get_docstring(ast.parse(source))
         rows.append((f'  python -m hbt.{name}', docstring.splitlines()[0]))
     return 'Programs, each with --help:\n\n' + text_table.format_table((), rows)

@@ -18,6 +18,7 @@ METRICS = (  # those of `evaluation.metrics` of which more is better
     *('map', 'map@10', 'mrr', 'mrr@10', 'mrr@100', 'ndcg@10', 'recall@1', 'recall@5', 'recall@10'),
     *('recall@100', 'success@1', 'success@10', 'r_precision'),
 )
+BEST = [f'{part}.{metric}' for part in ('mono', 'cross', 'multi') for metric in METRICS]
 LENGTH, SIZE, STEPS, UNIT = (4, 10**5), (1, 10**7), (1, 10**9), (0, 1)  # bounds
 
 
@@ -30,10 +31,10 @@ class Data:
     tokenizer: str = setting('', 'hub name, directory, tokenizer.json, or train:SIZE for a new one')
     query_prefix: str = setting('Query: ', 'put before every query')
     passage_prefix: str = setting('Passage: ', 'put before every passage')
-    query_length: int = setting(
-        64, 'tokens of a query, special tokens included; the rest is truncated', LENGTH
+    query_length: int = setting(64, 'tokens of a query, special ones too; the rest is cut', LENGTH)
+    passage_length: int = setting(
+        256, 'tokens of a passage, special ones too; the rest is cut', LENGTH
     )
-    passage_length: int = setting(256, 'tokens of a passage, special tokens included', LENGTH)
     verify: bool = setting(True, 'compare the store with its checksums before training')
 
 
@@ -41,10 +42,7 @@ class Data:
 class Sampler:
     """How a batch is composed (paper, section 3)."""
 
-    kind: str = choice(
-        ('hybrid', 'multitask'),
-        'batches of a step: one, mono- or cross-lingual (hybrid), or both (multitask)',
-    )
+    kind: str = choice(('hybrid', 'multitask'), 'a mono- or cross-lingual batch a step, or both')
     alpha: float = setting(
         0.5,
         'hybrid: probability of a monolingual batch, 1 is X-X and 0 is X-Y; multitask: weight of '
@@ -53,10 +51,7 @@ class Sampler:
     )
     alpha_points: str = setting('', 'alpha at some steps, in place of alpha: STEP:ALPHA,STEP:ALPHA')
     alpha_curve: str = choice(('linear', 'cosine', 'stairs'), 'how alpha moves between two steps')
-    mono: str = choice(
-        ('one', 'mixed'),
-        'one language in a monolingual batch, or mixed: one in each pair (LAReQA X-X)',
-    )
+    mono: str = choice(('one', 'mixed'), 'one language per monolingual batch, or pair (LAReQA X-X)')
     datasets: str = choice(('one', 'mixed'), 'one dataset in a batch, or mixed: one in each pair')
     language_power: float = setting(
         0.0, 'a language is as likely as its size to this power: 0 uniform, 1 by size (1/T)', UNIT
@@ -97,10 +92,7 @@ class Encoder:
     projection_activation: str = choice(('tanh', 'identity'), 'activation of that layer')
     normalise: bool = setting(True, 'embeddings of unit length; training requires it')
     dtype: str = choice(('float32', 'bfloat16', 'float64'), 'of computation; weights stay float32')
-    remat: str = choice(
-        ('none', 'cheap', 'layer'),
-        'what is recomputed for the gradient: nothing, cheap parts, or each layer',
-    )
+    remat: str = choice(('none', 'cheap', 'layer'), 'recompute nothing, cheap parts, or each layer')
     chunk: int = setting(0, 'tokens encoded at a time (gradient caching); 0: all', (0, 10**9))
 
 
@@ -110,9 +102,7 @@ class Loss:
 
     kind: str = choice(('gathered', 'chunked', 'ring'), 'the same loss, with ever less memory')
     chunk: int = setting(4096, 'columns of logits at a time (chunked, ring)', (1, 10**9))
-    negatives: str = choice(
-        ('batch', 'hard'), 'all other passages of the batch, or hard negatives only (equation 1)'
-    )
+    negatives: str = choice(('batch', 'hard'), 'all other passages, or only hard ones (equation 1)')
     symmetric: bool = setting(False, 'also from the passage to the queries; else one direction')
     temperature: float = setting(0.05, 'the cosine is divided by it', (1e-4, 100))
     learned: bool = setting(False, 'the temperature is a parameter and begins there')
@@ -145,11 +135,7 @@ class Eval:
     every: int = setting(0, 'steps between evaluations; 0: only at the end', (0, 10**9))
     batch_size: int = setting(256, 'texts encoded at a time, over all devices', SIZE)
     at_start: bool = setting(False, 'also evaluate before the first step')
-    best: str = setting(
-        'multi.map',
-        'metric of the first benchmark that chooses best/',
-        [f'{part}.{metric}' for part in ('mono', 'cross', 'multi') for metric in METRICS],
-    )
+    best: str = setting('multi.map', 'metric of the first benchmark that chooses best/', BEST)
 
 
 @dataclasses.dataclass

@@ -15,15 +15,13 @@ from hbt.utils import cli
 
 
 def main(_) -> None:
-    args = flags.FLAGS
-    (source,) = registry.open_sources([args.input])
+    f = flags.FLAGS
+    (source,) = registry.open_sources([f.input])
     if isinstance(source, schema.CollectionSource):
-        raise ValueError(f'--input: expected a source of groups, got the collection {args.input}')
-    languages, engines, filters = map(tuple, (args.languages, args.engine, args.filters))
-    config = translation.TranslationConfig(
-        args.source, languages, engines, args.shard, args.ratio, filters
-    )
-    counts = translation.translate_source(source, pathlib.Path(args.out), config)
+        raise ValueError(f'--input: expected a source of groups, got the collection {f.input}')
+    languages, engines, filters = map(tuple, (f.languages, f.engine, f.filters))
+    c = translation.TranslationConfig(f.source, languages, engines, f.shard, f.ratio, filters)
+    counts = translation.translate_source(source, pathlib.Path(f.out), c)
     print(translation.format_counts(counts))
 
 

@@ -4,7 +4,6 @@ import json
 import pathlib
 import re
 import sys
-from collections import abc
 
 from absl import app, flags, logging
 
@@ -13,11 +12,7 @@ from hbt.utils import text_table
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 
 
-def run(
-    main: abc.Callable[[list[str]], None],
-    check: abc.Callable[[list[str]], None] = lambda argv: None,
-    positional: str = '',
-) -> None:
+def run(main, check=lambda argv: None, positional: str = '') -> None:
     """Parses the flags and calls `main` with the program's name and its positional arguments.
 
     An error of the user ends in one line on stderr and exit code 2; with -v=1, in its traceback.

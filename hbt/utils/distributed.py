@@ -101,7 +101,7 @@ def run_in_processes(work: abc.Callable[[], None]) -> None:
 
 
 def _join_processes() -> None:
-    """Joins the processes of a run as these variables, all or none, or else the cluster say."""
+    """Joins the processes that three variables, all or none, or else the cluster describe."""
     names = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
     values = [os.environ.get(name) for name in names]  # host:port and two numbers
     arguments = []

@@ -69,9 +69,8 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
     """Lines of a metrics.jsonl; a last line that was cut off by a kill is left out."""
     if not path.exists():
         return []
-    *lines, _ = path.read_bytes().split(b'\n')
     result = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(path.read_bytes().split(b'\n')[:-1], 1):
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:

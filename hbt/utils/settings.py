@@ -104,11 +104,15 @@ def reference(config) -> abc.Iterator[str]:
     for prefix, part in _sections(config):
         yield from ('', f'## {prefix.rstrip(".") or "config"}', '', part.__doc__, '')
         yield from ('| setting | default | meaning | values |', '|---|---|---|---|')
-        for name, entry in entries(part).items():
-            if '.' not in name:
-                default = f'`{json.dumps(entry.value, ensure_ascii=False)}`'
-                doc = entry.doc.replace('|', '\\|')
-                yield f'| `{prefix}{name}` | {default} | {doc} | {_describe_values(entry)} |'
+        own = {name: entry for name, entry in entries(part).items() if '.' not in name}
+        for name, (value, doc, allowed) in own.items():
+            values = KINDS[type(value)]
+            if allowed and isinstance(value, str):
+                values = ', '.join(allowed)
+            elif allowed:
+                values += f', {allowed[0]:,} to {allowed[1]:,}'
+            cells = (f'`{json.dumps(value, ensure_ascii=False)}`', doc.replace('|', '\\|'), values)
+            yield f'| `{prefix}{name}` | {" | ".join(cells)} |'
 
 
 def _sections(config, prefix: str = '') -> abc.Iterator[tuple[str, object]]:
@@ -117,13 +121,6 @@ def _sections(config, prefix: str = '') -> abc.Iterator[tuple[str, object]]:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             yield from _sections(value, f'{prefix}{field.name}.')
-
-
-def _describe_values(entry: Entry) -> str:
-    if entry.allowed and isinstance(entry.value, str):
-        return ', '.join(entry.allowed)
-    bounds = f', {entry.allowed[0]:,} to {entry.allowed[1]:,}' if entry.allowed else ''
-    return KINDS[type(entry.value)] + bounds
 
 
 def parse_weights(text: str, name: str, words: int) -> dict[tuple[str, ...], float]:

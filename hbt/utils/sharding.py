@@ -58,12 +58,9 @@ def map_over_devices(
 ) -> Mapped:
     """Maps `function(replicated, batch)` over the devices, each with its part, and compiles it.
 
-    Args:
-      mapping: shard_map, or pmap, which in today's JAX is the same with another interface.
-      axes: along which the arrays of the batch are divided; a prefix of its tree.
-      in_specs: of `replicated`, where parts of it are split (shard_map only); none: replicated.
-      out_specs: of the results, likewise.
-      donate: the buffers of `replicated` are reused.
+    `axes`, a prefix of the batch's tree, says along which axis each array is divided; the specs, of
+    `replicated` and of the results, which parts of these are split (shard_map only; none: no part).
+    With `donate` the buffers of `replicated` are reused.
     """
     specs = (in_specs or P(), out_specs or P())
     return MAPPINGS[mapping](function, mesh, axes, *specs, (0,) if donate else ())

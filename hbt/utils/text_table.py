@@ -1,5 +1,6 @@
 """Tables of the console."""
 
+import itertools
 import re
 from collections import abc
 
@@ -12,15 +13,10 @@ def format_table(header: abc.Sequence[str], rows: abc.Iterable[abc.Sequence]) ->
     The header may be empty; None is an empty cell, and a row that ends early has empty cells.
     """
     texts = [['' if x is None else str(x) for x in row] for row in rows]
-    count = max(map(len, [header, *texts]))
-    texts = [row + [''] * (count - len(row)) for row in texts]
-    numeric = [all(_NUMBER.fullmatch(row[i]) for row in texts) for i in range(count)]
-    lines = [[*header, *[''] * (count - len(header))], *texts] if header else texts
-    widths = [max(len(row[i]) for row in lines) for i in range(count)]
-    return '\n'.join(
-        '  '.join(
-            x.rjust(width) if right else x.ljust(width)
-            for x, width, right in zip(row, widths, numeric, strict=True)
-        ).rstrip()
-        for row in lines
-    )
+    columns = []
+    for name, *cells in itertools.zip_longest(header, *texts, fillvalue=''):
+        is_numeric = all(map(_NUMBER.fullmatch, cells))
+        cells = [name, *cells] if header else cells
+        width = max(map(len, cells))
+        columns.append([x.rjust(width) if is_numeric else x.ljust(width) for x in cells])
+    return '\n'.join('  '.join(row).rstrip() for row in zip(*columns, strict=True))
