@@ -20,7 +20,12 @@ SOURCES = {
     'resources': 'Classes of Joshi et al. (ACL 2020): 5 has the most resources, 0 none.',
 }
 HIGH = ('4', '5')  # classes of resources; the others are low
-SHARED = ('language', 'script', 'family of scripts', 'nothing')  # with the training languages
+SHARED = {  # with the training languages -> what of a language is compared
+    'language': str,
+    'script': languages.script,
+    'family of scripts': languages.script_family,
+    'nothing': lambda language: '',
+}
 
 
 class Division(typing.NamedTuple):
@@ -42,7 +47,7 @@ DIVISIONS = (
     Division(
         'script-similarity',
         'what the query language shares with the languages of training',
-        SHARED,
+        tuple(SHARED),
         'Language: it was trained on. Script: another language of its script was. Family of '
         'scripts: another language of its family (The Unicode Standard) was. Only of runs whose '
         'training languages are known.',
@@ -79,9 +84,7 @@ def group_gaps(case: comparison.Comparison, division: Division) -> render.Table 
         group_of, tree = _group_function(system, division), system.numbers[case.benchmark]
         if group_of is None:
             continue
-        for measure in case.measures:
-            if measure.get(tree['metrics']) is None:
-                continue
+        for measure in (x for x in case.measures if x.get(tree['metrics']) is not None):
             means[system.label, measure.name] = {
                 group: (len(members), language_mean(tree, members, measure))
                 for group in division.groups
@@ -107,14 +110,12 @@ def _group_function(system: experiments.System, division: Division) -> Callable[
     """language -> its group; None where that is not known."""
     if division.name == 'resource-levels':
         return lambda x: 'high' if languages.resource_class(x) in HIGH else 'low'
-    trained = experiments.training_languages(system.experiments[0])
+    values = system.experiments[0].settings
+    trained = values.get('sampler.languages') or values.get('data.languages', ())
     if not trained:
         return None
-    levels = (str, languages.script, languages.script_family, lambda x: '')
-    values = [{level(x) for x in trained} for level in levels]
-    return lambda x: next(
-        name for name, level, of in zip(SHARED, levels, values, strict=True) if level(x) in of
-    )
+    known = {name: {level(x) for x in trained} for name, level in SHARED.items()}
+    return lambda x: next(name for name, level in SHARED.items() if level(x) in known[name])
 
 
 def language_mean(tree: dict, names: Sequence[str], measure: comparison.Measure) -> float | None:

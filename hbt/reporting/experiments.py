@@ -65,10 +65,8 @@ class System(typing.NamedTuple):
         result = self.evaluations(benchmark)[0]
         values = self.query_values(benchmark, 'per_language', metric)
         if values is None:
-            names = ', '.join(result.query_metrics.per_language)
-            raise ValueError(
-                f'{result.path}: expected values of {metric}, got {names} alone; evaluate again'
-            )
+            names = f'{", ".join(result.query_metrics.per_language)} alone; evaluate again'
+            raise ValueError(f'{result.path}: expected values of {metric}, got {names}')
         codes = [[result.languages.index(name) for name in pair] for pair in pairs]
         queries, documents = np.array(codes, int).reshape(-1, 2).T
         is_part = result.query_languages[:, None] == queries
@@ -132,10 +130,8 @@ def _short_names(paths: list[pathlib.Path]) -> list[str]:
 
 def _load(path: pathlib.Path, name: str) -> Experiment:
     if not path.is_dir():
-        raise ValueError(
-            f'{path}: expected the directory of a run or of results, '
-            f'got {files.describe_path(path)}'
-        )
+        actual = files.describe_path(path)
+        raise ValueError(f'{path}: expected the directory of a run or of results, got {actual}')
     is_run = (path / 'config.json').is_file()
     steps = [x for x in path.glob('results/*') if x.name.isdecimal()]
     folders = sorted(steps, key=lambda x: int(x.name)) if is_run else [path]
@@ -207,12 +203,6 @@ def sampling_strategy(experiment: Experiment) -> str:
     else:
         name = STRATEGIES.get(alpha, f'hybrid α={alpha:g}')
     return name + ' mixed' * (values.get('sampler.mono') == 'mixed')
-
-
-def training_languages(experiment: Experiment) -> tuple[str, ...]:
-    """The languages that it was trained on; none where that is not known."""
-    values = experiment.settings
-    return values.get('sampler.languages') or values.get('data.languages', ())
 
 
 def settings_key(experiment: Experiment, ignored: Sequence[str] = ()) -> tuple:

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from hbt.evaluation import bias
 from hbt.reporting import breakdowns, comparison, experiments, plots, render, scaling
 
+Case = comparison.Comparison
+Loaded = Sequence[experiments.Experiment]
 LOGGED = {  # number in metrics.jsonl -> title
     'loss': 'loss',
     'loss/mono': 'loss, monolingual batches',
@@ -20,7 +22,7 @@ LOGGED = {  # number in metrics.jsonl -> title
 }
 
 
-def main_numbers(case: comparison.Comparison, table: render.Table) -> render.Figure:
+def main_numbers(case: Case, table: render.Table) -> render.Figure:
     """The numbers of `tables.main_numbers` with their intervals."""
     panels = []
     for name in (measure.name for measure in case.measures):
@@ -33,7 +35,7 @@ def main_numbers(case: comparison.Comparison, table: render.Table) -> render.Fig
     return render.Figure(*case.name_part('main', 'main numbers with intervals'), drawing, note)
 
 
-def pair_heatmaps(case: comparison.Comparison) -> render.Figure:
+def pair_heatmaps(case: Case) -> render.Figure:
     """The metric of every pair of languages, one map a system."""
     rows, columns = _pair_sides(case)
     metric = comparison.metric_name(case.metric)
@@ -42,9 +44,7 @@ def pair_heatmaps(case: comparison.Comparison) -> render.Figure:
     return render.Figure(*name, drawing)
 
 
-def pair_differences(
-    case: comparison.Comparison, tests: Sequence[Sequence[comparison.Test]]
-) -> render.Figure:
+def pair_differences(case: Case, tests: Sequence[Sequence[comparison.Test]]) -> render.Figure:
     """Difference to the first system, of every pair."""
     rows, columns = _pair_sides(case)
     maps = []
@@ -63,7 +63,7 @@ def pair_differences(
     return render.Figure(*name, drawing, note)
 
 
-def _pair_sides(case: comparison.Comparison) -> tuple[list[str], list[str]]:
+def _pair_sides(case: Case) -> tuple[list[str], list[str]]:
     """Languages of queries, and of documents, of the pairs that have queries."""
     pairs = case.systems[0].pairs(case.benchmark)
     return list(dict.fromkeys(x for x, _ in pairs)), sorted({y for _, y in pairs})
@@ -82,7 +82,7 @@ def _metric_maps(case, breakdown: str, rows, columns) -> list[plots.HeatMap]:
     return maps
 
 
-def own_language_share(case: comparison.Comparison) -> render.Figure | None:
+def own_language_share(case: Case) -> render.Figure | None:
     """Share of the query's own language in the first k; None where that was not measured."""
     lines, names = {}, {float(k): f'own_share@{k}' for k in bias.SHARE_CUTOFFS}
     for label, tree in case.trees('metrics').items():
@@ -104,21 +104,21 @@ def own_language_share(case: comparison.Comparison) -> render.Figure | None:
     return render.Figure(*case.name_part('own-share', 'own-language share'), drawing, note)
 
 
-def by_group(case: comparison.Comparison, breakdown: str) -> render.Figure | None:
+def by_group(case: Case, breakdown: str) -> render.Figure | None:
     """Main numbers of every query language, script or class of resources; None of a single one."""
     drawing = _draw_groups(case, breakdown, case.measures)
     name = case.name_part(f'{breakdown}-figure', f'by {breakdowns.GROUPS[breakdown]}')
     return drawing and render.Figure(*name, drawing, breakdowns.SOURCES.get(breakdown, ''))
 
 
-def language_bias(case: comparison.Comparison) -> render.Figure | None:
+def language_bias(case: Case) -> render.Figure | None:
     """Measures of bias of every query language; None where documents are of one language."""
     drawing = _draw_groups(case, 'languages', comparison.BIAS)
     name = case.name_part('bias-figure', 'language bias by query language')
     return drawing and render.Figure(*name, drawing)
 
 
-def _draw_groups(case: comparison.Comparison, breakdown: str, measures):
+def _draw_groups(case: Case, breakdown: str, measures):
     trees, panels = case.trees(breakdown), []
     rows = [*trees[case.systems[0].label]]
     for measure in measures:
@@ -131,7 +131,7 @@ def _draw_groups(case: comparison.Comparison, breakdown: str, measures):
     return plots.draw_points(panels, rows) if panels and len(rows) > 1 else None
 
 
-def script_families(case: comparison.Comparison) -> render.Figure | None:
+def script_families(case: Case) -> render.Figure | None:
     """Cross-lingual numbers between families of scripts; None where there is only one."""
     pairs = [pair.split('-') for pair in case.systems[0].numbers[case.benchmark]['families']]
     rows, columns = (sorted({pair[i] for pair in pairs}) for i in (0, 1))
@@ -146,7 +146,7 @@ def script_families(case: comparison.Comparison) -> render.Figure | None:
     return render.Figure(*name, drawing, note)
 
 
-def training_curves(loaded: Sequence[experiments.Experiment]) -> render.Figure | None:
+def training_curves(loaded: Loaded) -> render.Figure | None:
     """What was logged during training; None where nothing was."""
     panels = _logged_panels(loaded, LOGGED, 1)
     if not panels:
@@ -155,9 +155,7 @@ def training_curves(loaded: Sequence[experiments.Experiment]) -> render.Figure |
     return render.Figure('training', 'Training', drawing, 'As logged in metrics.jsonl.')
 
 
-def evaluation_curves(
-    case: comparison.Comparison, loaded: Sequence[experiments.Experiment]
-) -> render.Figure | None:
+def evaluation_curves(case: Case, loaded: Loaded) -> render.Figure | None:
     """Evaluations during training; None where there was one at most."""
     keys = {f'{case.benchmark}/{x.setting}.{x.metric}': x.name for x in case.measures}
     panels = _logged_panels(loaded, keys, 2)
@@ -179,9 +177,7 @@ def _logged_panels(loaded, titles: Mapping[str, str], least: int) -> list[plots.
     return panels
 
 
-def scaling_curves(
-    case: comparison.Comparison, loaded: Sequence[experiments.Experiment], axis: str
-) -> render.Figure | None:
+def scaling_curves(case: Case, loaded: Loaded, axis: str) -> render.Figure | None:
     """Main numbers against a size, with fitted power laws; None where no runs differ in it."""
     size, curves, panels = scaling.AXES[axis], scaling.find_curves(loaded, axis), []
     for measure in case.measures:

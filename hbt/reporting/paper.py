@@ -12,10 +12,7 @@ NAMES = {'xquad_r': 'XQuAD-R', 'mlqa_r': 'MLQA-R'}
 
 
 def load_paper() -> pd.DataFrame:
-    """The published numbers, one a row, in the order of the paper.
-
-    The headings of Tables 1 and 2 are models; all others are over query languages, `Mean` last.
-    """
+    """The published numbers in their order; only the headings of Tables 1 and 2 are models."""
     with resources.files('hbt.reporting').joinpath('paper.csv').open() as file:
         numbers = pd.read_csv(file, keep_default_na=False, dtype={'value': str})
     return numbers.astype({'value': float})  # of Python: to the last bit in all versions of pandas
@@ -51,10 +48,8 @@ def overall_tables(systems: Sequence[experiments.System]) -> list[render.Table]:
 
 def language_tables(systems: Sequence[experiments.System]) -> list[render.Table]:
     """The paper's Tables 3 to 8, 12 and 13, and ours beside, for benchmarks that we have."""
-    paper = load_paper()
-    paper = paper[paper.table > 2]
-    tables = []
-    for (number, title), part in paper.groupby(['table', 'title'], sort=False):
+    paper, tables = load_paper(), []
+    for (number, title), part in paper[paper.table > 2].groupby(['table', 'title'], sort=False):
         ours = _numbers(systems, part.benchmark.iloc[0])
         if ours:
             tables.append(_language_table(number, title, part, ours))
@@ -72,9 +67,7 @@ def _numbers(systems: Sequence[experiments.System], benchmark: str) -> dict[str,
     return numbers
 
 
-def _language_table(
-    number: int, title: str, part: pd.DataFrame, ours: dict[str, dict]
-) -> render.Table:
+def _language_table(number: int, title: str, part: pd.DataFrame, ours: dict) -> render.Table:
     """The published numbers of query languages, three samplings each, and ours."""
     languages = part.language.unique().tolist()
     columns, formats = {('', 'query language'): languages}, {('', 'query language'): 'text'}

@@ -16,6 +16,7 @@ MARKERS = 'osD^vP*X'
 STYLE = {'font.size': 9, 'axes.titlesize': 9.5, 'savefig.facecolor': 'white'}
 STYLE |= {'axes.spines.top': False, 'axes.spines.right': False, 'axes.axisbelow': True}
 STYLE |= {'axes.grid': True, 'grid.color': '#e4e4e4', 'grid.linewidth': 0.6}
+LANGUAGES = ('query language', 'document language')  # labels of the axes of a heat map
 GUIDE = {'color': '#777777', 'marker': '', 'linestyle': '--', 'linewidth': 1.0}
 ANNOTATED = 12  # rows and columns of a heat map up to which the numbers are written into it
 SMALL = 0.1  # largest number of heat maps below which these show a third digit
@@ -59,12 +60,7 @@ class Point(typing.NamedTuple):
 
 
 def draw_heatmaps(
-    maps: Sequence[HeatMap],
-    rows: Sequence[str],
-    columns: Sequence[str],
-    label: str,
-    signed: bool = False,
-    axis_labels: tuple[str, str] = ('query language', 'document language'),
+    maps: Sequence[HeatMap], rows, columns, label: str, signed: bool = False, axis_labels=LANGUAGES
 ) -> figure.Figure:
     """Heat maps with one colour scale, named `label`; if signed, red is below 0, blue above."""
     longest = max(len(rows), len(columns))

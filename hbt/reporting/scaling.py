@@ -120,9 +120,8 @@ def fit_table(
     if not rows:
         return None
     formats = dict.fromkeys(('runs', 'benchmark', 'y'), 'text') | {'points': 'count'}
-    names = ('c', 'p', 'standard error of p', 'R²', 'factor when x doubles')
-    formats |= dict.fromkeys(names, 'number')
-    name = AXES[axis].name
+    numbers = ('c', 'p', 'standard error of p', 'R²', 'factor when x doubles')
+    formats, name = formats | dict.fromkeys(numbers, 'number'), AXES[axis].name
     note = f'y = c · x^p for x = {name}, by least squares of the logarithms over all runs.'
     return render.make_table(f'fit-{axis}', f'Scaling with {name}: fits', formats, rows, note)
 

@@ -63,11 +63,10 @@ def compare(first: Values, second: Values, questions: Questions) -> list[Differe
     t-test over the questions (Smucker, Allan and Carterette, CIKM 2007). A p-value is NaN where a
     column has fewer than two questions. Raises ValueError where the NaN of the two differ.
     """
-    differing = np.isnan(first) != np.isnan(second)
-    if differing.any():
+    count = int((np.isnan(first) != np.isnan(second)).any(axis=1).sum())
+    if count:
         raise ValueError(
-            'runs: expected values for the same queries, '
-            f'got {int(differing.any(axis=1).sum())} that only one has'
+            f'runs: expected values for the same queries, got {count} that only one has'
         )
     sums, counts = _sum_by_question(second - first, questions)
     chances = _randomise(sums)

@@ -8,25 +8,19 @@ import pandas as pd
 from hbt.evaluation import results
 from hbt.reporting import comparison, experiments, render
 
-FURTHER = tuple(
-    comparison.parse_measure(text)
-    for text in (
-        *('mono.map', 'mono.recall@1', 'mono.recall@5', 'mono.mrr@10', 'mono.ndcg@10'),
-        *('mono.recall@100', 'cross.map', 'cross.recall@1', 'cross.recall@5', 'cross.ndcg@10'),
-        *('multi.map', 'multi.recall@5', 'multi.recall@10', 'multi.ndcg@10'),
-    )
+Case = comparison.Comparison
+Loaded = Sequence[experiments.Experiment]
+NAMES = (
+    'mono.map mono.recall@1 mono.recall@5 mono.mrr@10 mono.ndcg@10 mono.recall@100 cross.map '
+    'cross.recall@1 cross.recall@5 cross.ndcg@10 multi.map multi.recall@5 multi.recall@10 '
+    'multi.ndcg@10'
 )
-P_VALUES = {  # field of a test -> its name in tables
-    'randomisation': 'p, randomisation',
-    'holm': 'Holm',
-    'hochberg': 'Benjamini-Hochberg',
-    't': 'p, t',
-}
+FURTHER = tuple(map(comparison.parse_measure, NAMES.split()))
+CORRECTIONS = {'holm': 'Holm', 'hochberg': 'Benjamini-Hochberg'}  # field of a test -> its name
+P_VALUES = {'randomisation': 'p, randomisation', **CORRECTIONS, 't': 'p, t'}
 
 
-def overview(
-    loaded: Sequence[experiments.Experiment], systems: Sequence[experiments.System]
-) -> render.Table:
+def overview(loaded: Loaded, systems: Sequence[experiments.System]) -> render.Table:
     """What each run is, and what it is called in the report."""
     labels = {x.name: system.label for system in systems for x in system.experiments}
     columns = ['run', 'called', 'sampling', 'seed', 'steps', 'evaluated at', 'benchmarks']
@@ -38,7 +32,7 @@ def overview(
     return render.make_table('runs', 'Runs', dict.fromkeys(columns, 'text'), rows)
 
 
-def differing_settings(loaded: Sequence[experiments.Experiment]) -> render.Table:
+def differing_settings(loaded: Loaded) -> render.Table:
     """Settings in which the runs differ; all others are equal."""
     rows = []
     for name in experiments.differing_settings(loaded):
@@ -52,7 +46,7 @@ def differing_settings(loaded: Sequence[experiments.Experiment]) -> render.Table
     return render.make_table('settings', 'Settings in which runs differ', formats, rows, note)
 
 
-def main_numbers(case: comparison.Comparison) -> render.Table:
+def main_numbers(case: Case) -> render.Table:
     """The main numbers: intervals over questions, spread over seeds."""
     rows, parts = [], ('', ' low', ' high', ' spread')  # columns as `render.Table` names them
     for system in case.systems:
@@ -75,13 +69,13 @@ def main_numbers(case: comparison.Comparison) -> render.Table:
     return _rank_systems(case, 'overall', 'main numbers', frame.drop(columns=unknown), note)
 
 
-def further_metrics(case: comparison.Comparison) -> render.Table:
+def further_metrics(case: Case) -> render.Table:
     """More metrics than those that are compared, without intervals."""
     further = [x for x in FURTHER if x not in case.measures]
     return _measure_table(case, further, 'further', 'further metrics')
 
 
-def language_bias(case: comparison.Comparison) -> render.Table:
+def language_bias(case: Case) -> render.Table:
     """Every measure of language bias."""
     note = (
         'Rank distance: last less first rank of the relevant documents of a query, lower is '
@@ -109,7 +103,7 @@ def _rank_systems(case, part: str, title: str, frame: pd.DataFrame, note: str) -
     return render.Table(*case.name_part(part, title), frame, formats, note, bold)
 
 
-def system_tests(case: comparison.Comparison) -> render.Table:
+def system_tests(case: Case) -> render.Table:
     """Every two systems on the main numbers."""
     name = case.name_part('tests', 'differences between systems')
     columns = {'systems': 'systems', 'subject': 'number'}
@@ -122,9 +116,7 @@ def system_tests(case: comparison.Comparison) -> render.Table:
     return _test_table(name, comparison.compare_systems(case), columns, 'signed number', note)
 
 
-def pair_tests(
-    case: comparison.Comparison, tests: Sequence[comparison.Test], index: int
-) -> render.Table:
+def pair_tests(case: Case, tests: Sequence[comparison.Test], index: int) -> render.Table:
     """Two systems on every ordered pair of languages."""
     systems = f'{tests[0].second} − {tests[0].first}'
     name = case.name_part(f'pair-tests-{index}', f'{systems}, every pair of languages')
@@ -146,9 +138,7 @@ def _test_table(name: tuple[str, str], tests, columns: dict[str, str], form: str
     return render.Table(*name, frame[list(formats)], formats, note, bold)
 
 
-def pair_counts(
-    case: comparison.Comparison, tests: Sequence[Sequence[comparison.Test]]
-) -> render.Table:
+def pair_counts(case: Case, tests: Sequence[Sequence[comparison.Test]]) -> render.Table:
     """On how many pairs of languages a system is better and worse than the first."""
     rows = []
     for compared in tests:
@@ -160,7 +150,7 @@ def pair_counts(
             if half:
                 rows.append([systems, setting, *_count_significant(half)])
     formats = {('', 'systems'): 'text', ('', 'setting'): 'text', ('', 'pairs'): 'count'}
-    for method in ('Holm', 'Benjamini-Hochberg'):
+    for method in CORRECTIONS.values():
         formats |= {(method, x): 'count' for x in ('better', 'worse')}
     formats['', 'mean difference'] = 'signed'
     metric = comparison.metric_name(case.metric)
@@ -171,13 +161,13 @@ def pair_counts(
 
 def _count_significant(tests: Sequence[comparison.Test]) -> list[int | float]:
     cells = [len(tests)]
-    for method in ('holm', 'hochberg'):
+    for method in CORRECTIONS:
         means = [x.mean for x in tests if getattr(x, method) < comparison.LEVEL]
         cells += [sum(x > 0 for x in means), sum(x < 0 for x in means)]
     return [*cells, statistics.fmean(x.mean for x in tests)]
 
 
-def pair_numbers(case: comparison.Comparison) -> render.Table:
+def pair_numbers(case: Case) -> render.Table:
     """The metric, recall@1 and recall@10 of every ordered pair of languages."""
     trees = [*case.trees('pairs').values()]
     metrics = dict.fromkeys((case.metric, 'recall@1', 'recall@10'))
@@ -191,7 +181,7 @@ def pair_numbers(case: comparison.Comparison) -> render.Table:
     return render.make_table(*case.name_part('pairs', 'every pair of languages'), formats, rows)
 
 
-def provenance(loaded: Sequence[experiments.Experiment], benchmark: str) -> render.Table:
+def provenance(loaded: Loaded, benchmark: str) -> render.Table:
     """From which data and by which versions the numbers are."""
     rows = []
     for x in loaded:
