@@ -44,7 +44,6 @@ def _run_blocks(beam, options, folder: pathlib.Path, tasks: int, function, block
         if isinstance(result, ValueError):
             raise result
         yield result
-    folder.rmdir()
 
 
 def _run_task(function, blocks, first: int, tasks: int, folder: pathlib.Path, task: int) -> None:

@@ -12,8 +12,7 @@ from hbt.utils import files
 class ArrayFiles:
     """The array files of a folder, and `state`: what the next piece needs to know.
 
-    Data go to the files first; `commit` then saves their sizes and the state, atomically. Opening
-    the folder again truncates every file to its saved size.
+    Opening truncates every file to the size that `commit` saved, atomically with the state.
     """
 
     def __init__(self, folder: pathlib.Path, state: dict):
@@ -53,9 +52,8 @@ class ArrayFiles:
     def map_array(self, name: str, dtype, length: int) -> np.ndarray:
         """A file as an array to read and write, that has at least `length`."""
         path = self.grow(name, length * np.dtype(dtype).itemsize)
-        if not length:  # memmap refuses empty files
-            return np.zeros(0, dtype)
-        return np.memmap(path, dtype, 'r+', shape=(length,))
+        # memmap refuses empty files.
+        return np.memmap(path, dtype, 'r+', shape=(length,)) if length else np.zeros(0, dtype)
 
     def grow(self, name: str, size: int) -> pathlib.Path:
         """Makes a file at least `size` bytes long, with zeros; returns its path."""

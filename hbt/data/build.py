@@ -29,12 +29,11 @@ def build_store(
 
     Args:
       data: prefixes, lengths, and the tokenizer; train:SIZE trains one on all texts.
-      out: directory of the store.
       inputs: sources, as `registry.open_sources` takes them.
       processes: that tokenise, or tasks of Apache Beam; 0: a number that fits.
       method: of starting them; see `workers`.
       cleaning_config: which flaws of the texts are reported or dropped.
-      benchmark_texts: function from `cleaning_config.leakage` to (id, text) of those benchmarks.
+      benchmark_texts: function from `cleaning_config.leakage` to (id, text).
       beam_options: of Apache Beam, in place of processes here.
 
     Raises:
@@ -47,9 +46,9 @@ def build_store(
     if out.exists():
         return _reopen_store(out, manifest)
     partial = resume.open_folder(out, manifest, restart=True)
-    tokenizer_file = str(partial / 'tokenizer.json')
-    tokenizer.save(tokenizer_file)
-    tokenization.cache_tokenizer(tokenizer_file, tokenizer)  # before processes are forked
+    file = str(partial / 'tokenizer.json')
+    tokenizer.save(file)
+    tokenization.cache_tokenizer(file, tokenizer)  # before processes are forked
     if beam_options:
         runner = apache_beam.open_runner(beam_options, partial, processes)
     else:
@@ -61,12 +60,10 @@ def build_store(
             )
             for entry in manifest['datasets']:
                 entry['cleaning'] = counts[entry['name']]
-        tokenization_config = tokenization.Config(
-            tokenizer_file, **manifest['settings'], dtype=manifest['tokenizer']['dtype']
-        )
+        encoding = tokenization.Config(file, manifest['settings'], manifest['tokenizer']['dtype'])
         for entry, source in zip(manifest['datasets'], sources, strict=True):
             write = _WRITERS[type(source)]
-            entry.update(write(partial / entry['name'], source, run_blocks, tokenization_config))
+            entry.update(write(partial / entry['name'], source, run_blocks, encoding))
         manifest['files'] = store.describe_files(partial, '*')
         files.write_json(partial / 'manifest.json', store.add_checksum(manifest))
     resume.finish_folder(out)

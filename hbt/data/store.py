@@ -150,9 +150,8 @@ def add_checksum(manifest: dict) -> dict:
 
 def _open_dataset(folder: pathlib.Path, entry: dict, token_type: str, offset: int) -> Dataset:
     def array(name: str, dtype) -> np.ndarray:
-        file = folder / name
-        empty = file.stat().st_size == 0  # memmap refuses empty files
-        return np.zeros(0, dtype) if empty else np.memmap(file, dtype, 'r')
+        size = (folder / name).stat().st_size  # memmap refuses empty files
+        return np.memmap(folder / name, dtype, 'r') if size else np.zeros(0, dtype)
 
     def table(stem: str, token_type: str = token_type) -> ragged.TokenTable:
         types = {'tokens': token_type} | TABLE_TYPES

@@ -14,14 +14,8 @@ from hbt.utils import log
 _CHUNK = 1 << 20  # numbers handled at a time
 
 
-def write_groups(
-    folder: pathlib.Path, source: schema.GroupSource, run_blocks, config: tokenization.Config
-) -> dict:
-    """Writes the dataset of a source of groups; returns its counts, by side and language.
-
-    Raises ValueError for a bad group, no group at all, or an id that occurs twice. `run_blocks` is
-    that of `workers.start_workers`.
-    """
+def write_groups(folder: pathlib.Path, source, run_blocks, config: tokenization.Config) -> dict:
+    """Writes the dataset of a GroupSource; returns its counts, by side and language."""
     start = {'blocks': 0, 'groups': 0, 'passages': 0, 'counts': {}, 'done': False}
     arrays = array_files.ArrayFiles(folder, start)
     state = arrays.state
@@ -61,9 +55,7 @@ def _write_texts(arrays, stem: str, texts: tokenization.EncodedTexts, **position
     counts['truncated'] += texts.num_truncated
 
 
-def _write_table(
-    arrays, stem: str, texts: tokenization.EncodedTexts, first: int = 0, total: int = 0
-) -> None:
+def _write_table(arrays, stem: str, texts, first: int = 0, total: int = 0) -> None:
     """Appends tokens, and sets the elements from `first` on of the other arrays of a table."""
     start = arrays.write(f'{stem}.tokens', texts.table.tokens) // texts.table.tokens.itemsize
     table = texts.table._replace(starts=texts.table.starts + start)
@@ -119,10 +111,8 @@ def _counts_by_side(state: dict) -> dict:
     return counts
 
 
-def write_collection(
-    folder: pathlib.Path, source: schema.CollectionSource, run_blocks, config: tokenization.Config
-) -> dict:
-    """Writes the dataset of a source of texts and links; as `write_groups`."""
+def write_collection(folder: pathlib.Path, source, run_blocks, config: tokenization.Config) -> dict:
+    """Writes the dataset of a CollectionSource; as `write_groups`."""
     start = {'stage': 0, 'blocks': 0, 'groups': 0, 'counts': {}, 'done': False}
     arrays = array_files.ArrayFiles(folder, start)
     if arrays.state['stage'] == 0:
@@ -165,9 +155,7 @@ def _map_hashes(arrays: array_files.ArrayFiles, name: str) -> np.ndarray:
     return arrays.map_array(name, np.uint64, arrays.sizes[name] // 8)
 
 
-def _write_collection_texts(
-    arrays: array_files.ArrayFiles, source, run_blocks, side: str, language: str, config
-) -> None:
+def _write_collection_texts(arrays, source, run_blocks, side: str, language: str, config) -> None:
     """Writes the texts of a side and language that have links."""
     state, stem, keys = arrays.state, f'{side}.{language}', f'progress.keys.{side}'
     total, (blocks, parse) = arrays.sizes[keys] // 8, source.texts[side, language]
@@ -189,9 +177,7 @@ def _write_collection_texts(
     arrays.commit()
 
 
-def _check_keys_are_new(
-    arrays, stem: str, texts: tokenization.EncodedTexts, places: list[str], total: int
-) -> None:
+def _check_keys_are_new(arrays, stem: str, texts, places: list[str], total: int) -> None:
     """ValueError if a key came before, in this block or in one that was committed."""
     indices = texts.indices
     _, first = np.unique(indices, return_index=True)

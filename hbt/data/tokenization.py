@@ -15,10 +15,7 @@ class Config(typing.NamedTuple):
     """What the tokens of a text depend on."""
 
     tokenizer_file: str
-    query_prefix: str
-    passage_prefix: str
-    query_length: int
-    passage_length: int
+    settings: dict[str, str | int]  # <side>_prefix, <side>_length
     dtype: str
 
 
@@ -126,9 +123,8 @@ def hash_links(parse: abc.Callable, block) -> dict[str, np.ndarray]:
 
 
 def _encode_side(texts: list[str], side: str, config: Config) -> tuple[ragged.TokenTable, int]:
-    prefix, limit = getattr(config, f'{side}_prefix'), getattr(config, f'{side}_length')
-    tokenizer = _load_tokenizer(config.tokenizer_file)
-    return encode_texts(tokenizer, texts, prefix, limit, config.dtype)
+    prefix, limit = config.settings[f'{side}_prefix'], config.settings[f'{side}_length']
+    return encode_texts(_load_tokenizer(config.tokenizer_file), texts, prefix, limit, config.dtype)
 
 
 def _fill_gaps(texts: dict[int, str], size: int, side: str, config: Config) -> EncodedTexts:

@@ -96,9 +96,8 @@ def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer
 def padding_id(tokenizer: tokenizers.Tokenizer) -> int:
     """The id of the padding token."""
     vocabulary = tokenizer.get_vocab()
-    for token in _ROLES['pad_token']:
-        if token in vocabulary:
-            return vocabulary[token]
+    if tokens := [x for x in _ROLES['pad_token'] if x in vocabulary]:
+        return vocabulary[tokens[0]]
     size = len(vocabulary)
     raise ValueError(f'tokenizer: expected a token <pad> or [PAD], got neither among {size} tokens')
 
@@ -113,9 +112,7 @@ def vocab_size(tokenizer: tokenizers.Tokenizer) -> int:
     return max(tokenizer.get_vocab().values()) + 1
 
 
-def check_same_tokenizer(
-    store_path: pathlib.Path, tokenizer: tokenizers.Tokenizer, owner: str
-) -> None:
+def check_same_tokenizer(store_path: pathlib.Path, tokenizer, owner: str) -> None:
     """ValueError unless a store was made with this tokenizer, that of the model `owner`."""
     stored = load_tokenizer(store_path / 'tokenizer.json').get_vocab()
     differences = stored.items() ^ tokenizer.get_vocab().items()

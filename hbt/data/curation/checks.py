@@ -8,7 +8,7 @@ import unicodedata
 from collections import abc
 
 import numpy as np
-import py3langid
+from py3langid import langid
 
 from hbt.data import ragged
 from hbt.data.curation import decontamination, dedup
@@ -16,7 +16,6 @@ from hbt.data.readers import schema
 from hbt.utils import settings
 
 _MODES = ('off', 'count', 'drop')
-_CERTAIN = 0.9  # probability of another language from which a text counts as being in that
 # That the identifier cannot tell apart.
 _SIMILAR = ({'id', 'ms'}, {'bs', 'hr', 'sr'}, {'no', 'nb', 'nn', 'da'}, {'xh', 'zu'}, {'zh', 'yue'})
 
@@ -136,9 +135,7 @@ def parse_normalised(parse: abc.Callable, form: str, block) -> list[schema.Text]
     return [x._replace(text=unicodedata.normalize(form, x.text)) for x in texts] if form else texts
 
 
-def _find_flaws(
-    text: str, side: str, language: str, config: CleaningConfig, index: str
-) -> abc.Iterator[tuple[str, str]]:
+def _find_flaws(text: str, side: str, language: str, config, index: str) -> abc.Iterator[tuple]:
     """Yields (kind, detail) of the flaws of a text."""
     if index and (leak := decontamination.find_leak(index, text)):
         yield 'leak', leak
@@ -153,20 +150,16 @@ def _find_flaws(
 
 
 def _other_language(text: str, language: str) -> str:
-    """The language that a text is in with certainty instead of `language`; '' if there is none.
-
-    '' for short texts, and for languages that the identifier does not know or cannot tell apart.
-    """
+    """Another language that a text is in with certainty; '' if it is short or in doubt."""
     base = language.replace('_', '-').split('-')[0]
     letters = decontamination.letters(text)
     if 2 * len(letters) < decontamination.min_long(letters) or base not in _identifier().labels:
         return ''
     likely, probability = _identifier().classify(text)
     same = likely == base or any({likely, base} <= x for x in _SIMILAR)
-    return '' if same or probability < _CERTAIN or likely == 'zxx' else likely
+    return '' if same or probability < 0.9 or likely == 'zxx' else likely
 
 
 @functools.cache
 def _identifier():
-    module = py3langid.langid
-    return module.LanguageIdentifier.from_model_file(module.MODEL_FILE, norm_probs=True)
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)

@@ -61,9 +61,7 @@ def _first_leak(folder: pathlib.Path) -> str:
     return f'{detail} at {where} (id {name})'
 
 
-def _scan_sources(
-    sources, config: checks.CleaningConfig, index: str, folder: pathlib.Path, run_blocks
-) -> dict[str, dict[str, int]]:
+def _scan_sources(sources, config, index: str, folder: pathlib.Path, run_blocks) -> dict[str, dict]:
     """Writes what is wrong and what is dropped; returns counts by source."""
     groups = [x for x in sources if isinstance(x, schema.GroupSource)]
     firsts, starts = _scan_groups(groups, config, index, folder, run_blocks)
@@ -83,12 +81,11 @@ def _report(report, *fields: str) -> None:
 
 
 def _scan_groups(
-    sources, config: checks.CleaningConfig, index: str, folder: pathlib.Path, run_blocks
-) -> tuple[dict[str, np.ndarray], list[int]]:
+    sources, config, index: str, folder: pathlib.Path, run_blocks
+) -> tuple[dict, list]:
     """Checks all groups; writes a line for each block to `progress.<source>.flaws`.
 
-    Returns, by kind of duplicate, the first group that each group is one of, or itself; and the
-    number of the first group of each source.
+    Returns kind of duplicate -> first group that each is one of; and the first of each source.
     """
     contents, starts = [np.zeros(0, np.uint64)], [0]
     names = ['progress.near', *(f'progress.near.{i}' for i in range(dedup.BANDS))]
@@ -115,9 +112,7 @@ def _scan_groups(
     return firsts, starts
 
 
-def _decide_groups(
-    number: int, sources, config, folder: pathlib.Path, firsts: dict, starts: list[int], report
-) -> dict[str, int]:
+def _decide_groups(number: int, sources, config, folder, firsts: dict, starts, report) -> dict:
     """Reports on one of the sources; returns its counts.
 
     What is dropped of a block becomes a line of `progress.<source>.drops`: its number of groups,
@@ -169,13 +164,10 @@ def _select_drops(flaws: list[checks.Flaw], sizes, modes: dict[str, str]) -> tup
     return sorted(groups), sorted(x for x in texts if x[0] not in groups)
 
 
-def _scan_texts(
-    source: schema.CollectionSource, config, index: str, folder: pathlib.Path, run_blocks, report
-) -> dict[str, int]:
-    """Reports on the texts of a collection; returns the counts.
+def _scan_texts(source, config, index: str, folder: pathlib.Path, run_blocks, report) -> dict:
+    """Reports on a collection; saves hashed keys to drop to `progress.<source>.<side>.npy`.
 
-    Hashed keys of those to be dropped become `progress.<source>.<side>.npy`. Duplicates are not
-    looked for: a collection has each text once, and links that repeat it on purpose.
+    Duplicates are not looked for: links repeat a text on purpose.
     """
     modes = _modes(config)
     counts = dict.fromkeys(('texts', *modes, 'dropped'), 0)
@@ -224,8 +216,7 @@ def _drop_flaws(source, form: str, folder: pathlib.Path):
 
 def _pair_with_drops(blocks: abc.Callable, path: pathlib.Path) -> abc.Iterator:
     with path.open() as lines:
-        for block, line in zip(blocks(), lines, strict=True):
-            yield block, json.loads(line)
+        yield from zip(blocks(), map(json.loads, lines), strict=True)
 
 
 def _parse_remaining(parse: abc.Callable, form: str, pair) -> list[schema.Group]:
@@ -248,14 +239,12 @@ def _locate_remaining(where: abc.Callable, path: pathlib.Path, number: int) -> s
         return where(next(itertools.islice(remaining, number, None)))
 
 
-def _parse_remaining_links(
-    parse: abc.Callable, paths: dict[str, pathlib.Path], block
-) -> list[schema.Link]:
+def _parse_remaining_links(parse: abc.Callable, paths: dict, block) -> list[schema.Link]:
     """Links whose query and passage remain, with the negatives that do."""
     links = parse(block)
     queries = _dropped_keys(paths['query'], [x.query_key for x in links])
-    passages = [key for x in links for key in (x.passage_key, *x.negative_keys)]
-    passages = _dropped_keys(paths['passage'], passages)
+    keys = [key for x in links for key in (x.passage_key, *x.negative_keys)]
+    passages = _dropped_keys(paths['passage'], keys)
     return [
         x._replace(negative_keys=tuple(key for key in x.negative_keys if key not in passages))
         for x in links

@@ -6,7 +6,7 @@ from collections import abc
 import numpy as np
 import rensa
 import scipy.sparse
-from jaxtyping import Bool, Int, Shaped, UInt8, UInt64
+from jaxtyping import Int, Shaped, UInt8, UInt64
 
 _SHINGLE = 4  # characters
 HASHES = 64  # of a side
@@ -52,9 +52,8 @@ def first_equal(values: Shaped[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
 def first_similar(folder: pathlib.Path, size: int, threshold: float) -> Int[np.ndarray, ' n']:
     """The first of the groups that each of `size` groups is similar to, also through others.
 
-    `folder` has the `signatures` of all groups: `progress.near` and, for each band,
-    `progress.near.<band>`. `threshold` is for the Jaccard similarity of the shingles, of the
-    queries and of the passages.
+    Their `signatures` are in `progress.near` and `progress.near.<band>`; `threshold` is for the
+    Jaccard similarity of the shingles, of the queries and of the passages.
     """
     if not size:
         return np.zeros(0, np.int64)
@@ -64,7 +63,9 @@ def first_similar(folder: pathlib.Path, size: int, threshold: float) -> Int[np.n
         pairs = _candidates(np.fromfile(folder / f'progress.near.{band}', np.uint64))
         for start in range(0, len(pairs), _PAIRS):
             part = pairs[start : start + _PAIRS]
-            similar.append(part[_are_similar(low, part, threshold)])
+            equal = low[part[:, 0]] == low[part[:, 1]]
+            shares = equal.reshape(len(part), 2, HASHES).mean(2)  # of query and of passage
+            similar.append(part[((shares - 1 / 256) / (1 - 1 / 256) >= threshold).all(1)])
     return first_equal(_components(np.concatenate(similar), size))
 
 
@@ -79,13 +80,6 @@ def _candidates(keys: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, 'p 2']:
     return order[np.stack(pairs, 1)]
 
 
-def _are_similar(low, pairs: Int[np.ndarray, 'p 2'], threshold: float) -> Bool[np.ndarray, ' p']:
-    """Whether both sides of a pair reach the similarity."""
-    same = low[pairs[:, 0]] == low[pairs[:, 1]]
-    equal = same.reshape(len(pairs), 2, HASHES).mean(2)
-    return ((equal - 1 / 256) / (1 - 1 / 256) >= threshold).all(1)
-
-
 def _components(pairs: Int[np.ndarray, 'p 2'], size: int) -> Int[np.ndarray, ' n']:
     """The connected component of each of `size` nodes."""
     graph = scipy.sparse.coo_matrix((np.ones(len(pairs), bool), tuple(pairs.T)), (size, size))
@@ -97,9 +91,8 @@ def duplicate_clusters(
 ) -> Int[np.ndarray, ' n']:
     """The duplicate cluster of each of `size` texts: those equal in some language are connected.
 
-    `tables` are, of each language, the hashes of the texts, 0 where it lacks one. Collections
-    repeat texts (headings, boilerplate) whose translations differ; texts of one cluster must not
-    be negatives of each other in any language.
+    `tables` are, by language, hashes of the texts, 0 for none. Collections repeat texts (headings,
+    boilerplate) whose translations differ: they must not be negatives of each other anywhere.
     """
     pairs = np.concatenate([np.zeros((0, 2), np.int32), *map(equal_pairs, tables)])
     return _components(pairs, size).astype(np.int32)

@@ -34,15 +34,12 @@ class TranslationConfig(typing.NamedTuple):
     filters: tuple[str, ...]
 
 
-def translate_source(
-    source: schema.GroupSource, out: pathlib.Path, config: TranslationConfig
-) -> dict[str, dict]:
-    """Writes the groups of a source with their translations to `out`, a .jsonl.gz, when whole.
+def translate_source(source, out: pathlib.Path, config: TranslationConfig) -> dict[str, dict]:
+    """Writes the groups of a GroupSource with their translations to `out`, a .jsonl.gz, when whole.
 
-    A text that a group has in a language already stays. The same call resumes with the next shard.
-    Returns the counts of every language, also written beside `out` (.report.json): texts, and
-    translations kept and rejected by each filter. Raises ValueError for a bad group, an engine
-    that fails, or an output begun with other settings.
+    Texts that are there in a language stay. The same call resumes with the next shard. Returns by
+    language counts of texts, and of translations kept and rejected by each filter, as in
+    <out>.report.json. Raises ValueError for a bad group, engine, or output of other settings.
     """
     _check_config(config, out)
     engine = translators.make_engine(config.engine, config.targets)
@@ -65,11 +62,10 @@ def translate_source(
     if not shards:
         raise ValueError(f'{source.spec}: expected at least one group, got none')
     files.write_json(out.with_name(out.name + '.report.json'), counts)
-    joined = folder / 'joined'
-    with joined.open('wb') as file:
+    with (folder / 'joined').open('wb') as file:
         for path in shards:  # gzip files one after another are one
             file.write(path.read_bytes())
-    os.replace(joined, out)
+    os.replace(file.name, out)
     shutil.rmtree(folder)
     return counts
 
@@ -96,9 +92,7 @@ def _write_groups(path: pathlib.Path, groups: list[schema.Group]) -> None:
             file.write(json.dumps(fields, ensure_ascii=False).encode() + b'\n')
 
 
-def _translate_groups(
-    groups: list[schema.Group], engine: translators.Engine, config: TranslationConfig
-) -> tuple[list[schema.Group], dict[str, collections.Counter]]:
+def _translate_groups(groups: list[schema.Group], engine, config) -> tuple[list, dict]:
     """The groups with all their translations, and the counts of each language."""
     groups = [x._replace(query=dict(x.query), passage=dict(x.passage)) for x in groups]
     counts = {}
@@ -122,9 +116,7 @@ def _translate_groups(
     return groups, counts
 
 
-def _translate_sentences(
-    texts: list[str], engine: translators.Engine, source: str, target: str
-) -> abc.Iterator[str]:
+def _translate_sentences(texts: list[str], engine, source: str, target: str) -> abc.Iterator[str]:
     """Translates every sentence of the texts by itself, and once."""
     split = [[x.strip() for x in _SENTENCE_END.split(text) if x and x.strip()] for text in texts]
     sentences = sorted({x for text in split for x in text}, key=len)
@@ -164,8 +156,8 @@ def _is_written_in(text: str, target: str) -> bool:
 def _is_copied(source: str, text: str) -> bool:
     """Whether a long text came back as it was; names and terms may be the same."""
     letters = decontamination.letters(text)
-    long = len(letters) >= decontamination.min_long(letters)
-    return long and letters == decontamination.letters(source)
+    is_long = len(letters) >= decontamination.min_long(letters)
+    return is_long and letters == decontamination.letters(source)
 
 
 def _numbers(text: str) -> list[str]:

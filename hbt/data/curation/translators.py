@@ -109,9 +109,7 @@ def load_ctranslate2(folder: str) -> tuple:
     return model, functools.partial(encoder.encode, out_type=str), decoder.decode, vocabulary
 
 
-def _language_tokens(
-    folder: str, vocabulary: set[str], source: str, target: str
-) -> tuple[list[str], list[str]]:
+def _language_tokens(folder: str, vocabulary: set[str], source: str, target: str) -> tuple:
     """The tokens that stand before the source, and those before the target."""
     tokens = []
     if 'eng_Latn' in vocabulary:
