@@ -1,7 +1,6 @@
 """The device computation of a search: score one block of documents, count, and keep the best.
 
-Queries, with the state of each, and documents are divided over the devices; the queries of a device
-are gathered on the others in small blocks.
+Queries, their state and documents are divided over the devices, which gather few queries at a time.
 """
 
 import functools
@@ -21,7 +20,6 @@ class Layout(typing.NamedTuple):
 
     mesh: jax.sharding.Mesh
     resident: bool  # all documents are scored in one block
-    part: int  # documents of a device in a block
     block: int  # documents of all devices in a block
     rows: int  # queries of a device that are scored at a time
 
@@ -54,7 +52,7 @@ def make_step(layout: Layout, collect: bool, count: bool) -> abc.Callable:
     """
 
     def step(state, queries, documents, document_languages, start):
-        first = start + jax.lax.axis_index(sharding.AXIS) * layout.part
+        first = start + jax.lax.axis_index(sharding.AXIS) * len(documents)
 
         def score(rows):
             return _score_block(*rows, documents, document_languages, first, collect, count)
@@ -94,10 +92,8 @@ def _score_block(state, queries, documents, document_languages, first, collect, 
         lambda row: _count_above(*row, document_languages),
         (scores, gather(state.relevant_scores), local, gathered.relevant_languages),
     )
-    per_language, pooled = (scatter(x) for x in (per_language, pooled))
-    state = state._replace(
-        per_language=state.per_language + per_language, pooled=state.pooled + pooled
-    )
+    per_language = state.per_language + scatter(per_language)
+    state = state._replace(per_language=per_language, pooled=state.pooled + scatter(pooled))
     k = state.top_k.shape[1]
     return _merge_top_k(state, *_top_k(scores, k), first, is_first=collect) if k else state
 

@@ -1,11 +1,11 @@
-"""The result of an evaluation in memory and on disk, and when two of them may be compared.
+"""The result of an evaluation, in memory and on disk, and whether two of them may be compared.
 
-NAME.json has the averages and a manifest of what they depend on, NAME.npz every metric of every
-query.
+NAME.json has averages and a manifest of what they depend on, NAME.npz every metric of every query.
 """
 
 import collections
 import hashlib
+import itertools
 import math
 import pathlib
 import platform
@@ -69,18 +69,17 @@ def load_result(path: pathlib.Path) -> Result:
     try:
         with arrays_path.open('rb') as file, np.load(file) as opened:
             arrays = dict(opened)
-        query_ids, languages, query_languages, query_groups = (arrays.pop(x) for x in ARRAYS)
+        query_ids, languages, *codes = (arrays.pop(x) for x in ARRAYS)
         values = aggregate.QueryMetrics({}, {})
         for key, array in arrays.items():
             side, _, name = key.partition('/')
             getattr(values, side)[name] = array
-        result = Result(
-            numbers, query_ids.tolist(), languages.tolist(), query_languages, query_groups, values
-        )
-        _check_values(result, path.name)
+        lists = query_ids.tolist(), languages.tolist()
+        result = Result(numbers, *lists, *codes, values, path=path)
+        _check_values(result)
     except Exception as error:  # neither zipfile nor zlib promises anything more special
         raise files.format_error(arrays_path, 'values of every query', error) from error
-    return result._replace(path=path)
+    return result
 
 
 def _check_numbers(path: pathlib.Path, numbers: dict) -> None:
@@ -102,14 +101,13 @@ def _check_numbers(path: pathlib.Path, numbers: dict) -> None:
             for key, value in tree.items():
                 check(value, f'{where}.{key}')
         elif type(tree) not in (int, float) or not abs(tree) <= sys.float_info.max:
-            got = repr(tree)[:40]
-            raise ValueError(f'{path}: {where}: expected a finite number, got {got}')
+            raise ValueError(f'{path}: {where}: expected a finite number, got {repr(tree)[:40]}')
 
     for name in BREAKDOWNS:
         check(numbers[name], name)
 
 
-def _check_values(result: Result, name: str) -> None:
+def _check_values(result: Result) -> None:
     """ValueError unless values are of all queries and have the mean that the numbers state."""
     q, c = len(result.query_ids), len(result.languages)
     arrays = [
@@ -125,7 +123,7 @@ def _check_values(result: Result, name: str) -> None:
     means = [np.nanmean(row) for row in rows if not np.isnan(row).all()]
     expected = result.numbers['metrics'].get('multi', {}).get('map')
     if expected is None or not means or not math.isclose(np.mean(means), expected, abs_tol=1e-5):
-        raise ValueError(f'multi.map: expected {expected} as in {name}, got {means}')
+        raise ValueError(f'multi.map: expected {expected} as in {result.path.name}, got {means}')
 
 
 def check_comparable(first: Result, second: Result) -> None:
@@ -146,6 +144,7 @@ def check_comparable(first: Result, second: Result) -> None:
 
 def make_manifest(benchmark: benchmarks.Benchmark, encoding: dict) -> dict:
     """What the numbers depend on: the data, the versions, and how texts become embeddings."""
+    versions = {name: _version(name) for name in ('hbt', *PACKAGES)}
     return {
         'benchmark': benchmark.name,
         'content': hash_content(benchmark),
@@ -156,10 +155,7 @@ def make_manifest(benchmark: benchmarks.Benchmark, encoding: dict) -> dict:
         **encoding,
         'score': 'dot product in float32',
         'ties': 'documents of equal score rank by id, descending, as in trec_eval',
-        'versions': {
-            'python': platform.python_version(),
-            **{name: _version(name) for name in ('hbt', *PACKAGES)},
-        },
+        'versions': {'python': platform.python_version()} | versions,
         'devices': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     }
 
@@ -167,10 +163,8 @@ def make_manifest(benchmark: benchmarks.Benchmark, encoding: dict) -> dict:
 def hash_content(benchmark: benchmarks.Benchmark) -> str:
     """SHA-256 of all ids, languages, texts and judgements."""
     digest = hashlib.sha256()
-    for side in (benchmark.queries, benchmark.documents):
-        for column in side:
-            for text in column:
-                digest.update(text.encode(errors='surrogatepass') + b'\0')
+    for text in itertools.chain(*benchmark.queries, *benchmark.documents):
+        digest.update(text.encode(errors='surrogatepass') + b'\0')
     for array in (benchmark.relevant, benchmark.grades, benchmark.excluded):
         digest.update(b'\0' if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

@@ -4,7 +4,6 @@ Ties: a document is above another if its score is greater, or equal and its inde
 trec_eval's order, since the documents of a benchmark come by id, descending.
 """
 
-import functools
 import mmap
 import pathlib
 import typing
@@ -12,6 +11,7 @@ from collections import abc
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jaxtyping import Array, Float, Int
 
 from hbt.evaluation import rank_counts
@@ -73,7 +73,7 @@ def search(
         states = _collect_scores(inputs, states, documents, relevant, layout)
     step = rank_counts.make_step(layout, collect=layout.resident, count=True)
     states = _stream(step, inputs, states, documents, document_languages, layout)
-    return _gather_results(batches, states, relevant, k, mesh)
+    return _gather_results(batches, states, relevant, k)
 
 
 def _check_inputs(queries, documents, relevant, excluded, document_languages, k) -> None:
@@ -128,7 +128,7 @@ def _make_layout(num_documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Lay
     part = -(-part // STRIP) * STRIP
     assert part <= 2**15, 'two counts share 32 bits'
     block = part * mesh.size
-    return rank_counts.Layout(mesh, resident, part, block, max(1, DEVICE_SCORES // block))
+    return rank_counts.Layout(mesh, resident, block, max(1, DEVICE_SCORES // block))
 
 
 def _batch_queries(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[np.ndarray, int]]:
@@ -142,9 +142,7 @@ def _batch_queries(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[np.nd
         yield rows, int(counts[rows].max())
 
 
-def _put_queries(
-    queries, relevant, document_languages, excluded, layout: rank_counts.Layout
-) -> rank_counts.Queries:
+def _put_queries(queries, relevant, document_languages, excluded, layout) -> rank_counts.Queries:
     """A batch on the devices; padding has nothing relevant and nothing excluded."""
     device_rows = -(-len(queries) // layout.mesh.size)
     pieces = -(-device_rows // layout.rows)
@@ -152,9 +150,8 @@ def _put_queries(
     languages = np.where(relevant >= 0, document_languages[relevant], -2)
 
     def put(x, fill, dtype):
-        padded = np.full((size, x.shape[1]), fill, dtype)
-        padded[: len(x)] = x
-        return _shard(padded, layout.mesh)
+        padding = (0, size - len(x)), (0, 0)
+        return _shard(np.pad(x.astype(dtype), padding, constant_values=fill), layout.mesh)
 
     integers = (put(x, -1, np.int32) for x in (relevant, languages, excluded))
     return rank_counts.Queries(put(queries, 0, np.float32), *integers)
@@ -178,7 +175,7 @@ def _collect_scores(inputs, states, documents, relevant, layout) -> list[rank_co
 
     def reindex(relevant: Array) -> Array:
         """The same documents as positions in `indices`."""
-        rows = np.asarray(_replicate(layout.mesh)(relevant))
+        rows = multihost_utils.process_allgather(relevant, tiled=True)
         rows = np.where(rows >= 0, np.searchsorted(indices, rows), -1).astype(np.int32)
         return _shard(rows, layout.mesh)
 
@@ -187,9 +184,7 @@ def _collect_scores(inputs, states, documents, relevant, layout) -> list[rank_co
     return _stream(step, subset, states, documents[indices], languages, layout)
 
 
-def _stream(
-    step, inputs, states, documents, document_languages, layout: rank_counts.Layout
-) -> list[rank_counts.State]:
+def _stream(step, inputs, states, documents, document_languages, layout) -> list[rank_counts.State]:
     """Passes the documents through `step`; the next ones are read while it computes."""
     n, dim = documents.shape
     for start in range(0, n, layout.block):
@@ -204,9 +199,9 @@ def _stream(
 
         split = sharding.sharded(layout.mesh)
         block = jax.make_array_from_callback((layout.block, dim), split, read)
-        languages = np.full(layout.block, -1, np.int32)
-        languages[: min(layout.block, n - start)] = document_languages[start : start + layout.block]
-        languages = _shard(languages, layout.mesh)
+        codes = document_languages[start : start + layout.block].astype(np.int32)
+        codes = np.pad(codes, (0, layout.block - len(codes)), constant_values=-1)
+        languages = _shard(codes, layout.mesh)
         jax.block_until_ready(states)
         first = np.int32(start)
         states = [step(s, x, block, languages, first) for s, x in zip(states, inputs, strict=True)]
@@ -223,21 +218,17 @@ def _read_rows(documents: Float[np.ndarray, 'n d'], start: int, stop: int) -> np
     return np.array(np.memmap(documents.filename, documents.dtype, 'r', offset, shape), np.float32)
 
 
-def _gather_results(batches, states, relevant, k: int, mesh) -> SearchResult:
+def _gather_results(batches, states, relevant, k: int) -> SearchResult:
     """The results of all batches, in the order of the queries, on every host."""
     shape = len(relevant), k
     ranks = (np.zeros(relevant.shape, np.int32) for _ in range(2))
     result = SearchResult(*ranks, np.zeros(shape, np.float32), np.zeros(shape, np.int32))
     for (rows, width), state in zip(batches, states, strict=True):
-        state = rank_counts.State(*(np.asarray(x)[: len(rows)] for x in _replicate(mesh)(state)))
+        state = multihost_utils.process_allgather(state, tiled=True)
+        state = rank_counts.State(*(x[: len(rows)] for x in state))
         present = relevant[rows, :width] >= 0
         result.per_language_ranks[rows, :width] = np.where(present, 1 + state.per_language, 0)
         result.pooled_ranks[rows, :width] = np.where(present, 1 + state.pooled, 0)
         result.scores[rows] = state.scores
         result.top_k[rows] = np.where(np.isneginf(state.scores), -1, state.top_k)
     return result
-
-
-@functools.cache
-def _replicate(mesh):
-    return jax.jit(lambda x: x, out_shardings=sharding.replicated(mesh))
