@@ -77,11 +77,8 @@ def compute_top_k_metrics(
     codes = benchmark.document_languages, benchmark.query_languages
     if len(np.unique(benchmark.document_languages)) < 2:
         return {}
-    values = {
-        f'own_share@{k}': bias.own_language_share(top_k, *codes, k)
-        for k in bias.SHARE_CUTOFFS
-        if k <= top_k.shape[1]
-    }
+    cutoffs = [k for k in bias.SHARE_CUTOFFS if k <= top_k.shape[1]]
+    values = {f'own_share@{k}': bias.own_language_share(top_k, *codes, k) for k in cutoffs}
     if benchmark.parallel is not None:
         best = top_k[:, : bias.CUTOFF]
         values[f'rank_correlation@{best.shape[1]}'] = bias.rank_correlation(

@@ -1,7 +1,4 @@
-"""Language bias of one pooled ranking over the corpora of all languages.
-
-`ranks` are those of `metrics`; languages are codes, of each relevant document and of each query.
-"""
+"""Language bias of one pooled ranking over the corpora of all languages, which are codes."""
 
 import types
 from collections.abc import Mapping
@@ -22,12 +19,9 @@ BLOCK_ELEMENTS = 2**24  # of document embeddings that are compared at a time: 64
 
 
 def rank_distance(ranks: metrics.Ranks) -> Float[Array, ' q']:
-    """Last minus first rank of the relevant documents (arXiv 2408.10536, section 4.1).
-
-    NaN where one of them is not ranked: the distance is that of a complete ranking.
-    """
+    """Last minus first rank of the relevant documents, NaN unless all are ranked (2408.10536)."""
     last = jnp.asarray(ranks, float).max(axis=1, initial=0.0)
-    first = jnp.where(ranks > 0, jnp.asarray(ranks, float), jnp.inf).min(axis=1, initial=jnp.inf)
+    first = metrics.ranks_within(ranks).min(axis=1, initial=jnp.inf)
     complete = (metrics.count_relevant(ranks) > 0) & (last < metrics.UNRANKED)
     return jnp.where(complete, last - first, jnp.nan)
 
@@ -42,7 +36,7 @@ def language_preference(
     """
     same = relevant_languages == query_languages[:, None]
     own, other = (ranks > 0) & same, (ranks > 0) & ~same
-    finite = jnp.where(metrics.is_ranked(ranks), jnp.asarray(ranks, float), jnp.inf)
+    finite = metrics.ranks_within(ranks)
     first = finite.min(axis=1, initial=jnp.inf)
     first_own = jnp.where(own, finite, jnp.inf).min(axis=1, initial=jnp.inf)
     defined = own.any(axis=1) & other.any(axis=1) & jnp.isfinite(first)
@@ -102,10 +96,8 @@ def _kruskal_wallis(ranks, member, relevant_languages, num_languages: int, k: in
 
 
 def _chi_squared_tail(x: Float[Array, 'q 1'], freedom: Float[Array, 'q 1'], limit: int) -> Array:
-    """Probability of more than x, for whole degrees of freedom up to `limit`.
-
-    The finite sum compiles in a fraction of the second and a half that `gammaincc` takes.
-    """
+    """Probability of more than x, for whole degrees of freedom up to `limit`."""
+    # This finite sum compiles in a fraction of the second and a half that `gammaincc` takes.
     odd = freedom % 2
     order = odd / 2 + jnp.asarray(jnp.arange(limit // 2 + 1), x.dtype)[None]  # q k
     terms = jnp.exp(xlogy(order, x / 2) - x / 2 - gammaln(order + 1))

@@ -1,7 +1,4 @@
-"""Removes language from embeddings, without training: centring, and removal of components (LIR).
-
-It is fitted on the texts of a store, never on those of a benchmark.
-"""
+"""Removes language from embeddings, by a fit on a store, never on a benchmark: centring, or LIR."""
 
 import functools
 import json
@@ -43,8 +40,8 @@ def open_removal(
 ) -> Removal:
     """What is removed from a model's embeddings: fitted on the store `root`, or read from a file.
 
-    `kind` is `centre` or `lir:R`, or a file debias.npz of an earlier call. A fit is saved as
-    `folder`/debias.npz, which is read instead if it is that of this model, store and `languages`.
+    `kind` is `centre` or `lir:R`, or the debias.npz of an earlier call. A fit is saved in `folder`;
+    one that is there for this model, store and `languages` is read instead.
     """
     fingerprint = embedder.fingerprint(model)
     if kind.endswith('.npz'):
@@ -150,22 +147,18 @@ def _sample_texts(s: store.Store, data: config.Data, language: str) -> Iterator[
 def apply_removal(
     removal: Removal, vectors: Float[np.ndarray, 'n d'], languages: Sequence[str], normalise: bool
 ) -> Float[np.ndarray, 'n d']:
-    """Embeddings without their language, of unit length if `normalise`.
-
-    Raises ValueError for a language that was not fitted, and for embeddings of another size.
-    """
+    """Embeddings without language, of unit length if `normalise`; ValueError for a wrong fit."""
     expected, dim = removal.means.shape[1], vectors.shape[1]
     if dim != expected:
         raise ValueError(
             f'debias: expected embeddings of {expected} numbers, as it was fitted on, got {dim}'
         )
-    out = np.array(vectors, np.float32)
-    codes = np.asarray(languages)
+    out, codes = np.array(vectors, np.float32), np.asarray(languages)
     for language in np.unique(codes).tolist():
         if language not in removal.languages:
+            fitted = ', '.join(removal.languages)
             raise ValueError(
-                f'debias: expected texts in {", ".join(removal.languages)}, for which it was '
-                f'fitted, got {language!r}'
+                f'debias: expected texts in {fitted}, for which it was fitted, got {language!r}'
             )
         index, rows = removal.languages.index(language), codes == language
         centred, basis = out[rows] - removal.means[index], removal.directions[index]

@@ -74,9 +74,8 @@ def make_evaluation(
 ) -> abc.Callable:
     """Returns `evaluate(params) -> {benchmark's name: Result}`.
 
-    A result lists the `depth` best documents. `removal` is applied to the embeddings. `cache` is
-    the folder of the embeddings, from which a call that was killed resumes; None: they are in
-    memory.
+    A result lists the `depth` best documents. `removal` is applied to the embeddings, which are in
+    the folder `cache`, from which a call that was killed resumes, or in memory without one.
     """
     embed_table = embedder.make_table_embedder(c, mesh)
     prefixes = [c.data.query_prefix, c.data.passage_prefix]
@@ -89,18 +88,16 @@ def make_evaluation(
         columns, label = getattr(benchmark, side), f'{benchmark.name} {side}'
         count, size = len(columns.ids), embedding_file.CHUNK
 
-        def embed_block(rows: slice) -> embedding_file.Block:
-            table, _ = tokenization.encode_texts(tokenizer, columns.texts[rows], prefix, limit)
-            vectors = embed_table(params, table, label)
-            if removal:
-                codes, normalise = columns.languages[rows], c.encoder.normalise
-                vectors = debias.apply_removal(removal, vectors, codes, normalise)
-            full = table.lengths >= limit  # these are truncated, or exactly as long
-            counts = {'tokens': int(table.lengths.sum()), 'full': int(full.sum())}
-            return embedding_file.Block(vectors, counts)
-
         def embed_blocks(start: int) -> abc.Iterator[embedding_file.Block]:
-            return (embed_block(slice(i, i + size)) for i in range(start, count, size))
+            for i in range(start, count, size):
+                texts, codes = columns.texts[i : i + size], columns.languages[i : i + size]
+                table, _ = tokenization.encode_texts(tokenizer, texts, prefix, limit)
+                vectors = embed_table(params, table, label)
+                if removal:
+                    vectors = debias.apply_removal(removal, vectors, codes, c.encoder.normalise)
+                full = table.lengths >= limit  # these are truncated, or exactly as long
+                counts = {'tokens': int(table.lengths.sum()), 'full': int(full.sum())}
+                yield embedding_file.Block(vectors, counts)
 
         path = cache and cache / f'{results.file_stem(benchmark.name)}.{side}.npy'
         return embedding_file.fill_embeddings(embed_blocks, count, path, settings, label)

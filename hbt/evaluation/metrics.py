@@ -10,7 +10,7 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Float, Int, Num
 
 Ranks = Int[Array | np.ndarray, 'q r']
 UNRANKED = np.iinfo(np.int32).max
@@ -21,30 +21,30 @@ def average_precision(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
 
     The divisor is their number also where k is smaller, as in trec_eval's `map_cut`.
     """
-    ordered = jnp.sort(_ranks_within(ranks, k), axis=1)  # q r
+    ordered = jnp.sort(ranks_within(ranks, k), axis=1)  # q r
     nth = _float(jnp.arange(1, ranks.shape[1] + 1))
     return (nth[None] / ordered).sum(axis=1) / count_relevant(ranks)
 
 
 def reciprocal_rank(ranks: Ranks, k: int | None = None) -> Float[Array, ' q']:
     """One over the rank of the first relevant document; 0 where that is beyond k."""
-    return _if_answerable(ranks, 1.0 / _ranks_within(ranks, k).min(axis=1, initial=jnp.inf))
+    return _if_answerable(ranks, 1.0 / ranks_within(ranks, k).min(axis=1, initial=jnp.inf))
 
 
 def recall(ranks: Ranks, k: int) -> Float[Array, ' q']:
     """Share of the relevant documents that are among the first k."""
-    return _float(is_ranked(ranks, k).sum(axis=1)) / count_relevant(ranks)
+    return _float(jnp.isfinite(ranks_within(ranks, k)).sum(axis=1)) / count_relevant(ranks)
 
 
 def success(ranks: Ranks, k: int) -> Float[Array, ' q']:
     """1 where a relevant document is among the first k, else 0."""
-    return _if_answerable(ranks, _float(is_ranked(ranks, k).any(axis=1)))
+    return _if_answerable(ranks, _float(jnp.isfinite(ranks_within(ranks, k)).any(axis=1)))
 
 
 def r_precision(ranks: Ranks) -> Float[Array, ' q']:
     """Share of relevant documents among the first R, R being their number."""
     count = count_relevant(ranks)
-    return _float((_ranks_within(ranks) <= count[:, None]).sum(axis=1)) / count
+    return _float((ranks_within(ranks) <= count[:, None]).sum(axis=1)) / count
 
 
 def ndcg(
@@ -57,7 +57,7 @@ def ndcg(
     gains = _float(ranks > 0) if grades is None else jnp.where(ranks > 0, _float(grades), 0.0)
     best = -jnp.sort(-gains, axis=1)[:, :k]
     discounts = jnp.log2(_float(jnp.arange(best.shape[1])) + 2.0)
-    gain = (gains / jnp.log2(1.0 + _ranks_within(ranks, k))).sum(axis=1)
+    gain = (gains / jnp.log2(1.0 + ranks_within(ranks, k))).sum(axis=1)
     return _if_answerable(ranks, gain / (best / discounts[None]).sum(axis=1))
 
 
@@ -73,14 +73,10 @@ def count_relevant(ranks: Ranks) -> Float[Array, ' q']:
     return _float((ranks > 0).sum(axis=1))
 
 
-def is_ranked(ranks: Ranks, k: int | None = None) -> Bool[Array, 'q r']:
-    """Whether a document is relevant and among the first k; without k: ranked at all."""
-    return jnp.asarray((ranks > 0) & (ranks <= (UNRANKED - 1 if k is None else k)))
-
-
-def _ranks_within(ranks: Ranks, k: int | None = None) -> Float[Array, 'q r']:
+def ranks_within(ranks: Ranks, k: int | None = None) -> Float[Array, 'q r']:
     """The ranks up to k; padding and the rest at infinity, where they add nothing to a sum."""
-    return jnp.where(is_ranked(ranks, k), _float(ranks), jnp.inf)
+    ranked = (ranks > 0) & (ranks <= (UNRANKED - 1 if k is None else k))
+    return jnp.where(ranked, _float(ranks), jnp.inf)
 
 
 def _if_answerable(ranks: Ranks, values: Float[Array, ' q']) -> Float[Array, ' q']:

@@ -77,16 +77,18 @@ def _score_block(state, queries, documents, document_languages, first, collect, 
     gathered = jax.tree.map(gather, queries)
     # By default a TPU multiplies float32 matrices in bfloat16, which makes ties.
     scores = jnp.matmul(gathered.embeddings, documents.T, precision=jax.lax.Precision.HIGHEST)
-    local = gathered.relevant - first
+    n, local = len(documents), gathered.relevant - first
     if collect:
-        inside = (gathered.relevant >= 0) & (local >= 0) & (local < len(documents))
-        values = jnp.take_along_axis(scores, jnp.clip(local, 0, len(documents) - 1), axis=1)
+        inside = (local >= 0) & (local < n)
+        values = jnp.take_along_axis(scores, jnp.clip(local, 0, n - 1), axis=1)
         relevant_scores = state.relevant_scores + scatter(jnp.where(inside, values, 0.0))
         state = state._replace(relevant_scores=relevant_scores)
     if not count:
         return state
     if queries.excluded.shape[1]:
-        scores = _exclude(scores, gathered.excluded, first)
+        excluded = gathered.excluded - first
+        excluded = jnp.where((excluded >= 0) & (excluded < n), excluded, n)  # n is dropped
+        scores = scores.at[jnp.arange(len(scores))[:, None], excluded].set(-jnp.inf, mode='drop')
     # One query at a time: its scores stay in the cache while r documents are counted.
     per_language, pooled = jax.lax.map(
         lambda row: _count_above(*row, document_languages),
@@ -96,13 +98,6 @@ def _score_block(state, queries, documents, document_languages, first, collect, 
     state = state._replace(per_language=per_language, pooled=state.pooled + scatter(pooled))
     k = state.top_k.shape[1]
     return _merge_top_k(state, *_top_k(scores, k), first, is_first=collect) if k else state
-
-
-def _exclude(scores: Float[Array, 'b n'], excluded: Int[Array, 'b x'], first) -> Array:
-    """The scores, with those of excluded documents at minus infinity."""
-    n, local = scores.shape[1], excluded - first
-    local = jnp.where((excluded >= 0) & (local >= 0) & (local < n), local, n)  # n is dropped
-    return scores.at[jnp.arange(len(scores))[:, None], local].set(-jnp.inf, mode='drop')
 
 
 def _count_above(scores, relevant_scores, relevant, relevant_languages, document_languages):
@@ -118,16 +113,14 @@ def _count_above(scores, relevant_scores, relevant, relevant_languages, document
 
 
 def _top_k(scores: Float[Array, 'b n'], k: int) -> tuple[Float[Array, 'b m'], Int[Array, 'b m']]:
-    """The best documents here, at most k: of equal scores, those of smaller index.
-
-    They are in the k strips with the greatest maxima, so that only these are sorted.
-    """
+    """The best documents here, at most k: of equal scores, those of smaller index."""
     b, n = scores.shape
     strip = next((s for s in (32, 16) if s * s * k <= n), 1)
     scores = jnp.where(scores == 0, 0.0, scores)  # `lax.top_k` puts -0.0 below 0.0
     scores = jnp.where(jnp.isnan(scores), -jnp.inf, scores)
     if strip == 1:
         return tuple(jax.lax.top_k(scores, min(k, n)))
+    # They are in the k strips with the greatest maxima, so that only these are sorted.
     strips = scores.reshape(b, n // strip, strip)
     chosen = jnp.sort(jax.lax.top_k(strips.max(axis=2), k)[1], axis=1)  # b k
     inside = jnp.take_along_axis(strips, chosen[:, :, None], axis=1).reshape(b, k * strip)
@@ -136,10 +129,8 @@ def _top_k(scores: Float[Array, 'b n'], k: int) -> tuple[Float[Array, 'b m'], In
 
 
 def _merge_top_k(state: State, scores, indices, first, is_first: bool) -> State:
-    """Merges the best of all devices, and those so far unless this block is the first.
-
-    They are concatenated in the order of the documents, which settles ties.
-    """
+    """Merges the best of all devices, and those so far unless this block is the first."""
+    # They are concatenated in the order of the documents, which settles ties.
     k = state.top_k.shape[1]
     exchange = functools.partial(
         jax.lax.all_to_all, axis_name=sharding.AXIS, split_axis=0, concat_axis=1, tiled=True

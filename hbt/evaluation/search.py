@@ -1,7 +1,6 @@
 """Exact search with float32 scores: ranks of the relevant documents by counting, and the top k.
 
-Ties: a document is above another if its score is greater, or equal and its index smaller, which is
-trec_eval's order, since the documents of a benchmark come by id, descending.
+Of equal scores, the smaller index is above, as in trec_eval: documents come by id, descending.
 """
 
 import mmap

@@ -1,7 +1,4 @@
-"""TREC's files of relevance judgements (qrels) and rankings (runs), read and written.
-
-Rankings are in trec_eval's order: by score, then by document id, both descending.
-"""
+"""TREC's files of judgements (qrels) and of rankings (runs), in trec_eval's order."""
 
 import pathlib
 import re
@@ -24,10 +21,7 @@ def write_qrels(
     relevant: Int[np.ndarray, 'q r'],
     grades: Int[np.ndarray, 'q r'] | None = None,
 ) -> None:
-    """Writes the relevant documents in four columns, the whole file or none.
-
-    `relevant` has indices of documents, padded with -1; without `grades`, all are 1.
-    """
+    """Writes documents, by index or -1 for padding, and grades (default 1) in four columns."""
     grades = np.ones_like(relevant) if grades is None else grades
     with files.atomic(path) as file:
         for query, indices, values in zip(query_ids, relevant, grades, strict=True):
@@ -39,11 +33,10 @@ def write_qrels(
 def write_run(
     path: pathlib.Path, query_ids: Ids, document_ids: Ids, top_k: Int[np.ndarray, 'q k'], tag: str
 ) -> None:
-    """Writes a ranking in six columns, the whole file or none.
+    """Writes a ranking in six columns; ValueError for whitespace in the tag, and wrong indices.
 
     `top_k` has indices of documents, the best first, padded with -1. The score is k - position,
     strictly decreasing, so that every evaluator keeps the order.
-    Raises ValueError for a tag with whitespace, and for an index that is no document's.
     """
     if not re.fullmatch(r'\S+', tag):
         raise ValueError(f'{path}: expected a tag without whitespace, got {tag!r}')
@@ -73,14 +66,12 @@ def rank_relevant(
 ) -> tuple[Int[np.ndarray, 'q r'], Int[np.ndarray, 'q r']]:
     """Ranks of the relevant documents (grade above 0) for `metrics`, and their grades.
 
-    Queries are in the order of `qrels`, a relevant document that the run lacks is UNRANKED.
-    Raises ValueError for a query of the run that is not in `qrels`.
+    Queries are in the order of `qrels`; documents are ranked by score, then by id, both descending;
+    a relevant one that the run lacks is UNRANKED. ValueError for a query that `qrels` lacks.
     """
     if unknown := run.keys() - qrels.keys():
-        raise ValueError(
-            f'run: expected the queries of the qrels, got {len(unknown)} others, '
-            f'such as {min(unknown)!r}'
-        )
+        others = f'{len(unknown)} others, such as {min(unknown)!r}'
+        raise ValueError(f'run: expected the queries of the qrels, got {others}')
     relevant = [{d: g for d, g in judged.items() if g > 0} for judged in qrels.values()]
     ranks = np.zeros((len(relevant), max(map(len, relevant), default=0)), np.int32)
     grades = np.zeros_like(ranks)
