@@ -47,7 +47,6 @@ def _append_groups(arrays: array_files.ArrayFiles, block: tokenization.GroupBloc
 
 
 def _write_texts(arrays, stem: str, texts: tokenization.EncodedTexts, **position: int) -> None:
-    """Writes a table of texts, and adds to its counts."""
     _write_table(arrays, stem, texts, **position)
     counts = arrays.state['counts'].setdefault(stem, {'texts': 0, 'tokens': 0, 'truncated': 0})
     counts['texts'] += int(np.count_nonzero(texts.table.hashes))
