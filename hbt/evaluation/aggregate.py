@@ -101,7 +101,7 @@ def aggregate_metrics(benchmark: benchmarks.Benchmark, values: QueryMetrics) -> 
     """
     names = benchmark.languages
     masks = {x: benchmark.query_languages == code for code, x in enumerate(names)}
-    multi = {x: _mean_queries(values.pooled, masks[x]) for x in names}
+    multi = {x: _mean_queries(values.pooled, mask) for x, mask in masks.items()}
     pairs = {}
     for (x, mask), (code, c) in itertools.product(masks.items(), enumerate(names)):
         columns = {name: column[:, code] for name, column in values.per_language.items()}

@@ -116,9 +116,8 @@ def rank_correlation(
     """Mean Spearman correlation of a query's ranking with those of its translations.
 
     Its mean is MRC at k (Yang, Jiang and Baldwin, MRL 2024, arXiv 2509.06195), each pair on the
-    documents that are among the first k of either, as in MIMO (arXiv 2605.31171). `documents` may
-    be memory-mapped; `top_k` are indices of the best, then -1; `parallel` is equal for translations
-    and -1, or a value of its own, for a query that scores NaN.
+    documents that are among the first k of either, as in MIMO (arXiv 2605.31171). `top_k` are
+    indices, then -1; `parallel` is equal for translations; a query with -1 or without any is NaN.
     """
     correlations = np.full(len(queries), np.nan)
     members = _translation_groups(parallel)

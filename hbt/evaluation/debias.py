@@ -123,8 +123,8 @@ def _check_store(s: store.Store, data: config.Data, tokenizer: tokenizers.Tokeni
 def _sample_texts(s: store.Store, data: config.Data, language: str) -> Iterator[ragged.TokenTable]:
     """Yields blocks of up to TEXTS texts of a language, the same ones each time.
 
-    As many queries as passages, where there are as many, each with its prompt and truncated at its
-    length. All texts of a side are equally likely, in whatever data set.
+    As many queries as passages, where there are as many, truncated at their lengths; all texts of a
+    side are equally likely.
     """
     end = s.manifest['tokenizer']['end_id']
     limits = {'query': data.query_length, 'passage': data.passage_length}

@@ -127,10 +127,7 @@ def score_embeddings(
     mesh: jax.sharding.Mesh | None = None,
     depth: int = DEPTH,
 ) -> results.Result:
-    """Searches, and computes every metric of a benchmark, from embeddings.
-
-    `documents` may be memory-mapped; the result lists the `depth` best of each query.
-    """
+    """Every metric of a benchmark, and each query's `depth` best documents, from embeddings."""
     relevant, languages = benchmark.relevant, benchmark.document_languages
     q, n = len(queries), len(documents)
     ranking = search.search(
@@ -176,8 +173,7 @@ def write_run(
 ) -> dict[str, float]:
     """Writes the best documents of the pooled ranking as a TREC run, and its qrels beside it.
 
-    Returns the scores that trec_eval gives for these files. Documents below their depth count as
-    not retrieved, so `map` can be a little lower than that of the complete ranking.
+    Returns trec_eval's scores of these: `map` can be lower than that of the complete ranking.
     """
     depth = ranking.top_k.shape[1]
     ids = benchmark.queries.ids, benchmark.documents.ids

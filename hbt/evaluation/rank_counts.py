@@ -47,8 +47,7 @@ class State(typing.NamedTuple):
 def make_step(layout: Layout, collect: bool, count: bool) -> abc.Callable:
     """Compiles `step(state, queries, documents, document_languages, start) -> state`.
 
-    `collect` fills in the scores of the relevant documents, which `count` needs: it counts the
-    documents above these and keeps the best.
+    `collect` fills in the scores of relevant documents; `count`, after it, the counts and the best.
     """
 
     def step(state, queries, documents, document_languages, start):
