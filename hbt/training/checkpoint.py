@@ -1,7 +1,6 @@
 """Checkpoints: `ckpt/` holds the newest states, `best/` the parameters of the best step.
 
-Each carries a checksum of every array, so what is restored is what was saved; a damaged checkpoint
-is named, moved to `damaged/`, and the one before it restored.
+Each has a checksum of every array. A damaged one goes to `damaged/`; the one before it is restored.
 """
 
 import json
@@ -39,24 +38,16 @@ class Checkpoints:
         self.writing = None
 
     def restore(self, shapes, before: int | None = None) -> tuple[typing.Any, dict] | None:
-        """The newest sound checkpoint; damaged ones are named and set aside.
+        """The newest sound state below step `before`, laid out as `shapes`, and the notes with it.
 
-        Args:
-          shapes: shape, type and sharding of each array of the state.
-          before: take one of a step below this.
-
-        Returns:
-          The state, laid out as `shapes`, and the notes saved with it; None if none was ever saved.
-
-        Raises:
-          ValueError: no sound one is left, or it is of another version.
+        None if none was ever saved. Damaged ones are named and set aside. Raises ValueError if no
+        sound one is left, or it is of another version.
         """
         steps = [x.step for x in self.newest.checkpoints if before is None or x.step < before]
         folder = pathlib.Path(self.newest.directory)
         for step in reversed(steps):
             try:
-                state = _load(self.newest, step, shapes)
-                return state, _read_metadata(folder / str(step))['notes']
+                return _load(self.newest, step, shapes)
             except Damaged as error:
                 _set_aside(folder, step, error)
                 self.newest.reload()
@@ -95,21 +86,17 @@ class Checkpoints:
 def load_params(
     workdir: pathlib.Path, which: str, sharding: jax.sharding.Sharding
 ) -> tuple[int, dict]:
-    """Step and parameters of a training run.
+    """Step and parameters of a training run; `which`: latest, best, or the number of a kept step.
 
-    Args:
-      which: latest, best, or the number of a kept step.
-      sharding: of every parameter.
-
-    Raises:
-      ValueError: no such step, listing those that there are; or a damaged checkpoint.
+    Raises ValueError for a step that is not there, with those that are, or a damaged checkpoint.
     """
-    folder = workdir / ('best' if which == 'best' else 'ckpt')
+    is_best = which == 'best'
+    folder = workdir / ('best' if is_best else 'ckpt')
     if not folder.is_dir():
         raise ValueError(f'{workdir}: expected a run with a folder {folder.name}/, found none')
     with _open_folder(folder, KEEP) as checkpoints:
         steps = [x.step for x in checkpoints.checkpoints]
-        if which == 'best' and not steps:
+        if is_best and not steps:
             raise ValueError(
                 f'{folder}: expected the best step of the evaluations, but there was none; '
                 f'--step=latest takes the newest'
@@ -117,22 +104,18 @@ def load_params(
         step = str(steps[-1]) if which in ('latest', 'best') and steps else which
         if step not in map(str, steps):
             raise ValueError(f'{folder}: expected one of the steps {steps}, got {which!r}')
+        tree = checkpoints.metadata(int(step)).metadata
+        shapes = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            tree if is_best else tree['params'],
+        )
+        if not is_best:
+            shapes = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree) | {'params': shapes}
         try:
-            return int(step), _load_params(checkpoints, int(step), which == 'best', sharding)
+            loaded, _ = _load(checkpoints, int(step), shapes)
         except Damaged as error:
             raise ValueError(f'{error}; others are {steps}') from error
-
-
-def _load_params(checkpoints, step: int, is_best: bool, sharding: jax.sharding.Sharding):
-    tree = checkpoints.metadata(step).metadata
-    shapes = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        tree if is_best else tree['params'],
-    )
-    if is_best:
-        return _load(checkpoints, step, shapes)
-    others = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
-    return _load(checkpoints, step, others | {'params': shapes})['params']
+    return int(step), loaded if is_best else loaded['params']
 
 
 def _open_folder(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
@@ -143,10 +126,11 @@ def _open_folder(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
     )
 
 
-def _load(checkpoints: ocp.training.Checkpointer, step: int, shapes):
-    """A checkpoint in the layout of `shapes`, placeholders left out; Damaged if it is not sound."""
+def _load(checkpoints: ocp.training.Checkpointer, step: int, shapes) -> tuple[typing.Any, dict]:
+    """A checkpoint in the layout of `shapes`, and its notes; Damaged if it is not sound."""
     path = pathlib.Path(checkpoints.directory) / str(step)
-    expected = _read_metadata(path)['sums']
+    metadata = _read_metadata(path)
+    expected = metadata['sums']
     try:
         tree = checkpoints.load(step, shapes)
     except Exception as error:  # of orbax and tensorstore
@@ -156,7 +140,7 @@ def _load(checkpoints: ocp.training.Checkpointer, step: int, shapes):
             raise Damaged(
                 f'{path}: damaged: {name}: expected checksum {expected.get(name)}, got {checksum}'
             )
-    return tree
+    return tree, metadata['notes']
 
 
 def _make_metadata(tree, notes: dict) -> dict:

@@ -1,18 +1,13 @@
-"""Hard negatives of the current model: a model and a store -> the store with other negatives.
-
-The same call with a later checkpoint refreshes them; a language that was searched before a kill is
-not searched again.
-"""
+"""Hard negatives of the current model: a model and a store -> the store with other negatives."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
 import shutil
-import typing
 from collections import abc
 
-import jax
 import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
@@ -37,38 +32,25 @@ class Settings:
     margin: float = 0.05  # by which the cosine of a negative is at least below the positive's
 
 
-class Queries(typing.NamedTuple):
-    """The queries whose positives are in one language; equal queries are searched once."""
-
-    groups: Int[np.ndarray, ' g']  # with a passage in the language
-    query_of_group: Int[np.ndarray, ' g']  # index into all queries, in the order of `indices`
-    indices: dict[str, Int[np.ndarray, ' n']]  # by query language, in its table
-    clusters: Int[np.ndarray, ' q']  # duplicate cluster of each query
-
-
 def mine_negatives(
-    c: config.Config,
-    params,
-    s: store.Store,
-    out: pathlib.Path,
-    settings: Settings,
-    model: str = '',
+    c: config.Config, params, s: store.Store, out: pathlib.Path, settings: Settings, model: str = ''
 ) -> store.Store:
     """Writes `out`, whole or not at all: the store with the negatives that the model finds.
 
     Negatives of a group in a language are the best `depth` passages of its dataset for its query,
     in that language or else in another, without: every passage that answers a copy or a translation
     of the query, and its translations and copies; passages less than `margin` below the positive;
-    and all after the first `count`. Unchanged files are linked, not copied.
+    and all after the first `count`. Unchanged files are linked, not copied. The same call resumes
+    after the last language that was searched; with another identity of the `model` it does not.
 
-    Args:
-      model: identity of the model; another one does not resume `out`.
-
-    Raises:
-      ValueError: the model has other prefixes than the store, a setting is out of range, or `out`
-        exists or was begun with other settings.
+    Raises ValueError if the model has other prefixes than the store, a setting is out of range, or
+    `out` exists or was begun with other settings.
     """
-    c = _fit_lengths(c, s)
+    stored = s.manifest['settings']
+    lengths = {x: min(getattr(c.data, x), stored[x]) for x in ('query_length', 'passage_length')}
+    data = dataclasses.replace(c.data, **lengths)
+    c = dataclasses.replace(c, data=data, sampler=config.Sampler())
+    sampler.check_store(c, s)
     for name, low in (('count', 1), ('depth', settings.count), ('margin', -2)):
         if getattr(settings, name) < low:
             raise ValueError(f'--{name}: expected {low} or more, got {getattr(settings, name)}')
@@ -76,8 +58,14 @@ def mine_negatives(
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
     origin = {'model': model, 'store': s.manifest['checksum'], **dataclasses.asdict(settings)}
     partial = resume.open_folder(out, origin)
-    mesh = sharding.make_mesh()
-    embed = _make_embed(c, params, s, mesh)
+    embed_table = embedder.make_table_embedder(c, sharding.make_mesh())
+
+    def embed(table: ragged.TokenTable, indices: Int[np.ndarray, ' n'], side: str):
+        limit, end = getattr(c.data, f'{side}_length'), s.manifest['tokenizer']['end_id']
+        for start in range(0, len(indices), CHUNK):  # truncated as in training
+            texts = ragged.truncate_texts(table, indices[start : start + CHUNK], limit, end)
+            yield embed_table(params, texts, side)
+
     manifest = json.loads(json.dumps(s.manifest)) | {'mined': origin}
     for dataset, entry in zip(s.datasets, manifest['datasets'], strict=True):
         folder = partial / dataset.name
@@ -85,33 +73,17 @@ def mine_negatives(
         for language in dataset.passage:
             report = folder / f'progress.{language}.json'
             if not report.exists():
-                counts = _mine_language(dataset, language, embed, folder, settings, mesh)
-                files.write_json(report, counts)
+                files.write_json(report, _mine_language(dataset, language, embed, folder, settings))
         counts = {x: files.read_json(folder / f'progress.{x}.json', dict) for x in dataset.passage}
         entry['negatives'] = {x: count['negatives'] for x, count in counts.items()}
         entry['mined'] = counts
-    return _finish_store(s, manifest, partial, out)
+    return _finish_store(s, manifest, out)
 
 
-def _fit_lengths(c: config.Config, s: store.Store) -> config.Config:
-    """The config with lengths that the store has; ValueError for other prefixes."""
-    stored = s.manifest['settings']
-    lengths = {x: min(getattr(c.data, x), stored[x]) for x in ('query_length', 'passage_length')}
-    data = dataclasses.replace(c.data, **lengths)
-    c = dataclasses.replace(c, data=data, sampler=config.Sampler())
-    sampler.check_store(c, s)
-    return c
-
-
-def _finish_store(
-    s: store.Store, manifest: dict, partial: pathlib.Path, out: pathlib.Path
-) -> store.Store:
+def _finish_store(s: store.Store, manifest: dict, out: pathlib.Path) -> store.Store:
     """Links the unchanged files, writes the manifest, and renames the folder."""
-    unchanged = {
-        name: entry
-        for name, entry in manifest['files'].items()
-        if not pathlib.Path(name).name.startswith('negatives.')
-    }
+    partial = files.partial_path(out)
+    unchanged = {x: entry for x, entry in manifest['files'].items() if '/negatives.' not in x}
     for name in unchanged:
         (partial / name).unlink(missing_ok=True)
         try:
@@ -124,99 +96,55 @@ def _finish_store(
     return store.open_store(out)
 
 
-def _make_embed(
-    c: config.Config, params, s: store.Store, mesh: jax.sharding.Mesh
-) -> abc.Callable[..., abc.Iterator[Float[np.ndarray, 'n d']]]:
-    """`embed(table, indices, side)` -> chunks of embeddings, of texts truncated as in training."""
-    embed_table, end = embedder.make_table_embedder(c, mesh), s.manifest['tokenizer']['end_id']
-
-    def embed(table: ragged.TokenTable, indices: Int[np.ndarray, ' n'], side: str):
-        limit = getattr(c.data, f'{side}_length')
-        for start in range(0, len(indices), CHUNK):
-            texts = ragged.truncate_texts(table, indices[start : start + CHUNK], limit, end)
-            yield embed_table(params, texts, side)
-
-    return embed
-
-
 def _mine_language(
-    dataset: store.Dataset,
-    language: str,
-    embed: abc.Callable,
-    folder: pathlib.Path,
-    settings: Settings,
-    mesh: jax.sharding.Mesh,
+    dataset: store.Dataset, language: str, embed, folder: pathlib.Path, settings: Settings
 ) -> dict[str, int]:
     """Writes the negatives of one language; returns its counts."""
-    queries = _collect_queries(dataset, language)
-    counts, passages = np.zeros(dataset.num_groups + 1, np.int64), np.zeros(0, np.int32)
-    if len(queries.groups):  # else the language has negatives only
-        file = folder / f'progress.{language}.npy'
-        counts[queries.groups + 1], passages = _select_negatives(
-            dataset, language, queries, embed, file, settings, mesh
-        )
+    groups, query_of_group, queries, clusters = _collect_queries(dataset, language)
+    counts, passages = np.zeros(dataset.num_groups + 1, np.int64), [np.zeros(0, np.int32)]
+    if len(groups):  # else the language has negatives only
+        table = dataset.passage[language]
+        hashes, corpus = np.unique(table.hashes, return_index=True)  # each text once
+        corpus = corpus[hashes != 0]
+        sizes = f'{len(clusters)} queries in {len(corpus)} passages'
+        log.info(f'{dataset.name}: {sizes} of {language}')
+
+        def blocks(done: int) -> abc.Iterator[embedding_file.Block]:
+            vectors = embed(table, corpus[done:], 'passage')
+            return (embedding_file.Block(x, {}) for x in vectors)
+
+        file = folder / f'progress.{language}.npy'  # the embeddings may be larger than memory
+        passage_vectors, _ = embedding_file.fill_embeddings(blocks, len(corpus), file, {}, language)
+        chunks = (embed(dataset.query[code], x, 'query') for code, x in queries.items())
+        query_vectors = np.concatenate(list(itertools.chain.from_iterable(chunks)))
+        excluded = _find_answers(dataset, clusters, corpus)
+        depth = min(settings.depth, len(corpus))
+        scores, top_k = _search_without(query_vectors, passage_vectors, excluded, depth)
+        hashes = table.hashes[dataset.passage_indices[groups]]
+        positives = np.searchsorted(table.hashes[corpus], hashes)
+        for start in range(0, len(groups), CHUNK):
+            rows = slice(start, start + CHUNK)
+            query = query_of_group[groups[rows]]
+            cosine = np.einsum('gd,gd->g', query_vectors[query], passage_vectors[positives[rows]])
+            mask = (top_k[query] >= 0) & (scores[query] <= cosine[:, None] - settings.margin)
+            mask &= np.cumsum(mask, axis=1) <= settings.count
+            counts[groups[rows] + 1] = mask.sum(axis=1)
+            passages.append(corpus[top_k[query][mask]].astype(np.int32))
         for partial in folder.glob(f'{file.stem}.*'):
             partial.unlink()
     offsets = np.cumsum(counts)
     offsets.tofile(folder / f'negatives.{language}.offsets')
-    passages.tofile(folder / f'negatives.{language}.passages')
-    without = int(np.count_nonzero(counts[queries.groups + 1] == 0))
-    return {'groups': len(queries.groups), 'without': without, 'negatives': int(offsets[-1])}
+    np.concatenate(passages).tofile(folder / f'negatives.{language}.passages')
+    without = int(np.count_nonzero(counts[groups + 1] == 0))
+    return {'groups': len(groups), 'without': without, 'negatives': int(offsets[-1])}
 
 
-def _select_negatives(
-    dataset: store.Dataset,
-    language: str,
-    queries: Queries,
-    embed: abc.Callable,
-    file: pathlib.Path,
-    settings: Settings,
-    mesh: jax.sharding.Mesh,
-) -> tuple[Int[np.ndarray, ' g'], Int[np.ndarray, ' m']]:
-    """How many negatives each of the groups has, and all of them, as indices of the table.
+def _collect_queries(dataset: store.Dataset, language: str) -> tuple:
+    """The queries of the groups with a passage in the language, each in one language.
 
-    Args:
-      file: for the embeddings of the passages, which may be larger than memory.
+    Returns these groups, the number of each group's query (equal queries share one), the indices of
+    the queries in their tables by language, and their duplicate clusters.
     """
-    table = dataset.passage[language]
-    hashes, corpus = np.unique(table.hashes, return_index=True)  # each text once
-    corpus = corpus[hashes != 0]
-    log.info(
-        f'{dataset.name}: {len(queries.clusters)} queries in {len(corpus)} passages of {language}'
-    )
-
-    def blocks(done: int) -> abc.Iterator[embedding_file.Block]:
-        vectors = embed(table, corpus[done:], 'passage')
-        return (embedding_file.Block(x, {}) for x in vectors)
-
-    passage_vectors, _ = embedding_file.fill_embeddings(blocks, len(corpus), file, {}, language)
-    query_vectors = np.concatenate(
-        [
-            vectors
-            for code, indices in queries.indices.items()
-            for vectors in embed(dataset.query[code], indices, 'query')
-        ]
-    )
-    excluded = _find_answers(dataset, queries.clusters, corpus)
-    depth = min(settings.depth, len(corpus))
-    scores, top_k = _search_without(query_vectors, passage_vectors, excluded, depth, mesh)
-    positives = np.searchsorted(
-        table.hashes[corpus], table.hashes[dataset.passage_indices[queries.groups]]
-    )
-    counts, passages = [], []
-    for start in range(0, len(positives), CHUNK):
-        query = queries.query_of_group[start : start + CHUNK]
-        positive = passage_vectors[positives[start : start + CHUNK]]
-        cosine = np.einsum('gd,gd->g', query_vectors[query], positive)
-        mask = (top_k[query] >= 0) & (scores[query] <= cosine[:, None] - settings.margin)
-        mask &= np.cumsum(mask, axis=1) <= settings.count
-        counts.append(mask.sum(axis=1))
-        passages.append(corpus[top_k[query][mask]].astype(np.int32))
-    return np.concatenate(counts), np.concatenate(passages)
-
-
-def _collect_queries(dataset: store.Dataset, language: str) -> Queries:
-    """The queries of all groups that have a passage in the language, each in one language."""
     has_passage = dataset.passage[language].hashes[dataset.passage_indices] != 0
     query_of_group, indices, clusters = np.full(dataset.num_groups, -1), {}, []
     count = 0
@@ -229,9 +157,8 @@ def _collect_queries(dataset: store.Dataset, language: str) -> Queries:
             indices[code] = dataset.query_indices[groups[first]]
             clusters.append(dataset.query_clusters[indices[code]])
             count += len(first)
-    groups = np.flatnonzero(query_of_group >= 0)
     clusters = np.concatenate([np.zeros(0, np.int32), *clusters])
-    return Queries(groups, query_of_group[groups], indices, clusters)
+    return np.flatnonzero(query_of_group >= 0), query_of_group, indices, clusters
 
 
 def _find_answers(
@@ -240,10 +167,10 @@ def _find_answers(
     """Row i holds the passages of the corpus that answer any query of cluster i, [q n]."""
     query, passage = dataset.query_clusters, dataset.passage_clusters
     pairs = query[dataset.query_indices], passage[dataset.passage_indices]
-    sizes = [int(max(x.max(), y.max())) + 1 for x, y in ((query, pairs[0]), (passage, pairs[1]))]
-    answers = scipy.sparse.csr_array((np.ones(len(pairs[0]), bool), pairs), tuple(sizes))
+    shape = int(query.max()) + 1, int(passage.max()) + 1
+    answers = scipy.sparse.csr_array((np.ones(len(pairs[0]), bool), pairs), shape)
     members = passage[corpus], np.arange(len(corpus))
-    texts = scipy.sparse.csr_array((np.ones(len(corpus), bool), members), (sizes[1], len(corpus)))
+    texts = scipy.sparse.csr_array((np.ones(len(corpus), bool), members), (shape[1], len(corpus)))
     return (answers @ texts)[clusters]
 
 
@@ -252,29 +179,19 @@ def _search_without(
     documents: Float[np.ndarray, 'n d'],
     excluded: scipy.sparse.csr_array,
     depth: int,
-    mesh: jax.sharding.Mesh,
 ) -> tuple[Float[np.ndarray, 'q k'], Int[np.ndarray, 'q k']]:
     """Scores and indices of the best documents of each query that are not excluded, then -1."""
     counts = np.diff(excluded.indptr)
+    lists = ragged.TokenTable(excluded.indices, excluded.indptr[:-1], counts, counts)
     scores = np.zeros((len(queries), depth), np.float32)
     top_k = np.zeros(scores.shape, np.int32)
+    languages = np.zeros(len(documents), np.int32)
     sizes = np.ceil(np.log(np.maximum(counts, 1)) / np.log(GROWTH)).astype(int)
     for size in np.unique(sizes):
         rows = np.flatnonzero(sizes == size)
-        padded = np.full((len(rows), max(1, counts[rows].max())), -1, np.int32)
-        selected = excluded[rows]
-        row = np.repeat(np.arange(len(rows)), counts[rows])
-        column = np.arange(len(row)) - np.repeat(selected.indptr[:-1], counts[rows])
-        padded[row, column] = selected.indices
-        result = search.search(
-            queries[rows],
-            documents,
-            np.zeros((len(rows), 0), np.int32),
-            np.zeros(len(documents), np.int32),
-            depth,
-            padded,
-            mesh,
-        )
+        padded = ragged.pad_texts(lists, rows, max(1, counts[rows].max()), -1, None)
+        relevant = np.zeros((len(rows), 0), np.int32)
+        result = search.search(queries[rows], documents, relevant, languages, depth, padded)
         scores[rows], top_k[rows] = result.scores, result.top_k
     return scores, top_k
 

@@ -1,7 +1,4 @@
-"""The training loop: steps, log, evaluations, checkpoints.
-
-The same call resumes a run that was stopped, and ends as if it had never been.
-"""
+"""The training loop: steps, log, evaluations, checkpoints."""
 
 import collections
 import concurrent.futures
@@ -36,11 +33,10 @@ class Run(typing.NamedTuple):
 
 
 def train_config(c: config.Config, workdir: pathlib.Path) -> None:
-    """Trains `c` in `workdir`, from the newest checkpoint there if there is one.
+    """Trains `c` in `workdir`; the same call resumes, and ends as if it had never been stopped.
 
-    Raises:
-      ValueError: settings, data or weights do not fit; before anything is trained.
-      SystemExit: the run was stopped by a signal; its status tells a launcher what to do.
+    Raises ValueError, before anything is trained, if settings, data or weights do not fit, and
+    SystemExit where a signal stopped the run, with a status that tells a launcher what to do.
     """
     mesh = sharding.make_mesh()
     s = store.open_store(config.store_path(c))
@@ -77,14 +73,8 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         raise SystemExit(requests.status)
 
 
-def _train_steps(
-    run: Run, state: train_state.State, sums: dict, requests: distributed.StopRequests
-) -> int:
-    """Trains to the last step, or to that at which it is asked to stop, which it returns.
-
-    What is due is logged, evaluated, then checkpointed. `sums` are those of the steps since the
-    last line of the log.
-    """
+def _train_steps(run: Run, state, sums: dict, requests: distributed.StopRequests) -> int:
+    """Trains to the last step, or to a stop, and returns it; `sums`: since the last logged line."""
     c, start = run.config, int(state.step)
     step = train_step.make_step(c, run.mesh)
     spikes = telemetry.SpikeDetector(log.read_metrics(run.workdir / 'metrics.jsonl'))
@@ -116,9 +106,7 @@ def _train_steps(
     return start
 
 
-def _log_line(
-    run: Run, done: int, line: dict[str, float], spikes: telemetry.SpikeDetector
-) -> dict[str, str]:
+def _log_line(run: Run, done: int, line: dict, spikes: telemetry.SpikeDetector) -> dict[str, str]:
     """Writes a line of metrics, and names a spike of the loss; returns the line for the bar."""
     message = spikes.update(line['loss']) if 'loss' in line else ''
     run.metrics.write(done, line | {'spike': float(bool(message))})
@@ -129,14 +117,8 @@ def _log_line(
 
 def _check_finite(run: Run, steps: list[tuple[int, jax.Array]]) -> None:
     """Writes the texts of steps that were skipped; ValueError where the run is to stop."""
-    numbers, skipped = zip(*steps, strict=True)
-    for done, is_skipped in zip(numbers, jax.device_get(skipped), strict=True):
-        if not is_skipped:
-            continue
-        message = (
-            f'{run.workdir}: step {done}: the loss or its gradient is not finite, and the step was '
-            'skipped'
-        )
+    for done in (done for done, skipped in jax.device_get(steps) if skipped):
+        message = f'{run.workdir}: step {done}: the loss or its gradient is not finite; skipped'
         count = len(list(run.workdir.glob('nonfinite-*.txt')))
         if distributed.is_main_process() and count < MAX_NONFINITE_FILES:
             lines = sampler.describe_batch(run.sampler, done - 1)

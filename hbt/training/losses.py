@@ -1,10 +1,7 @@
-"""InfoNCE with in-batch and hard negatives, masked by identity.
-
-Per-device functions over the mesh axis; the columns of all devices are scanned without holding all
-their logits.
-"""
+"""InfoNCE, per device of a mesh axis, with in-batch and hard negatives, masked by identity."""
 
 import functools
+import sys
 import typing
 from collections import abc
 
@@ -33,14 +30,6 @@ class PairMetrics(typing.NamedTuple):
     margin: Float[Array, ' b']  # cosine of the positive minus the mean of the negatives
 
 
-class NegativeStats(typing.NamedTuple):
-    """Of the negatives of each pair, for the log."""
-
-    max_cosine: Float[Array, ' b']
-    cosine_sum: Float[Array, ' b']
-    count: Float[Array, ' b']
-
-
 def infonce(
     queries: Float[Array, 'b d'],
     passages: Float[Array, 'b n d'],
@@ -52,16 +41,14 @@ def infonce(
 ) -> PairMetrics:
     """-log softmax of the positive, for each pair of this device (paper, equation 1).
 
-    The passages of all pairs of all devices are negatives, but for those that `negative_mask` rules
-    out; with `c.negatives` 'hard' only hard negatives, as equation 1 is printed. With
-    `c.symmetric`, the mean of both directions: the queries of all pairs are the negatives of a
-    positive passage. Accuracy and margin are those of the queries. In float32 at least.
+    Negatives are the passages of all pairs of all devices that `negative_mask` leaves; with
+    `c.negatives` 'hard' only hard negatives, as equation 1 is printed. With `c.symmetric`, the mean
+    with the other direction, where the negatives of a positive are the queries of all pairs;
+    accuracy and margin stay those of the queries. In float32 at least.
 
     Args:
-      queries: of unit length.
-      passages: of unit length; passage 0 of a pair is its positive, others are hard negatives.
-      query_ids: equal for copies and translations.
-      passage_ids: likewise; `batches.NO_PASSAGE` where there is none.
+      queries, passages: of unit length; passage 0 of a pair is its positive, others hard negatives.
+      query_ids, passage_ids: equal for copies and translations; `batches.NO_PASSAGE`: none there.
       log_scale: cosines are multiplied by its exponential.
       axis: of the devices whose passages are negatives; none: this device alone.
     """
@@ -91,19 +78,20 @@ def _infonce_one_direction(
     """Each row against its positive and the columns of all devices that are its negatives."""
     cosine = (rows.vectors * positives).sum(1)
     hard = c.negatives == 'hard'
-    total, stats = LOSSES[c.kind](rows, cosine * scale, columns, scale, c.chunk, hard, axis)
-    mean = stats.cosine_sum / jnp.maximum(stats.count, 1)
+    total, (max_cosine, cosine_sum, count) = LOSSES[c.kind](
+        rows, cosine * scale, columns, scale, c.chunk, hard, axis
+    )
+    mean = cosine_sum / jnp.maximum(count, 1)
     fixed = jax.lax.stop_gradient(cosine)
-    accuracy = (fixed > stats.max_cosine).astype(fixed.dtype)
+    accuracy = (fixed > max_cosine).astype(fixed.dtype)
     return PairMetrics(total - cosine * scale, accuracy, fixed - mean)
 
 
 def negative_mask(rows: Embeddings, columns: Embeddings, hard: bool) -> Bool[Array, 'b m']:
-    """Which columns are negatives of which rows, in either direction.
+    """Which columns are negatives of which rows, in either direction; `hard`: hard negatives only.
 
-    Not a copy or a translation of the row's own passage, not the pair of a copy or a translation
-    of its query, not a missing one; with `hard`, hard negatives only. Embeddings could not tell:
-    dropout makes two copies differ.
+    No copy or translation of a row's passage, no pair of a copy or translation of its query, none
+    that is missing. By identity, since dropout makes the embeddings of two copies differ.
     """
     same_passage = columns.passage_ids[None] == rows.passage_ids[:, None]
     same_query = columns.paired[None] & (columns.query_ids[None] == rows.query_ids[:, None])
@@ -114,13 +102,14 @@ def negative_mask(rows: Embeddings, columns: Embeddings, hard: bool) -> Bool[Arr
 def _gathered(rows, start, columns, scale, chunk, hard, axis):
     """All columns on every device, and the logits of a device's rows at once."""
     del chunk
-    columns = _all_gather(columns, axis)
-    return _logsumexp(rows, start, columns, scale, len(columns.passage_ids), hard, None)
+    return _chunked(rows, start, columns, scale, sys.maxsize, hard, axis)
 
 
 def _chunked(rows, start, columns, scale, chunk, hard, axis):
     """All columns on every device, the logits of `chunk` of them at a time."""
-    return _logsumexp(rows, start, _all_gather(columns, axis), scale, chunk, hard, None)
+    if axis is not None:
+        columns = jax.lax.all_gather(columns, axis, tiled=True)
+    return _logsumexp(rows, start, columns, scale, chunk, hard, None)
 
 
 def _ring(rows, start, columns, scale, chunk, hard, axis):
@@ -130,35 +119,31 @@ def _ring(rows, start, columns, scale, chunk, hard, axis):
     return _logsumexp(rows, start, columns, scale, chunk, hard, axis)
 
 
-def _all_gather(columns: Embeddings, axis) -> Embeddings:
-    return columns if axis is None else jax.lax.all_gather(columns, axis, tiled=True)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
 def _logsumexp(rows: Embeddings, start, columns: Embeddings, scale, chunk: int, hard: bool, axis):
-    """log(exp(start) + sum of exp(logit) over the negatives) of each row, and `NegativeStats`.
+    """log(exp(start) + sum of exp(logit) over the negatives) of each row, and stats for the log.
 
-    The columns are scanned, `chunk` at a time, once here and once for the gradient, which keeps the
-    result and computes the logits again (as attention in Dao et al. 2022): memory is that of one
-    block of logits. With an axis, also those of the other devices.
+    The stats: the greatest cosine of the negatives, the sum of all, and their count. Scans `chunk`
+    columns at a time, with an axis also those of other devices; the gradient computes the logits
+    again (as attention in Dao et al. 2022): memory is that of one block of logits.
     """
     return _forward(rows, start, columns, scale, chunk, hard, axis)[0]
 
 
 def _forward(rows, start, columns, scale, chunk, hard, axis):
     def visit(carry, block: Embeddings):
-        total, stats = carry
+        total, (max_cosine, cosine_sum, count) = carry
         cosine, mask = _cosines_and_mask(rows, block, hard)
         logits = jnp.where(mask, cosine * scale, -jnp.inf)
-        stats = NegativeStats(
-            jnp.maximum(stats.max_cosine, jnp.where(mask, cosine, -jnp.inf).max(1)),
-            stats.cosine_sum + jnp.where(mask, cosine, 0).sum(1),
-            stats.count + mask.sum(1, dtype=start.dtype),
+        stats = (
+            jnp.maximum(max_cosine, jnp.where(mask, cosine, -jnp.inf).max(1)),
+            cosine_sum + jnp.where(mask, cosine, 0).sum(1),
+            count + mask.sum(1, dtype=start.dtype),
         )
         return (jnp.logaddexp(total, jax.nn.logsumexp(logits, axis=1)), stats), ()
 
     zeros = jnp.zeros_like(start)
-    carry = start, NegativeStats(zeros - jnp.inf, zeros, zeros)
+    carry = start, (zeros - jnp.inf, zeros, zeros)
     (total, stats), _ = _scan_columns(visit, carry, columns, (), chunk, axis)
     return (total, stats), (rows, start, columns, scale, total)
 
@@ -179,15 +164,11 @@ def _backward(chunk, hard, axis, residuals, cotangents):
     zeros = jnp.zeros_like(columns.vectors)
     (d_rows, d_scale), d_columns = _scan_columns(visit, carry, columns, zeros, chunk, axis)
     d_start = outer * jnp.exp(start - total)
-    return _cotangent(d_rows), d_start, _cotangent(d_columns), d_scale
+    d_rows, d_columns = (Embeddings(x, None, None, None) for x in (d_rows, d_columns))
+    return d_rows, d_start, d_columns, d_scale  # integers have no cotangent
 
 
 _logsumexp.defvjp(_forward, _backward)
-
-
-def _cotangent(vectors) -> Embeddings:
-    """Of embeddings: integers have none."""
-    return Embeddings(vectors, None, None, None)
 
 
 def _cosines_and_mask(rows: Embeddings, block: Embeddings, hard: bool):  # b m
@@ -202,8 +183,8 @@ def _matmul(a, b):
 def _scan_columns(visit: abc.Callable, carry, columns: Embeddings, result, chunk: int, axis):
     """(carry, result) after `visit(carry, block) -> (carry, result of the block)` on all columns.
 
-    `result` has a row for each column, to which those of the blocks are added. With an axis the
-    columns and their result go round all devices, and the result ends where it began.
+    `result` has a row for each column, to which those of the blocks are added. With an axis both go
+    round all devices and end where they began.
     """
 
     def scan_local(carry, columns, result):
@@ -227,14 +208,13 @@ def _scan_columns(visit: abc.Callable, carry, columns: Embeddings, result, chunk
 
 def _scan_blocks(visit: abc.Callable, carry, columns: Embeddings, chunk: int):
     """`visit` on blocks of `chunk` columns, the last padded with columns that are no negatives."""
-    m, chunk = len(columns.passage_ids), min(chunk, len(columns.passage_ids))
-    if m == chunk:
+    m = len(columns.passage_ids)
+    if m <= chunk:
         return visit(carry, columns)
     fill = -m % chunk
     padded = jax.tree.map(lambda x: jnp.pad(x, ((0, fill),) + ((0, 0),) * (x.ndim - 1)), columns)
     real = jnp.arange(m + fill, dtype=jnp.int32) < m
-    ids = jnp.where(real, padded.passage_ids, batches.NO_PASSAGE)
-    padded = padded._replace(passage_ids=ids)
+    padded = padded._replace(passage_ids=jnp.where(real, padded.passage_ids, batches.NO_PASSAGE))
     blocks = jax.tree.map(lambda x: x.reshape(-1, chunk, *x.shape[1:]), padded)
     carry, results = jax.lax.scan(visit, carry, blocks)
     return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:m], results)

@@ -19,13 +19,10 @@ def export_model(
     languages: abc.Sequence[str] = (),
     corpus: abc.Sequence[str] = (),
 ) -> None:
-    """Writes the model directory `out` for sentence-transformers, transformers and hbt.
+    """Writes a model (see `run_dir.load_model`) for sentence-transformers, transformers and hbt.
 
-    Args:
-      workdir, model, step: what to export, see `run_dir.load_model`.
-      license: of the model of a run, as the hub names it.
-      languages, corpus: what to trim the vocabulary for, see `vocab_trim.trim_model`; with neither,
-        the vocabulary of a run stays whole.
+    `license` is that of the model of a run, as the hub names it. The vocabulary is trimmed for
+    `languages` and `corpus` (see `vocab_trim.trim_model`); with neither, that of a run stays whole.
     """
     loaded, number = run_dir.load_model(workdir, model, step)
     loaded = loaded._replace(params=jax.device_get(loaded.params))

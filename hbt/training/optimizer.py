@@ -10,25 +10,15 @@ from jaxtyping import Array, Float
 from hbt import config
 
 
-def make_optimizer(
-    c: config.Optim, steps: int
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The transformation of clipped gradients, and the learning rate by step."""
+def make_optimizer(c: config.Optim, steps: int) -> tuple:
+    """The optax transformation of clipped gradients, and the learning rate by step."""
     rate = make_schedule(c, steps)
-    decay = {'weight_decay': c.weight_decay, 'mask': decay_mask}
-    return optax.adamw(rate, c.b1, c.b2, c.eps, **decay), rate
-
-
-def clip_gradients(grads, norm: Float[Array, ''], c: config.Optim):
-    """Gradients of this global norm, scaled down to `c.clip` if they are longer."""
-    factor = jnp.minimum(1, c.clip / jnp.maximum(norm, 1e-30))
-    return jax.tree.map(lambda x: x * factor.astype(x.dtype), grads)
+    return optax.adamw(rate, c.b1, c.b2, c.eps, weight_decay=c.weight_decay, mask=decay_mask), rate
 
 
 def make_schedule(c: config.Optim, steps: int) -> optax.Schedule:
     """Linear warm-up to the peak, then to zero at `steps`, or constant."""
     warmup = min(c.warmup, steps)
-    remaining = max(steps - warmup, 1)
     shape = {
         'linear': lambda x: 1 - x,
         'cosine': lambda x: 0.5 * (1 + jnp.cos(math.pi * x)),
@@ -38,7 +28,7 @@ def make_schedule(c: config.Optim, steps: int) -> optax.Schedule:
     def rate(count) -> Float[Array, '']:
         count = jnp.asarray(count, jnp.float32)
         rising = (count + 1) / max(warmup, 1)  # the first step already moves
-        falling = shape(jnp.clip((count - warmup) / remaining, 0, 1))
+        falling = shape(jnp.clip((count - warmup) / max(steps - warmup, 1), 0, 1))
         return c.lr * jnp.where(count < warmup, rising, falling)
 
     return rate

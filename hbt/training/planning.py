@@ -1,7 +1,4 @@
-"""What a step takes, before anything is trained or written.
-
-The step is compiled ahead of time, from shapes alone.
-"""
+"""What a step takes, compiled from shapes alone, before anything is trained or written."""
 
 import collections
 import math
@@ -25,15 +22,9 @@ COLLECTIVE = re.compile(
 def describe_step(
     c: config.Config, s: sampler.Sampler, mesh: jax.sharding.Mesh, compile: bool = True
 ) -> str:
-    """Parameters, batches and the compiled step of the largest batch, as lines of text.
-
-    Args:
-      c: resolved by `run_dir.resolve_config`.
-      compile: without, bytes, collectives and compiled FLOPs are left out.
-    """
+    """Parameters, batches and, with `compile`, the step of the largest one; `c` is resolved."""
     steps = range(min(PLANNED_STEPS, c.steps))
-    sizes = (np.array(x) for x in zip(*(measure_batch(s, i) for i in steps), strict=True))
-    rows, tokens, squares = sizes
+    rows, tokens, squares = np.array([measure_batch(s, i) for i in steps]).T
     width = packing.row_width(c.data)
     filled = np.array([packing.computed_rows(c.encoder.chunk, width, int(n)) for n in rows])
     computed = mesh.size * width * filled

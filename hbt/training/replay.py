@@ -13,9 +13,9 @@ from hbt.utils import log, sharding
 
 
 def replay_step(c: config.Config, workdir: pathlib.Path, number: int) -> None:
-    """Computes step `number` again, from the newest checkpoint before it, and prints it.
+    """Computes step `number` again, from the newest checkpoint before it, and writes nothing.
 
-    Prints the texts of its batch, its metrics, and the loss of each pair; writes nothing.
+    Prints the texts of its batch, its metrics, and the loss of each pair.
     """
     mesh = sharding.make_mesh()
     s = store.open_store(config.store_path(c))
@@ -29,8 +29,7 @@ def replay_step(c: config.Config, workdir: pathlib.Path, number: int) -> None:
     step = train_step.make_step(c, mesh)
     for i in range(int(state.step), number):
         state, metrics = step(state, batches.batch(i, sharding.local_device_range(mesh))[1])
-    for line in sampler.describe_batch(batches, number - 1):
-        log.info(line)
+    log.info('\n'.join(sampler.describe_batch(batches, number - 1)))
     pairs = metrics.pop('pairs')
     for name, value in jax.device_get(metrics).items():
         log.info(f'{name} {float(value):.9g}')

@@ -16,26 +16,15 @@ from hbt.utils import distributed, files, hub, log, settings, sharding
 
 # Settings that may change when a run is resumed: they have no say in what the next step computes.
 # With `steps`, the rest of the schedule follows the new number.
-FREE_SETTINGS = (
-    'steps',
-    'log_every',
-    'ckpt_every',
-    'nonfinite',
-    'mapping',
-    'distributed',
-    'eval.',
-    'data.root',
-    'data.s',
-    'data.verify',
-)
+FREE_SETTINGS = ('steps', 'log_every', 'ckpt_every', 'nonfinite', 'mapping', 'distributed', 'eval.')
+FREE_SETTINGS += ('data.root', 'data.s', 'data.verify')
 
 
 @contextlib.contextmanager
 def claim(c: config.Config, workdir: pathlib.Path, s: store.Store) -> abc.Iterator[None]:
     """Makes and locks the run directory, with the config, the tokenizer and the store's manifest.
 
-    Raises:
-      ValueError: the run in this directory began with other settings, or is at work.
+    Raises ValueError if the run in this directory began with other settings, or is at work.
     """
     path = workdir / 'config.json'
     if path.exists():
@@ -60,8 +49,7 @@ def claim(c: config.Config, workdir: pathlib.Path, s: store.Store) -> abc.Iterat
 def resolve_config(c: config.Config, s: store.Store, mesh: jax.sharding.Mesh) -> config.Config:
     """The config with the sizes that follow from the store and the pretrained weights.
 
-    Raises:
-      ValueError: config, store, weights and devices do not fit each other.
+    Raises ValueError if config, store, weights and devices do not fit each other.
     """
     sharding.check_divides('batch_size', c.batch_size, mesh)
     vocab_size, pad_id = (s.manifest['tokenizer'][x] for x in ('vocab_size', 'pad_id'))
@@ -102,21 +90,14 @@ def _pretrained_architecture(c: config.Config, s: store.Store) -> config.Encoder
 def load_model(
     workdir: str | None, model: str | None, step: str = 'latest'
 ) -> tuple[model_dir.Model, int]:
-    """The model of a training run, or of a model directory, with its parameters on all devices.
+    """A model with its parameters on all devices, and its step.
 
-    Args:
-      workdir: directory of a run, or nothing.
-      model: model directory or hub name, or nothing.
-      step: of the run: latest, best, or the number of a kept step.
-
-    Returns:
-      The model and its step, 0 for a model directory.
+    It is that of a training run at `step` (latest, best, or the number of a kept one), or else of a
+    model directory or hub name, whose step is 0.
     """
     if bool(workdir) == bool(model):
-        raise ValueError(
-            'expected --workdir=DIR of a run, or --model=NAME, got '
-            + ('both' if model else 'neither')
-        )
+        choice = 'both' if model else 'neither'
+        raise ValueError(f'expected --workdir=DIR of a run, or --model=NAME, got {choice}')
     replicated = sharding.replicated(sharding.make_mesh())
     if model:
         loaded = model_dir.load_model(model)

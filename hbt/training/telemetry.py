@@ -1,8 +1,4 @@
-"""What training does with its time, and where its loss jumps.
-
-Pairs and tokens a second, padding, waiting for input, utilisation, and the losses of each kind of
-batch and language pair, as lines of metrics.jsonl.
-"""
+"""The lines of metrics.jsonl: losses by kind and language pair, speed, and spikes of the loss."""
 
 import collections
 import contextlib
@@ -20,31 +16,24 @@ from hbt.training import losses
 LAG = 2  # steps whose metrics stay on the device, so that it never waits for the host
 PAIR_METRICS = losses.PairMetrics._fields
 COMPILED = '/jax/core/compile/backend_compile_duration'
+SPIKE_WINDOW = 20  # lines
+SPIKE_MIN_LINES = 8  # before anything is called a spike
+SPIKE_DEVIATIONS = 6
 
 # Dense bfloat16 FLOP/s of what JAX calls a device. TPUs, by their kind: the system architecture
 # pages of docs.cloud.google.com/tpu (v2, v3 and 7x have two devices a chip). NVIDIA, by the start
 # of the kind: data sheets, without sparsity (V100: float16).
+# fmt: off
 PEAK_FLOPS = {
-    'TPU v2': 22.5e12,
-    'TPU v3': 61.5e12,
-    'TPU v4': 275e12,
-    'TPU v5 lite': 197e12,
-    'TPU v5e': 197e12,
-    'TPU v5': 459e12,
-    'TPU v5p': 459e12,
-    'TPU v6 lite': 918e12,
-    'TPU v6e': 918e12,
-    'TPU7x': 1153.5e12,
+    'TPU v2': 22.5e12, 'TPU v3': 61.5e12, 'TPU v4': 275e12, 'TPU v5 lite': 197e12,
+    'TPU v5e': 197e12, 'TPU v5': 459e12, 'TPU v5p': 459e12, 'TPU v6 lite': 918e12,
+    'TPU v6e': 918e12, 'TPU7x': 1153.5e12,
 }
 PEAK_FLOPS_BY_PREFIX = {
-    'NVIDIA H200': 989e12,
-    'NVIDIA H100 PCIe': 756e12,
-    'NVIDIA H100 NVL': 835e12,
-    'NVIDIA H100': 989e12,
-    'NVIDIA A100': 312e12,
-    'NVIDIA L4': 121e12,
-    'Tesla V100': 125e12,
+    'NVIDIA H200': 989e12, 'NVIDIA H100 PCIe': 756e12, 'NVIDIA H100 NVL': 835e12,
+    'NVIDIA H100': 989e12, 'NVIDIA A100': 312e12, 'NVIDIA L4': 121e12, 'Tesla V100': 125e12,
 }
+# fmt: on
 
 
 def peak_flops(kind: str) -> float | None:
@@ -56,20 +45,15 @@ def peak_flops(kind: str) -> float | None:
 
 
 def model_flops(c: config.Config, tokens: float, squares: float, tasks: int) -> float:
-    """FLOPs that one step needs, forward and backward: 2 for each multiplication and addition.
+    """FLOPs of the matrix products of a step, forward and backward: 2 for each multiply and add.
 
-    Of matrix products only; neither padding nor recomputation for the gradient counts (as the model
-    FLOPs of Chowdhery et al. 2022, appendix B).
-
-    Args:
-      tokens: real ones.
-      squares: the sum of the squared lengths of the texts.
-      tasks: batches of a step.
+    `tokens` are real ones, `squares` the sum of the squared lengths of the texts, `tasks` the
+    batches of a step. Neither padding nor recomputation for the gradient counts (as the model FLOPs
+    of Chowdhery et al. 2022, appendix B).
     """
     e, pairs = c.encoder, c.batch_size
-    layer = (
-        tokens * (4 * e.hidden_dim**2 + 2 * e.hidden_dim * e.mlp_dim) + 2 * squares * e.hidden_dim
-    )
+    dense = 4 * e.hidden_dim**2 + 2 * e.hidden_dim * e.mlp_dim
+    layer = tokens * dense + 2 * squares * e.hidden_dim
     width = e.projection_dim or e.hidden_dim
     columns = pairs * (1 + c.sampler.negatives) + (pairs if c.loss.symmetric else 0)
     return 6 * (e.num_layers * layer + tasks * pairs * columns * width)
@@ -78,20 +62,10 @@ def model_flops(c: config.Config, tokens: float, squares: float, tasks: int) -> 
 class Meter:
     """Sums over the steps since the last line of the log; a context that counts compilations."""
 
-    def __init__(
-        self,
-        c: config.Config,
-        languages: abc.Sequence[str],
-        devices: int,
-        sums: dict[str, dict] | None = None,
-    ):
-        """Over so many devices of all hosts.
-
-        Args:
-          sums: those that `state` gave when the run was stopped.
-        """
+    def __init__(self, c: config.Config, languages: abc.Sequence[str], devices: int, sums=None):
+        """Over the devices of all hosts, from the `sums` that `state` gave when the run stopped."""
         self.config, self.languages, self.devices = c, languages, devices
-        self.pending, self.latest, self.compiles = collections.deque(), {}, 0
+        self.pending, self.lr, self.compiles = collections.deque(), {}, 0
         self._reset(sums or {})
         self.start = time.perf_counter()
 
@@ -109,23 +83,18 @@ class Meter:
     def __exit__(self, *_):
         jax.monitoring.unregister_event_duration_listener(self._on_event)
 
-    def _on_event(self, event: str, seconds: float, **more) -> None:
-        del seconds, more
+    def _on_event(self, event: str, *_, **__) -> None:
         self.compiles += event == COMPILED
 
     def timed(self, items: abc.Iterator) -> abc.Iterator:
         """The same batches; the time until each of them is there counts as waiting for input."""
-        while True:
-            before = time.perf_counter()
-            item = next(items, None)
-            if item is None:
-                return
+        before = time.perf_counter()
+        for item in items:
             self.sums['waited'] += time.perf_counter() - before
             yield item
+            before = time.perf_counter()
 
-    def add_step(
-        self, plans: abc.Sequence[batches.Plan], batch: batches.Batch, metrics: dict
-    ) -> None:
+    def add_step(self, plans: list[batches.Plan], batch: batches.Batch, metrics: dict) -> None:
         """Adds a step that was dispatched, with the metrics that it will have."""
         rows, width = batch.packed.tokens.shape
         rows //= self.devices // jax.process_count()
@@ -134,23 +103,19 @@ class Meter:
         while len(self.pending) > LAG:
             self._add_metrics(*self.pending.popleft())
 
-    def _add_metrics(self, plans: abc.Sequence[batches.Plan], computed: int, metrics: dict) -> None:
+    def _add_metrics(self, plans: list[batches.Plan], computed: int, metrics: dict) -> None:
         metrics = jax.device_get(metrics)
         pair_metrics = metrics.pop('pairs')  # t b
         metrics = {k: float(x) for k, x in metrics.items()}
-        tokens, squares = metrics.pop('tokens'), metrics.pop('squares')
-        self.sums.update({'tokens': tokens, 'computed': computed})
-        self.sums['flops'] += model_flops(self.config, tokens, squares, len(plans))
-        skipped = metrics.pop('skipped')
-        self.sums['skipped'] += skipped
+        tokens, squares, skipped = (metrics.pop(x) for x in ('tokens', 'squares', 'skipped'))
+        flops = model_flops(self.config, tokens, squares, len(plans))
+        self.sums.update(tokens=tokens, computed=computed, flops=flops, skipped=skipped)
         if skipped:  # its metrics are not finite
             return
-        self.latest = metrics
-        self.sums['steps'] += 1
-        self.sums.update({f'mean/{k}': x for k, x in metrics.items()})
+        self.lr = {'lr': metrics['lr']}
+        self.sums.update({'steps': 1} | {f'mean/{k}': x for k, x in metrics.items()})
         for task, plan in enumerate(plans):
-            columns = [np.ones(len(plan.groups)), *(x[task] for x in pair_metrics)]
-            values = np.stack(columns, axis=1)
+            values = np.stack([np.ones(len(plan.groups)), *(x[task] for x in pair_metrics)], 1)
             self.kinds[plan.kind] = self.kinds.get(plan.kind, 0) + values.sum(0)
             pairs = plan.query_languages * len(self.languages) + plan.passage_languages
             np.add.at(self.pairs, pairs, values)
@@ -169,21 +134,22 @@ class Meter:
         }
 
     def pop_line(self) -> dict[str, float]:
-        """Means since the last line, whose sums begin anew.
+        """Means since the last line, from which on the sums begin anew.
 
-        The metrics of the step; loss, accuracy and margin of each kind of batch and language
-        pair; pairs and real tokens a second; proportions of padding among the tokens and of waiting
-        for input in the time; programs compiled; steps skipped; on known chips the model FLOPs
-        utilisation.
+        The metrics of the step; those of each kind of batch and language pair; pairs and real
+        tokens a second; padding, as a proportion of the tokens, and waiting for input, of the time;
+        programs compiled; steps skipped; on known chips the model FLOPs utilisation.
         """
         sums, kinds, pairs = self.state().values()
         line = {k[5:]: x / sums['steps'] for k, x in sums.items() if k.startswith('mean/')}
-        line |= {k: x for k, x in self.latest.items() if k == 'lr'}
-        named = [('', kind, x) for kind, x in kinds.items()]
-        named += [('_by_pair', self._pair_name(int(key)), x) for key, x in pairs.items()]
-        for suffix, name, (count, *totals) in named:
+        line |= self.lr
+        named = {f'/{kind}': x for kind, x in kinds.items()}
+        for key, x in pairs.items():
+            query, passage = divmod(int(key), len(self.languages))
+            named[f'_by_pair/{self.languages[query]}-{self.languages[passage]}'] = x
+        for name, (count, *totals) in named.items():
             for metric, total in zip(PAIR_METRICS, totals, strict=True):
-                line[f'{metric}{suffix}/{name}'] = total / count
+                line[metric + name] = total / count
         seconds = sums['seconds']
         line |= {
             'pairs_per_second': sum(x[0] for x in kinds.values()) / seconds,
@@ -191,17 +157,13 @@ class Meter:
             'padding': 1 - sums['tokens'] / sums['computed'],
             'input_wait': sums['waited'] / seconds,
             'compiles': self.compiles,
-            'skipped': sums.get('skipped', 0.0),
+            'skipped': sums['skipped'],
         }
-        peak = peak_flops(jax.devices()[0].device_kind)
-        if peak:
+        if peak := peak_flops(jax.devices()[0].device_kind):
             line['mfu'] = sums['flops'] / seconds / (peak * self.devices)
         self.compiles = 0
         self._reset({})
         return line
-
-    def _pair_name(self, number: int) -> str:
-        return '-'.join(self.languages[i] for i in divmod(number, len(self.languages)))
 
     @contextlib.contextmanager
     def paused(self):
@@ -213,31 +175,23 @@ class Meter:
 
 def format_postfix(line: dict[str, float]) -> dict[str, str]:
     """A line of the log for the progress bar."""
-    postfix = {
-        'loss': f'{line.get("loss", math.nan):.3f}',  # none if all steps were skipped
-        'pairs/s': f'{line["pairs_per_second"]:.0f}',
-        'tokens/s': f'{line["tokens_per_second"]:.0f}',
-        'pad': f'{line["padding"]:.0%}',
-        'wait': f'{line["input_wait"]:.0%}',
-    }
-    return postfix | ({'mfu': f'{line["mfu"]:.0%}'} if 'mfu' in line else {})
-
-
-SPIKE_WINDOW = 20  # lines
-SPIKE_MIN_LINES = 8  # before anything is called a spike
-SPIKE_DEVIATIONS = 6
+    postfix = {'loss': f'{line.get("loss", math.nan):.3f}'}  # none if all steps were skipped
+    for name in ('pairs', 'tokens'):
+        postfix[f'{name}/s'] = f'{line[f"{name}_per_second"]:.0f}'
+    for short, name in (('pad', 'padding'), ('wait', 'input_wait'), ('mfu', 'mfu')):
+        if name in line:
+            postfix[short] = f'{line[name]:.0%}'
+    return postfix
 
 
 class SpikeDetector:
-    """Finds lines of the log whose loss is far above those before.
+    """Finds losses more than SPIKE_DEVIATIONS deviations above the median of the lines before.
 
-    A spike is more than SPIKE_DEVIATIONS deviations above the median of the SPIKE_WINDOW lines
-    before. The deviation is 1.4826 times the median absolute one (the standard deviation, for
-    normal noise, and a spike hardly moves it; Huber 1981), and at least 1 % of the median.
+    The deviation is 1.4826 times the median absolute one (the standard deviation, for normal noise,
+    and a spike hardly moves it; Huber 1981), and at least 1 % of the median.
     """
 
     def __init__(self, lines: abc.Iterable[dict]):
-        """Begins with the lines of the log so far."""
         self.losses = collections.deque((x['loss'] for x in lines if 'loss' in x), SPIKE_WINDOW)
 
     def update(self, loss: float) -> str:
@@ -248,9 +202,8 @@ class SpikeDetector:
             return ''
         median = np.median(before)
         deviation = max(1.4826 * np.median(abs(before - median)), 0.01 * abs(median))
-        if not loss > median + SPIKE_DEVIATIONS * deviation:
-            return ''
-        return (
+        message = (
             f'the loss jumped to {loss:.4g}: the median of the {len(before)} lines before is '
             f'{median:.4g}, their deviation {deviation:.2g}'
         )
+        return message if loss > median + SPIKE_DEVIATIONS * deviation else ''

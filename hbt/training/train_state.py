@@ -1,7 +1,4 @@
-"""The state of a training run: step, parameters, temperature, optimizer; and where each array lies.
-
-The data need no state: a batch is a function of the step.
-"""
+"""The state of a training run, and where its arrays lie. Data have none: a step gives its batch."""
 
 import math
 import typing
@@ -42,12 +39,8 @@ def init_state(c: config.Config, mesh: jax.sharding.Mesh) -> State:
 def state_shapes(c: config.Config, mesh: jax.sharding.Mesh) -> State:
     """Shape, type and sharding of every array of a state."""
     shapes = jax.eval_shape(lambda: random_state(c))
-
-    def with_sharding(x, spec):
-        named = jax.sharding.NamedSharding(mesh, spec)
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=named)
-
-    return jax.tree.map(with_sharding, shapes, partition_specs(shapes, c, mesh))
+    specs = partition_specs(shapes, c, mesh)
+    return jax.tree.map(lambda x, y: x.update(sharding=jax.NamedSharding(mesh, y)), shapes, specs)
 
 
 def random_state(c: config.Config) -> State:
@@ -73,10 +66,7 @@ def split_axes(c: config.Config, devices: int) -> dict[str, int]:
 
 
 def partition_specs(tree, c: config.Config, mesh: jax.sharding.Mesh):
-    """The spec of every array of parameters, gradients or a state, by the name of the parameter.
-
-    The moments of a parameter are split as it is.
-    """
+    """The spec of every array of parameters, gradients or a state; moments as their parameter."""
     axes = split_axes(c, mesh.size)
 
     def spec(path, _):

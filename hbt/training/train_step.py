@@ -19,9 +19,8 @@ from hbt.utils import sharding
 def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
     """`step(state, batch) -> (state, metrics)`, mapped over the mesh; it donates `state`.
 
-    A step whose loss or gradient is not finite changes nothing but the count of steps, and has the
-    metric `skipped` 1. The metric `pairs` is a `losses.PairMetrics` of arrays [t b], b over all
-    devices.
+    A step whose loss or gradient is not finite only counts, with the metric `skipped` 1. The metric
+    `pairs` is a `losses.PairMetrics` of arrays [t b], b over all devices.
     """
     transform, rate = optimizer.make_optimizer(c.optim, c.steps)
 
@@ -29,7 +28,8 @@ def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
         old = train_state.trainable(state.params, state.log_scale)
         grads, metrics = compute_gradient(old, batch, c, state.step)
         norm = _global_norm(grads, c)
-        grads = optimizer.clip_gradients(grads, norm, c.optim)
+        factor = jnp.minimum(1, c.optim.clip / jnp.maximum(norm, 1e-30))
+        grads = jax.tree.map(lambda x: x * factor.astype(x.dtype), grads)
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
             updates, opt = transform.update(grads, state.opt, old)
         new = optax.apply_updates(old, updates)
@@ -43,13 +43,13 @@ def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
         }
         return train_state.State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
-    if c.mapping == 'pmap':
-        return sharding.map_over_devices(step, mesh, 'pmap', batches.SHARD_AXES, donate=True)
-    shapes = jax.eval_shape(lambda: train_state.random_state(c))
-    specs = train_state.partition_specs(shapes, c, mesh)
-    return sharding.map_over_devices(
-        step, mesh, c.mapping, batches.SHARD_AXES, specs, (specs, jax.P()), donate=True
-    )
+    specs = None
+    if c.mapping != 'pmap':
+        shapes = jax.eval_shape(lambda: train_state.random_state(c))
+        specs = train_state.partition_specs(shapes, c, mesh)
+    out_specs = specs and (specs, jax.P())
+    axes = batches.SHARD_AXES
+    return sharding.map_over_devices(step, mesh, c.mapping, axes, specs, out_specs, donate=True)
 
 
 def compute_gradient(
@@ -57,9 +57,8 @@ def compute_gradient(
 ) -> tuple[dict, dict]:
     """Gradient of the mean loss over all pairs of all devices, and its metrics. Per device.
 
-    Differentiates the local pairs' loss by the local copy of the parameters and averages once. The
-    gather inside the loss carries gradients back, so that average is the true gradient. That of a
-    split parameter comes summed over the devices, and split.
+    The mean over the devices of the gradient of their own pairs' loss by their own parameters: the
+    gather in the loss carries gradients back. That of a split parameter comes summed, and split.
     """
     devices = jax.lax.axis_size(sharding.AXIS)
     axes = train_state.split_axes(c, devices)
@@ -83,14 +82,11 @@ def _global_norm(grads: dict, c: config.Config) -> Float[Array, '']:
 
 def _partition(tree, axes: dict[str, int]) -> tuple:
     """(split parameters, replicated ones): None stands for the other."""
-
-    def select(is_split):
-        return jax.tree_util.tree_map_with_path(
-            lambda path, x: x if (train_state.parameter_name(path) in axes) == is_split else None,
-            tree,
-        )
-
-    return select(True), select(False)
+    mask = jax.tree_util.tree_map_with_path(
+        lambda path, _: train_state.parameter_name(path) in axes, tree
+    )
+    split = jax.tree.map(lambda is_split, x: x if is_split else None, mask, tree)
+    return split, jax.tree.map(lambda is_split, x: None if is_split else x, mask, tree)
 
 
 def _merge(split, replicated):
@@ -104,33 +100,23 @@ def _loss(trainable: dict, batch: batches.Batch, c: config.Config, step: Int[Arr
     """Weighted mean InfoNCE of the tasks over this device's pairs, with metrics."""
     scale = effective_log_scale(trainable['scale'], c.loss)
     vectors = _embed_batch(trainable['encoder'], batch, c, step)  # t b n d
-    per_task = [
-        losses.infonce(
-            vectors[task, :, 0],
-            vectors[task, :, 1:],
-            batch.query_ids[task],
-            batch.passage_ids[task],
-            scale,
-            c.loss,
-            sharding.AXIS,
-        )
-        for task in range(len(vectors))
-    ]
+
+    def task_metrics(i):
+        queries, passages = vectors[i, :, 0], vectors[i, :, 1:]
+        ids = batch.query_ids[i], batch.passage_ids[i]
+        return losses.infonce(queries, passages, *ids, scale, c.loss, sharding.AXIS)
+
+    per_task = [task_metrics(i) for i in range(len(vectors))]
     pairs = jax.tree.map(lambda *x: jnp.stack(x), *per_task)  # t b
     weights = schedule.task_weights(c.sampler, len(per_task), step, jnp)
-    total = sum(
-        jnp.asarray(weight, x.dtype) * x
-        for weight, x in zip(weights, pairs.loss.mean(1), strict=True)
-    )
+    means = pairs.loss.mean(1)
+    total = sum(jnp.asarray(w, x.dtype) * x for w, x in zip(weights, means, strict=True))
     metrics = {'loss': total, 'accuracy': pairs.accuracy.mean(), 'margin': pairs.margin.mean()}
     return total, metrics | {'pairs': _in_global_order(pairs, batch)} | _count_tokens(batch.packed)
 
 
 def _in_global_order(pairs: losses.PairMetrics, batch: batches.Batch) -> losses.PairMetrics:
-    """Metrics of the pairs of all devices [t b], in the order of the batch.
-
-    As terms of a mean over the devices, which is taken of the gradient, too: no further gather.
-    """
+    """Metrics of all devices [t b], in the order of the batch, as terms of a mean over devices."""
     devices = jax.lax.axis_size(sharding.AXIS)
     tasks, b = batch.pair_indices.shape
     task = jnp.arange(tasks, dtype=jnp.int32)[:, None]
@@ -143,13 +129,9 @@ def _in_global_order(pairs: losses.PairMetrics, batch: batches.Batch) -> losses.
 
 
 def _count_tokens(packed: ragged.PackedRows) -> dict[str, Float[Array, '']]:
-    """Real tokens of all devices, and the sum of the squared lengths of their texts.
-
-    As terms of a mean over the devices.
-    """
-    segments = jnp.arange(
-        1, 1 + packing.slots_per_row(packed.segment_ids.shape[1]), dtype=jnp.int32
-    )
+    """Real tokens, and the sum of the squared lengths of texts, as terms of a mean over devices."""
+    slots = packing.slots_per_row(packed.segment_ids.shape[1])
+    segments = jnp.arange(1, 1 + slots, dtype=jnp.int32)
     equal = packed.segment_ids[:, :, None] == segments[None, None]
     lengths = equal.sum(1).astype(jnp.float32)  # r s
     devices = jax.lax.axis_size(sharding.AXIS)
@@ -161,19 +143,19 @@ def _embed_batch(
 ) -> Float[Array, 't b n d']:
     """Embeddings of this device's texts, zeros for missing ones.
 
-    With `encoder.chunk`, so many tokens at a time: their activations are computed again for the
-    gradient, which equals that of all at once (gradient caching, Gao et al. 2021).
+    With `encoder.chunk`, so many tokens at a time, whose activations are computed again for the
+    same gradient (gradient caching, Gao et al. 2021).
     """
-    width = batch.packed.tokens.shape[1]
+    rows, width = batch.packed.tokens.shape
     slots = packing.slots_per_row(width)
     seeds = _dropout_seeds(batch, slots, c, step)
     axes = train_state.split_axes(c, jax.lax.axis_size(sharding.AXIS))
     split = dict.fromkeys(axes, sharding.AXIS)
-    size = packing.chunk_rows(c.encoder.chunk, width, len(batch.packed.tokens))
+    size = packing.chunk_rows(c.encoder.chunk, width, rows)
 
     def encode(chunk):
-        rows, seeds = chunk
-        return encoder.encode_packed(params, rows, slots, c.encoder, seeds, split)
+        packed, seeds = chunk
+        return encoder.encode_packed(params, packed, slots, c.encoder, seeds, split)
 
     vectors = _map_chunks(encode, (batch.packed, seeds), size)  # r s d
     vectors = vectors.reshape(-1, vectors.shape[-1])
@@ -183,10 +165,7 @@ def _embed_batch(
 def _dropout_seeds(
     batch: batches.Batch, slots: int, c: config.Config, step: Int[Array, '']
 ) -> UInt32[Array, 'r s'] | None:
-    """A seed for each text of this device, from its step, task, pair and column.
-
-    So dropout depends neither on the devices nor on the packing.
-    """
+    """A seed for each text by step, task, pair and column: by neither devices nor packing."""
     if c.encoder.dropout == c.encoder.attention_dropout == 0:
         return None
     tasks, b, n = batch.embedding_indices.shape
