@@ -189,7 +189,7 @@ def _search_without(
     sizes = np.ceil(np.log(np.maximum(counts, 1)) / np.log(GROWTH)).astype(int)
     for size in np.unique(sizes):
         rows = np.flatnonzero(sizes == size)
-        padded = ragged.pad_texts(lists, rows, max(1, counts[rows].max()), -1, None)
+        padded = ragged.pad_texts(lists, rows, int(max(1, counts[rows].max())), -1, None)
         relevant = np.zeros((len(rows), 0), np.int32)
         result = search.search(queries[rows], documents, relevant, languages, depth, padded)
         scores[rows], top_k[rows] = result.scores, result.top_k
