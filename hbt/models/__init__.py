@@ -1,9 +1,8 @@
 """Encoders: the transformer itself, the files of pretrained models, and texts to embeddings.
 
-`encoder` computes embeddings, of `layers` and `attention`. `model_dir` reads and writes directories
-of sentence-transformers: configuration and names by `huggingface`, tensors by `weights` and
-`torch_pickle`, the README by `card`. `embedder` turns texts into embeddings, `embedding_file` a
-whole file of them, and `vocab_trim` leaves out token embeddings.
+`encoder` is made of `layers` and `attention`. `model_dir` reads and writes directories by
+`huggingface`, `weights`, `torch_pickle` and `card`. `embedder` embeds texts, `embedding_file` whole
+files of them, and `vocab_trim` leaves out token embeddings.
 """
 
 __all__ = ['card', 'embedder', 'embedding_file', 'encoder', 'layers', 'model_dir', 'vocab_trim']

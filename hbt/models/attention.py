@@ -1,8 +1,4 @@
-"""Attention of tokens to those of their own text, by the fastest kernel that there is.
-
-cuDNN, the splash kernel of TPUs and the formula itself give equal results. Shapes: r rows, w width,
-h heads, e dim of a head.
-"""
+"""Attention of tokens to those of their own text. r rows, w width, h heads, e dim of a head."""
 
 import functools
 import math
@@ -24,13 +20,10 @@ def attend(
     keep: Bool[Array, 'r h w w'] | None = None,
     rate: float = 0.0,
 ) -> Float[Array, 'r w h e']:
-    """Softmax attention, the softmax in float32 at least.
+    """Softmax attention to the tokens of the same segment id, the softmax in float32 at least.
 
-    Args:
-      segment_ids: tokens of a row attend to those of the same id.
-      keep: the weights that dropout leaves; only the formula has weights, so with dropout no fused
-        kernel is used.
-      rate: the proportion of the weights that dropout zeroes.
+    Dropout zeroes a proportion `rate` of the weights, all but `keep`; only the formula has weights,
+    so with dropout no fused kernel is used.
     """
     if keep is None:
         kernel = choose_kernel(jax.default_backend(), q.dtype, q.shape)
@@ -50,11 +43,7 @@ def choose_kernel(backend: str, dtype, shape: tuple[int, ...]) -> str:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
 def plain(q, k, v, segment_ids, keep=None, rate=0.0):
-    """The formula; arguments as of `attend`.
-
-    For the gradient its weights are stored in the type of q, and nothing else of their size: the
-    sign says which were dropped.
-    """
+    """The formula; for the gradient it stores weights in the type of q, negative where dropped."""
     return _plain_forward(q, k, v, segment_ids, keep, rate)[0]
 
 

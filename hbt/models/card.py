@@ -16,18 +16,9 @@ TAGS = ('sentence-transformers', 'sentence-similarity', 'feature-extraction', 'd
 def run_card(
     c: config.Config, workdir: pathlib.Path, step: int, out: pathlib.Path, license: str, note: str
 ) -> str:
-    """Returns the card of a step of a training run, in Markdown with the hub's front matter.
-
-    Args:
-      out: the model directory.
-      note: which token embeddings were removed, if any: `without ...`.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader('hbt.models', ''),
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    """The card of a step of a run, in Markdown; `note`, if any, is `without the token ...`."""
+    options = dict(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(loader=jinja2.PackageLoader('hbt.models', ''), **options)
     environment.filters['json'] = json.dumps  # JSON is YAML, and its texts are those of Python
     environment.globals |= {'row': _row, 'scores': _scores}
     datasets = files.read_optional_json(workdir / 'data.json').get('datasets', [])

@@ -70,23 +70,17 @@ def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callab
 
     `eval.batch_size` texts at a time, the longest first; `label` is that of the progress bar.
     """
+    encode = functools.partial(encoder.encode_padded, c=c.encoder)
+    encode = jax.jit(encode, out_shardings=sharding.replicated(mesh))
     split = sharding.sharded(mesh)
-    encode = jax.jit(
-        functools.partial(encoder.encode_padded, c=c.encoder),
-        out_shardings=sharding.replicated(mesh),
-    )
     size = -(-c.eval.batch_size // mesh.size) * mesh.size
 
-    def embed(
-        params: encoder.Params, table: ragged.TokenTable, label: str
-    ) -> Float[np.ndarray, 'n d']:
-        count, lengths = len(table.lengths), table.lengths
-        order = np.argsort(-lengths, kind='stable')
-        out = None
+    def embed(params, table: ragged.TokenTable, label: str) -> Float[np.ndarray, 'n d']:
+        count, order, out = len(table.lengths), np.argsort(-table.lengths, kind='stable'), None
         with log.progress(total=count, desc=label, unit=' texts', leave=False) as bar:
             for start in range(0, count, size):
                 batch = order[start : start + size]
-                width = ragged.bucket_width(int(lengths[batch].max()))
+                width = ragged.bucket_width(int(table.lengths[batch].max()))
                 tokens = np.full((size, width), c.encoder.pad_id, np.int32)
                 tokens[: len(batch)] = ragged.pad_texts(table, batch, width, c.encoder.pad_id, None)
                 sharded = jax.make_array_from_callback(tokens.shape, split, tokens.__getitem__)

@@ -1,7 +1,4 @@
-"""Embeddings in a .npy file that grows block by block, and that the same call resumes.
-
-Used to embed a file of texts, and to keep the embeddings of a benchmark until it is evaluated.
-"""
+"""Embeddings in a .npy file that grows block by block, and that the same call resumes."""
 
 import collections
 import functools
@@ -40,22 +37,12 @@ def embed_file(
     embed_lines(embed, source, out, settings)
 
 
-def embed_lines(
-    embed: abc.Callable, source: pathlib.Path, out: pathlib.Path, settings: dict
-) -> None:
+def embed_lines(embed, source: pathlib.Path, out: pathlib.Path, settings: dict) -> None:
     """Embeds every line of a text file, plain or gzip, into the rows of a .npy file.
 
-    The file appears when it is whole. Rows are saved every `CHUNK` lines; after a kill, the same
-    call resumes.
-
-    Args:
-      embed: texts -> vectors [n d].
-      source: the text file.
-      out: the .npy file.
-      settings: what must be equal to resume, apart from the text file.
-
-    Raises:
-      ValueError: names file and line of what is no text, or the output that exists already.
+    The file appears when it is whole. Rows are saved every `CHUNK` lines; the same call resumes if
+    the text file and `settings` are equal. `embed` maps texts to vectors [n d]. ValueError names
+    file and line of what is no text, or the output that exists already.
     """
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got a file')
@@ -74,8 +61,7 @@ def embed_lines(
 
 def iter_text_chunks(source: pathlib.Path, start: int = 0) -> abc.Iterator[list[str]]:
     """Yields the lines of a text file after the first `start`, `CHUNK` at a time."""
-    lines = (text for _, text in text_lines.iter_lines(source))
-    lines = itertools.islice(lines, start, None)
+    lines = itertools.islice((text for _, text in text_lines.iter_lines(source)), start, None)
     while texts := list(itertools.islice(lines, CHUNK)):
         yield texts
 
@@ -83,21 +69,14 @@ def iter_text_chunks(source: pathlib.Path, start: int = 0) -> abc.Iterator[list[
 def fill_embeddings(
     blocks: abc.Callable, count: int, out: pathlib.Path | None, settings: dict, label: str
 ) -> Block:
-    """Collects the embeddings of `count` texts.
+    """Collects the embeddings of `count` texts [count d], and the sums of their counts.
 
     Args:
       blocks: number of texts -> iterator over the blocks of the texts after these.
-      count: how many texts there are.
-      out: the .npy file that the embeddings are for; they stay in a partial file beside it, from
-        which the same call resumes after the last whole block. None: they are in memory.
-      settings: what must be equal to resume.
+      out: the .npy file that the embeddings are for. They stay memory-mapped in a partial file
+        beside it, from which the same call resumes after the last whole block. None: in memory.
+      settings: what must be equal to resume, else ValueError.
       label: of the progress bar.
-
-    Returns:
-      All embeddings [count d], memory-mapped if there is a file, and the sums of the counts.
-
-    Raises:
-      ValueError: the partial file was begun with other settings.
     """
     vectors, done, counts = None, 0, collections.Counter()
     if out and _partial_path(out).exists():
@@ -108,16 +87,16 @@ def fill_embeddings(
             vectors = np.lib.format.open_memmap(_partial_path(out), 'r+')
     with log.progress(total=count, initial=done, desc=label, unit=' texts') as bar:
         for block in blocks(done) if done < count else ():
+            size, dim = block.vectors.shape
             if vectors is None:
-                shape = (count, block.vectors.shape[1])
-                vectors = _create_file(out, shape) if out else np.empty(shape, np.float32)
-            vectors[done : done + len(block.vectors)] = block.vectors
-            done += len(block.vectors)
+                vectors = _create_file(out, (count, dim)) if out else np.empty((count, dim), 'f4')
+            vectors[done : done + size] = block.vectors
+            done += size
             counts.update(block.counts)
             if out:
                 vectors.flush()
                 resume.write_record(record_path(out), settings, done=done, counts=counts)
-            bar.update(len(block.vectors))
+            bar.update(size)
     return Block(vectors, dict(counts))
 
 

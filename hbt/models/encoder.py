@@ -1,12 +1,7 @@
-"""XLM-R and BERT as functions over a pytree of arrays, with layers stacked on a leading axis.
-
-`param_shapes` is the one table of parameters: initialisation, names in checkpoints and the mask of
-the weight decay follow from it. Shapes: r rows, w width, s slots of a row, d dim, h heads.
-"""
+"""XLM-R and BERT over a pytree of arrays. Shapes: r rows, w width, s slots, d dim, h heads."""
 
 import functools
 import types
-import typing
 from collections import abc
 
 import jax
@@ -26,7 +21,7 @@ Params = dict  # nested dicts of arrays, named as in `param_shapes`
 def param_shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
     """Path -> shape of every parameter; `layers/...` has the layer as its first axis.
 
-    Without layers there are no such parameters: the embeddings of the tokens are pooled.
+    Initialisation, names in checkpoints and the mask of the weight decay follow from it.
     """
     n, d, f = c.num_layers, c.hidden_dim, c.mlp_dim
     table = {
@@ -47,10 +42,7 @@ def param_shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
 
 
 def split_axes(c: config.Encoder, devices: int) -> dict[str, int]:
-    """Path -> axis along which a parameter can be split over devices; the others are small.
-
-    The token table has its columns split, the kernels of the layers their rows.
-    """
+    """Path -> axis along which a parameter can be split over devices; the others are small."""
     shapes = param_shapes(c)
     kernels = [x for x in shapes if x.startswith('layers/') and x.endswith('kernel')]
     return {path: 1 for path in ('embeddings/token', *kernels) if shapes[path][1] % devices == 0}
@@ -61,10 +53,8 @@ def init_params(c: config.Encoder, key: jax.Array) -> Params:
     flat = {}
     for i, (path, shape) in enumerate(param_shapes(c).items()):
         leaf = path.rsplit('/', 1)[-1]
-        if leaf == 'bias':
-            flat[path] = jnp.zeros(shape)
-        elif leaf == 'scale':
-            flat[path] = jnp.ones(shape)
+        if leaf in ('bias', 'scale'):
+            flat[path] = jnp.full(shape, float(leaf == 'scale'))
         else:
             flat[path] = c.init_std * jax.random.normal(jax.random.fold_in(key, i), shape)
     if c.family == 'xlmr':  # as in the checkpoints of this family, padding is the zero vector
@@ -78,15 +68,9 @@ def encode_padded(
     c: config.Encoder,
     seeds: UInt32[Array, ' r'] | None = None,
 ) -> Float[Array, 'r d']:
-    """Embeds a text of each row.
+    """Embeds a text of each row, padded with `c.pad_id` on either side; see `encode_packed`.
 
-    Args:
-      tokens: padded with `c.pad_id` on either side; BERT counts the positions of padding in front,
-        as in transformers.
-      seeds: of the dropout of each text; none: no dropout.
-
-    Returns:
-      Embeddings in float32, or in float64 if `c.dtype` is; of length 1 if `c.normalise`.
+    BERT counts the positions of padding in front, as in transformers.
     """
     rows = ragged.PackedRows(tokens, (tokens != c.pad_id).astype(jnp.int32))
     seeds = None if seeds is None else seeds[:, None]
@@ -114,9 +98,9 @@ def encode_packed(
       positions: of the tokens in their texts; none: counted from a text's first token.
 
     Returns:
-      The embedding of segment i of a row at slot i - 1; without meaning where there is none.
+      The embedding of segment i of a row at slot i - 1; without meaning where there is none. In
+      float32, or in float64 if `c.dtype` is; of length 1 if `c.normalise`.
     """
-    dtype = jnp.dtype(c.dtype)
     rows = ragged.PackedRows(*map(jnp.asarray, rows))
     segment_ids = rows.segment_ids
     if positions is None:
@@ -128,16 +112,15 @@ def encode_packed(
     if seeds is not None:
         of_text = jnp.take_along_axis(seeds, jnp.maximum(segment_ids - 1, 0), axis=1)
         token_seeds = layers.fold_seeds(of_text, positions)
-    x = _embed_tokens(params['embeddings'], rows, positions, c, mesh_axes).astype(dtype)
+    x = _embed_tokens(params['embeddings'], rows, positions, c, mesh_axes).astype(
+        jnp.dtype(c.dtype)
+    )
     x = layers.dropout(x, c.dropout, token_seeds)
 
     def body(x, numbered):
         i, weights = numbered
-        layer_seeds = None
-        if token_seeds is not None:
-            layer_seeds = layers.fold_seeds(token_seeds, SITE + i.astype(jnp.uint32))
-        context = _TokenContext(segment_ids, positions, layer_seeds)
-        return _apply_layer(weights, x, context, c, mesh_axes), None
+        layer_seeds = layers.fold_seeds(token_seeds, SITE + i.astype(jnp.uint32))
+        return _apply_layer(weights, x, segment_ids, positions, layer_seeds, c, mesh_axes), None
 
     # Unrolled on the CPU, where a scan makes the backward pass 1.8 times slower.
     unroll = c.num_layers if jax.default_backend() == 'cpu' else 1
@@ -146,15 +129,9 @@ def encode_packed(
         x, _ = jax.lax.scan(_REMAT[c.remat](body), x, numbered, unroll=unroll)
     if c.norm == 'pre':
         x = layers.layer_norm(params['final_norm'], x, c.norm_eps)
-    return _project(params, _pool_segments(layers.widen(x), segment_ids, slots, c.pooling), c)
-
-
-class _TokenContext(typing.NamedTuple):
-    """What a layer needs of the tokens besides their states."""
-
-    segment_ids: Int[Array, 'r w']
-    positions: Int[Array, 'r w']
-    seeds: UInt32[Array, 'r w'] | None
+    numbers = jnp.arange(1, slots + 1, dtype=jnp.int32)[None, :, None]
+    pooled = _POOLING[c.pooling](layers.widen(x), segment_ids[:, None, :] == numbers)
+    return _project(params, pooled, c)
 
 
 def _embed_tokens(p: Params, rows: ragged.PackedRows, positions, c: config.Encoder, mesh_axes):
@@ -166,17 +143,14 @@ def _embed_tokens(p: Params, rows: ragged.PackedRows, positions, c: config.Encod
 
 
 def _look_up(table, tokens, axis: str | None):
-    """Rows of a table, of which a device may have some of the columns.
-
-    Each device then looks up its columns for the tokens of all: the table is never in one place.
-    """
+    """Rows of a table; a device with some of its columns looks these up for the tokens of all."""
     if axis is None:
         return table[tokens]
     all_tokens = jax.lax.all_gather(tokens, axis)  # devices r w
     return jax.lax.all_to_all(table[all_tokens], axis, 0, 3, tiled=True)[0]
 
 
-def _apply_layer(p: Params, x, context: _TokenContext, c: config.Encoder, mesh_axes):
+def _apply_layer(p: Params, x, segment_ids, positions, seeds, c: config.Encoder, mesh_axes):
     """One transformer layer: post-norm (Vaswani et al. 2017) or pre-norm (Goyal et al. 2021)."""
 
     def dense(name, x):
@@ -185,19 +159,18 @@ def _apply_layer(p: Params, x, context: _TokenContext, c: config.Encoder, mesh_a
 
     def residual(norm, x, sublayer, number):
         before = layers.layer_norm(p[norm], x, c.norm_eps) if c.norm == 'pre' else x
-        seeds = None if context.seeds is None else layers.fold_seeds(context.seeds, SITE + number)
-        x = x + layers.dropout(sublayer(before), c.dropout, seeds)
+        x = x + layers.dropout(sublayer(before), c.dropout, layers.fold_seeds(seeds, SITE + number))
         return layers.layer_norm(p[norm], x, c.norm_eps) if c.norm == 'post' else x
 
     def attend(x):
-        heads = [
-            dense(name, x).reshape(*x.shape[:2], c.num_heads, -1)
-            for name in ('query', 'key', 'value')
-        ]
-        keep, rate = None, c.attention_dropout
-        if context.seeds is not None and rate:
-            keep = _keep_weights(context, c.num_heads, rate)
-        y = attention.attend(*heads, context.segment_ids, keep, rate)
+        shape, rate = (*x.shape[:2], c.num_heads, -1), c.attention_dropout
+        heads = [dense(name, x).reshape(shape) for name in ('query', 'key', 'value')]
+        keep = None
+        if seeds is not None and rate:  # by the query's token, the head, the key's position
+            numbers = jnp.arange(c.num_heads, dtype=jnp.int32)[None, :, None, None] * 2**16
+            numbers += positions[:, None, None, :]
+            keep = layers.keep_mask(layers.fold_seeds(seeds[:, None, :, None], numbers), rate)
+        y = attention.attend(*heads, segment_ids, keep, rate)
         return dense('attention_out', y.reshape(x.shape))
 
     def feed_forward(x):
@@ -207,21 +180,8 @@ def _apply_layer(p: Params, x, context: _TokenContext, c: config.Encoder, mesh_a
     return residual('ffn_norm', x, feed_forward, np.uint32(2))
 
 
-def _keep_weights(context: _TokenContext, heads: int, rate: float) -> Bool[Array, 'r h w w']:
-    """Attention weights that dropout leaves, by the query's token, the head, the key's position."""
-    numbers = jnp.arange(heads, dtype=jnp.int32)[None, :, None, None] * jnp.int32(2**16)
-    numbers += context.positions[:, None, None, :]
-    return layers.keep_mask(layers.fold_seeds(context.seeds[:, None, :, None], numbers), rate)
-
-
-def _pool_segments(x, segment_ids, slots: int, kind: str) -> Float[Array, 'r s d']:
-    """One vector for each text of a row; zeros for those that are not there."""
-    numbers = jnp.arange(1, slots + 1, dtype=jnp.int32)[None, :, None]
-    return _POOLING[kind](x, segment_ids[:, None, :] == numbers)
-
-
 def mean_pool(x: Float[Array, 'r w d'], mask: Bool[Array, 'r s w']) -> Float[Array, 'r s d']:
-    """The mean over the tokens of each text."""
+    """The mean over the tokens of each text, as all poolings zeros where there is none."""
     weights = mask.astype(x.dtype)
     total = jnp.matmul(weights, x, precision=jax.lax.Precision.HIGHEST)
     return total / jnp.maximum(weights.sum(2), 1)[:, :, None]
@@ -253,7 +213,7 @@ def _project(params: Params, pooled: Float[Array, 'r s d'], c: config.Encoder):
 
 _POOLING = {'mean': mean_pool, 'cls': first_pool, 'max': max_pool}
 _PROJECTION_ACTIVATION = {'tanh': jnp.tanh, 'identity': lambda x: x}
-_ACTIVATION = {'gelu': layers.gelu, 'gelu_new': layers.gelu_new}
+_ACTIVATION = {'gelu': layers.gelu, 'gelu_new': functools.partial(jax.nn.gelu, approximate=True)}
 _REMAT = {  # what of a layer is computed again for the gradient, instead of being stored
     'none': lambda body: body,
     'cheap': functools.partial(

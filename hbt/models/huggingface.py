@@ -1,8 +1,4 @@
-"""Encoders of Hugging Face as files: configuration and weights, read and written.
-
-Two tables of names serve both directions: `KEYS` for config.json, and tensor_names.csv for the
-weights, where post-norm and pre-norm models (XLM-R XL) have different names.
-"""
+"""Encoders of Hugging Face as files, read and written: config.json and the names of tensors."""
 
 import csv
 import dataclasses
@@ -18,10 +14,8 @@ from hbt import config
 from hbt.models import encoder, weights
 from hbt.utils import files
 
-NAMES_FILE = resources.files('hbt.models').joinpath('tensor_names.csv')
-NAMES = {  # our path -> norm -> Hugging Face's name, without the last word
-    row['path']: row for row in csv.DictReader(NAMES_FILE.read_text().splitlines())
-}
+_TABLE = resources.files('hbt.models').joinpath('tensor_names.csv').read_text().splitlines()
+NAMES = {row['path']: row for row in csv.DictReader(_TABLE)}  # norm -> name without the last word
 WORDS = {  # the last word: ours and Flax's -> PyTorch's, the current one first
     'embedding': ('weight',),
     'kernel': ('weight',),  # transposed
@@ -58,10 +52,7 @@ ACTIVATIONS |= dict.fromkeys(('gelu_new', 'gelu_fast', 'gelu_pytorch_tanh'), 'ge
 
 
 def read_architecture(path: str | pathlib.Path, base: config.Encoder) -> config.Encoder:
-    """Returns `base` with the family and the sizes in config.json of the directory `path`.
-
-    ValueError names the file and the key of an encoder that hbt does not compute.
-    """
+    """Returns `base` with the family and sizes in config.json; ValueError if hbt lacks them."""
     file = pathlib.Path(path) / 'config.json'
     if not file.is_file():
         got = files.describe_path(path)
@@ -78,8 +69,9 @@ def read_architecture(path: str | pathlib.Path, base: config.Encoder) -> config.
         value = content.get(key, defaults.get(setting, default))
         values[setting] = _check_value(file, key, setting, value)
     dim, heads = values['hidden_dim'], values['num_heads']
-    expected = f'a multiple of num_attention_heads={heads}'
-    require(dim % heads == 0, file, 'hidden_size', expected, dim)
+    require(
+        dim % heads == 0, file, 'hidden_size', f'a multiple of num_attention_heads={heads}', dim
+    )
     return dataclasses.replace(base, **values)
 
 
@@ -106,17 +98,13 @@ def require(condition: bool, where: str | pathlib.Path, key: str, expected: str,
 
 def require_choice(value, choices: abc.Iterable[str], file: pathlib.Path, key: str) -> None:
     """ValueError naming file and key unless `value` is one of `choices`."""
-    choices = list(choices)
-    require(value in choices, file, key, f'one of {", ".join(choices)}', value)
+    require(value in list(choices), file, key, f'one of {", ".join(choices)}', value)
 
 
 def make_config(c: config.Encoder) -> dict:
     """Returns the content of the config.json that `read_architecture` reads as `c`."""
-    kind, name = next(
-        (kind, name)
-        for kind, (name, settings, _) in MODELS.items()
-        if settings == dict(family=c.family, norm=c.norm)
-    )
+    settings = dict(family=c.family, norm=c.norm)
+    kind, name = next((kind, name) for kind, (name, x, _) in MODELS.items() if x == settings)
     return {
         **REQUIRED,
         **{key: getattr(c, setting) for key, (setting, _) in KEYS.items()},
@@ -142,10 +130,10 @@ def _name_tensors(flat: dict, c: config.Encoder) -> abc.Iterator[list[tuple[str,
 
 
 def load_params(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
-    """Returns float32 NumPy parameters from the weights in a directory, in the sizes of `c`.
+    """Float32 NumPy parameters from the weights in a directory; the head of `c` is the pooler.
 
-    Accepts the names of Flax and PyTorch, with or without the prefix and the head of a task; the
-    head of `c` is the pooler. ValueError names tensors that are unknown, missing or misshapen.
+    With the names of Flax or PyTorch, with or without the prefix and the head of a task. ValueError
+    names tensors that are unknown, missing or misshapen.
     """
     file = weights.find_weights(path) or pathlib.Path(path)
     try:
@@ -166,10 +154,8 @@ def load_params(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
         elif not IGNORED.match(bare):
             unknown.append(name)
     if unknown:
-        expected = f'a {c.family} encoder of {c.num_layers} layers'
-        raise ValueError(
-            f'{file}: expected the weights of {expected}, got also {files.shorten_list(unknown)}'
-        )
+        expected = f'the weights of a {c.family} encoder of {c.num_layers} layers'
+        raise ValueError(f'{file}: expected {expected}, got also {files.shorten_list(unknown)}')
     is_flax = file.name.startswith('flax_') or any(x.endswith('.kernel') for x in loaded.values())
     missing = [names[not is_flax] for names in tensors if names[0][0] not in loaded]
     if missing:

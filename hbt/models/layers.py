@@ -1,8 +1,4 @@
-"""The arithmetic of a layer, each piece with the gradient that runs fast.
-
-Products of bfloat16 are summed in float32 and statistics are float32; kernels may be split over
-devices; dropout depends on nothing but the token. Shapes as in `encoder`.
-"""
+"""The arithmetic of a layer, each with the gradient that runs fast; shapes as in `encoder`."""
 
 import functools
 import math
@@ -26,9 +22,8 @@ def dense(
 ) -> Float[Array, 'r w f']:
     """x @ kernel in the type of x, summed in float32; the kernel's gradient is float32.
 
-    With a mesh axis, a device has only some rows of the kernel. The rest is gathered, in the type
-    of x, for this product and again for its gradient, which ends up split in the same way and
-    summed over the devices: the training step divides by their number.
+    With a mesh axis, a device has some rows of the kernel. The rest is gathered for the product and
+    again for the gradient, which is split in the same way and summed over the devices.
     """
     return _dense_forward(x, kernel, axis)[0]
 
@@ -88,11 +83,6 @@ def _gelu_forward(x):
 gelu.defvjp(_gelu_forward, lambda slope, g: (g * slope,))
 
 
-def gelu_new(x: Float[Array, '*n']) -> Float[Array, '*n']:
-    """The approximation of `gelu` by tanh."""
-    return jax.nn.gelu(x, approximate=True)
-
-
 def _mix_bits(x: UInt32[Array, '*n']) -> UInt32[Array, '*n']:
     """A bijection of 32-bit integers that spreads every bit (MurmurHash3's finaliser)."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
@@ -100,8 +90,10 @@ def _mix_bits(x: UInt32[Array, '*n']) -> UInt32[Array, '*n']:
     return x ^ (x >> 16)
 
 
-def fold_seeds(seeds: UInt32[Array, '...'], number) -> UInt32[Array, '...']:
-    """Other seeds, one from each seed and number."""
+def fold_seeds(seeds: UInt32[Array, '...'] | None, number) -> UInt32[Array, '...'] | None:
+    """Other seeds, one from each seed and number; without seeds, none."""
+    if seeds is None:
+        return None
     return _mix_bits(seeds + jnp.asarray(number).astype(jnp.uint32) * jnp.uint32(GOLDEN))
 
 

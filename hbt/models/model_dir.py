@@ -1,8 +1,4 @@
-"""Model directories of sentence-transformers, read and written.
-
-modules.json names the folders of pooling, dense layer and normalisation. A directory without it is
-a bare encoder, pooled as the settings say.
-"""
+"""Model directories of sentence-transformers, or of a bare encoder, read and written."""
 
 import dataclasses
 import json
@@ -49,10 +45,7 @@ class Model(typing.NamedTuple):
 
 
 def load_model(name: str) -> Model:
-    """Returns the model in a directory, or of a hub name, with its own prompts and lengths.
-
-    ValueError names what hbt does not compute, or the tokenizer or weights that do not fit.
-    """
+    """The model in a directory or of a hub name; ValueError names what hbt does not compute."""
     folder = fetch_model(name)
     transformer = folder / _read_modules(folder)['Transformer']
     tokenizer = tokenizer_files.load_tokenizer(transformer)
@@ -64,11 +57,7 @@ def load_model(name: str) -> Model:
 
 
 def fetch_model(name: str) -> pathlib.Path:
-    """Returns the directory `name`, or the hub's snapshot of the model of that name.
-
-    Of the weights on the hub, only the first kind that hbt prefers is downloaded, whole or in its
-    shards. Raises ValueError as `hub.snapshot`.
-    """
+    """The directory `name`, or the hub's snapshot with one kind of weights; see `hub.snapshot`."""
     folder = hub.snapshot(name, PATTERNS)
     for file in weights.READERS:
         if not weights.find_weights(folder):
@@ -202,10 +191,7 @@ def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
 
 
 def write_model(out: pathlib.Path, model: Model, card: str) -> None:
-    """Writes the directory `out`, whole or not at all, for sentence-transformers and transformers.
-
-    `card` becomes its README.md. Raises ValueError if something exists at `out`.
-    """
+    """Writes the new directory `out`, whole or not at all; `card` becomes its README.md."""
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
     partial = files.partial_path(out)
@@ -216,8 +202,8 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
     arrays = huggingface.rename_params(model.params, c)
     if c.projection_dim:
         head = {f'linear.{x}': arrays.pop(f'pooler.dense.{x}') for x in ('weight', 'bias')}
-        _write_tensors(partial / PATHS['Dense'], head)
-    _write_tensors(partial, arrays)
+        _write_tensors(partial / PATHS['Dense'] / 'model.safetensors', head)
+    _write_tensors(partial / 'model.safetensors', arrays)
     model.tokenizer.save(str(partial / 'tokenizer.json'))
     ids = model.tokenizer.encode('').ids  # special tokens at both ends of every text
     ends = {'bos_token_id': ids[0], 'eos_token_id': ids[-1]} if len(ids) > 1 else {}
@@ -260,9 +246,8 @@ def _module_files(c: config.Encoder) -> dict[str, dict | list]:
     return contents | {'modules.json': modules}
 
 
-def _write_tensors(folder: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    folder.mkdir(exist_ok=True)
-    file = folder / 'model.safetensors'
+def _write_tensors(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    file.parent.mkdir(exist_ok=True)
     try:
         safetensors.numpy.save_file(arrays, file, {'format': 'pt'})
     except safetensors.SafetensorError as error:

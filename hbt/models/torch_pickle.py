@@ -1,7 +1,4 @@
-"""Tensors of files that torch.save wrote, read without torch and without running their pickles.
-
-Two layouts: the zip of torch 1.6 and later, and the stream before it.
-"""
+"""Tensors of files that torch.save wrote, read without torch and without running their pickles."""
 
 import collections
 import mmap
@@ -45,10 +42,7 @@ class Tensor(typing.NamedTuple):
 
 
 def read_tensors(file: pathlib.Path, mapped: mmap.mmap) -> abc.Iterator[tuple[str, np.ndarray]]:
-    """Yields (name, view of the file `mapped`) of the tensors that any version of torch saved.
-
-    A damaged file raises any Exception: pickle and zipfile have no base class of their errors.
-    """
+    """Yields (name, view of `mapped`) of each tensor; a damaged file raises any Exception."""
     is_zip = mapped[:4] == b'PK\3\4'
     tree, spans, is_swapped = _parse_zip(file, mapped) if is_zip else _parse_stream(mapped)
     for name, tensor in _unwrap_tensors(tree).items():
@@ -68,11 +62,8 @@ def _parse_zip(file: pathlib.Path, mapped: mmap.mmap) -> tuple[typing.Any, Spans
         names = ', '.join(list(entries)[:4]) or 'none'
         raise ValueError(f'expected one entry data.pkl, got {names}')
     prefix = f'{roots[0]}data/'
-    spans = {
-        name.removeprefix(prefix): _find_span(info, mapped)
-        for name, info in entries.items()
-        if name.startswith(prefix)
-    }
+    numbers = {name: info for name, info in entries.items() if name.startswith(prefix)}
+    spans = {name.removeprefix(prefix): _find_span(x, mapped) for name, x in numbers.items()}
     order = entries.get(f'{roots[0]}byteorder')
     is_big = order is not None and mapped[slice(*_find_span(order, mapped))] == b'big'
     mapped.seek(_find_span(entries[f'{roots[0]}data.pkl'], mapped)[0])

@@ -1,8 +1,4 @@
-"""A model without the token embeddings that are never used.
-
-69 % of XLM-R base are token embeddings. On text that the remaining pieces cover, the trimmed model
-gives the same vectors.
-"""
+"""A model without unused token embeddings, with the same vectors for texts of the others."""
 
 import copy
 import json
@@ -26,9 +22,8 @@ def trim_model(
 ) -> tuple[model_dir.Model, str]:
     """Removes token embeddings; special tokens stay. Returns the model, and a note for its card.
 
-    Args:
-      codes: languages in whose scripts the remaining pieces are written, or
-      corpus: files of texts, one a line, that the remaining pieces spell.
+    Remaining pieces are written in the scripts of the languages `codes`, or spell the texts in the
+    files `corpus`, one a line.
     """
     if bool(codes) == bool(corpus):
         raise ValueError('--corpus, --languages: expected one of them, got both or none')

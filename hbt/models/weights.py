@@ -1,8 +1,4 @@
-"""Tensors of a Hugging Face directory, streamed from the files that hold its weights.
-
-Formats: safetensors, Flax's msgpack and torch's pickles, whole or in shards. Each is read through a
-memory map, which `copy_tensor` releases as it reads, so that only the parameters take memory.
-"""
+"""Tensors of safetensors, Flax's msgpack and torch's pickles, as views of memory-mapped files."""
 
 import json
 import math
@@ -39,10 +35,7 @@ def find_weights(folder: str | pathlib.Path) -> pathlib.Path | None:
 
 
 def read_tensors(folder: str | pathlib.Path) -> Tensors:
-    """Yields (dotted name, array) of each tensor in a directory, one at a time.
-
-    Arrays may be read-only views of the file. ValueError names what is missing or damaged.
-    """
+    """Yields (dotted name, array), maybe a view of the file; ValueError if missing or damaged."""
     file = find_weights(folder)
     if file is None:
         expected, got = ' or '.join(READERS), files.describe_path(folder)
@@ -82,10 +75,7 @@ def read_shard_index(index: pathlib.Path) -> dict[str, list[str]]:
 
 
 def copy_tensor(view: np.ndarray, array: np.ndarray, where: str) -> None:
-    """Copies a tensor of `read_tensors` in blocks of rows, and releases the memory of its file.
-
-    Raises ValueError, beginning with `where`, for another shape and for integers.
-    """
+    """Copies a tensor by blocks and releases its file's memory; ValueError if it does not fit."""
     if array.shape != view.shape:
         raise ValueError(f'{where}: expected shape {view.shape}, got {array.shape}')
     if not jnp.issubdtype(array.dtype, jnp.floating):

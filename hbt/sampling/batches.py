@@ -1,7 +1,6 @@
 """From a plan, which names the pairs of a batch, to their tokens in packed rows.
 
-Every host sees the plan of all devices and reads the texts of its own. Shapes: t tasks, b pairs,
-n texts of a pair (query, positive passage, hard negatives), r rows, w width.
+Shapes: t tasks, b pairs, n texts of a pair (query, positive passage, hard negatives).
 """
 
 import typing
@@ -61,27 +60,10 @@ class StepTexts(typing.NamedTuple):
     ids: Int[np.ndarray, 't b n']
 
 
-def build_batch(
-    c: config.Config,
-    s: store.Store,
-    languages: abc.Sequence[str],
-    plans: abc.Sequence[Plan],
-    num_devices: int,
-    devices: range,
-) -> Batch:
-    """Builds the batch of the plans of a step, for `devices` out of so many.
-
-    Every device gets as many pairs, of nearly as many tokens. The shape follows from the texts of
-    all devices, so that all hosts compile the same shapes.
-    """
-    texts, width = collect_texts(c, s, languages, plans), packing.row_width(c.data)
-    return pack_batch(texts, width, num_devices, devices, s.manifest['tokenizer'])
-
-
 def collect_texts(
     c: config.Config, s: store.Store, languages: abc.Sequence[str], plans: abc.Sequence[Plan]
 ) -> StepTexts:
-    """The texts of the plans of a step; arguments as of `build_batch`."""
+    """The texts of the plans of a step."""
     shape = (len(plans), c.batch_size, 2 + c.sampler.negatives)
     lengths, ids = np.zeros(shape, np.int64), np.full(shape, NO_PASSAGE, np.int64)
     columns = [x for i, plan in enumerate(plans) for x in _columns(c, s, languages, i, plan)]
@@ -93,7 +75,7 @@ def collect_texts(
 
 def assign_rows(
     lengths: Int[np.ndarray, 't b n'], width: int, num_devices: int
-) -> tuple[Int[np.ndarray, 't b'], int, list[packing.Placement]]:
+) -> tuple[Int[np.ndarray, 't b'], int, list[Int[np.ndarray, '3 n']]]:
     """Deals the pairs to the devices and packs the texts of each.
 
     Returns the pairs in the order of the devices, the rows of a device, enough for each of them,
@@ -110,7 +92,11 @@ def assign_rows(
 def pack_batch(
     texts: StepTexts, width: int, num_devices: int, devices: range, tokenizer: dict
 ) -> Batch:
-    """The batch of texts in rows of this width; `tokenizer` is that of the store's manifest."""
+    """Packs texts for `devices` out of so many; `tokenizer` is that of the store's manifest.
+
+    Every device gets as many pairs, of nearly as many tokens. The shape follows from the texts of
+    all devices, so that all hosts compile the same shapes.
+    """
     order, rows, placements = assign_rows(texts.lengths, width, num_devices)
     tasks, b, n = texts.lengths.shape
     each = b // num_devices
@@ -124,13 +110,9 @@ def pack_batch(
     np.put_along_axis(placed, order[:, :, None, None], placed.copy(), axis=1)  # by pair of the plan
     own = slice(devices.start * each, devices.stop * each)
     ids = np.take_along_axis(texts.ids, order[:, own, None], axis=1).astype(np.int32)
-    return Batch(
-        _fill_rows(texts, placed, rows, width, devices, tokenizer),
-        indices[:, own].astype(np.int32),
-        order[:, own].astype(np.int32),
-        ids[:, :, 0],
-        ids[:, :, 1:],
-    )
+    indices, order = (x[:, own].astype(np.int32) for x in (indices, order))
+    packed = _fill_rows(texts, placed, rows, width, devices, tokenizer)
+    return Batch(packed, indices, order, ids[:, :, 0], ids[:, :, 1:])
 
 
 def _fill_rows(texts: StepTexts, placed, rows: int, width: int, devices: range, tokenizer: dict):
@@ -148,9 +130,7 @@ def _fill_rows(texts: StepTexts, placed, rows: int, width: int, devices: range, 
     return ragged.PackedRows(tokens.reshape(-1, width), segment_ids.reshape(-1, width))
 
 
-def _columns(
-    c: config.Config, s: store.Store, languages: abc.Sequence[str], task: int, plan: Plan
-) -> abc.Iterator[ColumnTexts]:
+def _columns(c: config.Config, s: store.Store, languages, task: int, plan: Plan):
     """The texts of a plan, by column, dataset and language."""
     for column, side, of_pair, limit in (
         (0, 'query', plan.query_languages, c.data.query_length),

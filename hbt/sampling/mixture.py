@@ -70,11 +70,9 @@ def dataset_weights(c: config.Sampler, s: store.Store) -> dict[int, float]:
     return {i: weight for i, weight in weights.items() if weight}
 
 
-def _mono_proportions(
-    c: config.Sampler, pools: list[Pool], weights: dict[int, float], languages: tuple[str, ...]
-) -> tuple[list[Pool], Float[np.ndarray, ' p']]:
-    """A language in proportion to its size to `language_power` (uniformly in the paper, section
-    3.2), then a dataset that has it, by weight times size to `dataset_power`.
+def _mono_proportions(c: config.Sampler, pools: list[Pool], weights: dict[int, float], languages):
+    """A language by its size to `language_power` (uniformly in the paper, section 3.2), then a
+    dataset that has it, by weight times size to `dataset_power`.
     """
     del languages
     of_language = {pair: n**c.language_power for pair, n in _sizes(pools).items()}
@@ -83,9 +81,7 @@ def _mono_proportions(
     return pools, _apply_floor(proportions, pools, c.language_floor, 'sampler.language_floor')
 
 
-def _cross_proportions(
-    c: config.Sampler, pools: list[Pool], weights: dict[int, float], languages: tuple[str, ...]
-) -> tuple[list[Pool], Float[np.ndarray, ' p']]:
+def _cross_proportions(c: config.Sampler, pools: list[Pool], weights: dict[int, float], languages):
     """With `cross_first` 'dataset', a dataset by weight times size to `dataset_power`, then an
     ordered pair of its languages by the table, or by size to `pair_power`. With 'pair', a language
     pair first, then a dataset that has it.
@@ -105,9 +101,7 @@ def _cross_proportions(
     return pools, _apply_floor(proportions, pools, c.pair_floor, 'sampler.pair_floor')
 
 
-def _pair_table(
-    c: config.Sampler, pools: list[Pool], languages: tuple[str, ...]
-) -> dict[tuple[int, int], float]:
+def _pair_table(c: config.Sampler, pools: list[Pool], languages) -> dict[tuple[int, int], float]:
     """The weights of `sampler.pairs` by numbers of languages; empty without a table."""
     pairs = {tuple(languages[i] for i in pool.languages): pool.languages for pool in pools}
     table = settings.parse_weights(c.pairs, 'sampler.pairs', 2)
@@ -148,9 +142,7 @@ def _two_stage(weights: dict, keys: list, of_pool: list[float]) -> Float[np.ndar
     return np.array(of_pool) * [weights[key] / total / totals[key] for key in keys]
 
 
-def _apply_floor(
-    proportions: Float[np.ndarray, ' p'], pools: list[Pool], floor: float, name: str
-) -> Float[np.ndarray, ' p']:
+def _apply_floor(proportions, pools: list[Pool], floor: float, name: str) -> np.ndarray:
     """Raises the proportion of each language pair below `floor` to it.
 
     The others shrink by one factor, and the datasets keep their proportions within a pair.

@@ -1,10 +1,4 @@
-"""Texts of many lengths, packed into rows of one width.
-
-Shapes follow from the lengths of all texts of a step, are equal on all hosts, and few: each is
-compiled once.
-"""
-
-import typing
+"""Texts of many lengths, packed into rows of one width, in few shapes: each is compiled once."""
 
 import numpy as np
 from jaxtyping import Int
@@ -13,14 +7,6 @@ from hbt import config
 
 SLOT_TOKENS = 8  # tokens of a row for each text that it may hold
 STEPS_PER_DOUBLING = 3  # row counts that are compiled between a number and its double
-
-
-class Placement(typing.NamedTuple):
-    """Where each of n texts is in the rows of a device; -1 for a text without tokens."""
-
-    row: Int[np.ndarray, ' n']
-    start: Int[np.ndarray, ' n']  # its first token in the row
-    slot: Int[np.ndarray, ' n']  # its number in the row; the segment id less one
 
 
 def row_width(c: config.Data) -> int:
@@ -52,8 +38,12 @@ def computed_rows(tokens: int, width: int, rows: int) -> int:
     return -(-rows // size) * size
 
 
-def pack_texts(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Placement]:
-    """Packs the texts of a device by best fit decreasing; returns the number of rows, too."""
+def pack_texts(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Int[np.ndarray, '3 n']]:
+    """Packs the texts of a device by best fit decreasing.
+
+    Returns the number of rows, and of each text its row, its first token in the row and its slot,
+    the segment id less one; -1 for a text without tokens.
+    """
     placement = np.full((3, len(lengths)), -1)
     order = np.argsort(-lengths, kind='stable')[: np.count_nonzero(lengths)]
     counts: list[int] = []  # texts of each row
@@ -78,14 +68,11 @@ def pack_texts(lengths: Int[np.ndarray, ' n'], width: int) -> tuple[int, Placeme
             room |= 1 << left
     if result:
         placement[:, order] = np.array(result).T
-    return len(counts), Placement(*placement)
+    return len(counts), placement
 
 
 def deal_pairs(tokens: Int[np.ndarray, 't b'], devices: int) -> Int[np.ndarray, 't b']:
-    """Deals pairs of so many tokens to devices, as many to each, the longest first, to and fro.
-
-    Returns the indices of the pairs, those of the first device first.
-    """
+    """Deals pairs, the longest first, to and fro; returns their indices, device by device."""
     turns = np.arange(tokens.shape[1]).reshape(-1, devices)
     turns[1::2] = turns[1::2, ::-1]
     return np.argsort(-tokens, axis=1, kind='stable')[:, turns.T.reshape(-1)]

@@ -1,8 +1,4 @@
-"""Which pairs make a batch: monolingual, cross-lingual, mixed, hybrid, multitask.
-
-A batch is a pure function of (settings, store, step), so a training run resumes exactly, on any
-number of hosts.
-"""
+"""Which pairs make a batch: a pure function of (settings, store, step), on any number of hosts."""
 
 import collections
 import functools
@@ -14,7 +10,7 @@ from jaxtyping import Float, Int
 
 from hbt import config
 from hbt.data import ragged, store
-from hbt.sampling import batches, draws, mixture, schedule
+from hbt.sampling import batches, draws, mixture, packing, schedule
 
 MAX_PAIRS, MAX_STEPS = 32768, 1024  # planned at a time
 KINDS = ('mono', 'cross')
@@ -26,17 +22,11 @@ class Mixture:
     One batch draws from pools that agree in a key, such as the language, drawn in proportion, too.
     """
 
-    def __init__(
-        self,
-        seed: tuple[int, ...],
-        pools: list[mixture.Pool],
-        proportions: Float[np.ndarray, ' p'],
-        key_of: abc.Callable,
-    ):
+    def __init__(self, seed: tuple[int, ...], pools: list[mixture.Pool], proportions, keys: list):
         self.pools, self.proportions = pools, proportions
         by_key = collections.defaultdict(list)
-        for i, pool in enumerate(pools):
-            by_key[key_of(pool)].append(i)
+        for i, key in enumerate(keys):
+            by_key[key].append(i)
         self._members = [np.array(x) for x in by_key.values()]  # pools of each key
         self._keys = draws.Stream((*seed, 0), [proportions[x].sum() for x in self._members])
         self._pools = [  # of each pair, by key; None where there is one pool
@@ -80,16 +70,6 @@ class Mixture:
         return counts
 
 
-# What the pools of one batch agree in, by `sampler.mono` and `sampler.datasets`.
-_MONO_KEYS = {
-    ('one', 'one'): lambda pool: (pool.languages, pool.dataset),
-    ('one', 'mixed'): lambda pool: pool.languages,
-    ('mixed', 'one'): lambda pool: pool.dataset,
-    ('mixed', 'mixed'): lambda pool: (),
-}
-_CROSS_KEYS = {'one': lambda pool: pool.dataset, 'mixed': lambda pool: ()}
-
-
 class Sampler:
     """Plans and batches of a training run over a store."""
 
@@ -99,10 +79,12 @@ class Sampler:
         self.languages = check_store(c, s)
         weights = mixture.dataset_weights(c.sampler, s)
         pools = [p for i in weights for p in mixture.find_pools(c.seed, s, i, self.languages)]
-        keys = _MONO_KEYS[c.sampler.mono, c.sampler.datasets], _CROSS_KEYS[c.sampler.datasets]
+        one_dataset = c.sampler.datasets == 'one'
+        alphas = [alpha for _, alpha in config.alpha_points(c.sampler)] or [c.sampler.alpha]
+        is_used = {'mono': max(alphas) > 0, 'cross': min(alphas) < 1}
         self.mixtures = {}
-        for number, (kind, key_of) in enumerate(zip(KINDS, keys, strict=True)):
-            if not schedule.uses_kind(c.sampler, kind):
+        for number, kind in enumerate(KINDS):
+            if not is_used[kind] and c.sampler.kind != 'multitask':
                 continue
             usable = [p for p in pools if (len(set(p.languages)) == 1) == (kind == 'mono')]
             if not usable:
@@ -112,7 +94,9 @@ class Sampler:
                 )
             proportions_of = mixture.PROPORTIONS[kind]
             drawn, proportions = proportions_of(c.sampler, usable, weights, self.languages)
-            self.mixtures[kind] = Mixture((c.seed, 2 + number), drawn, proportions, key_of)
+            one_language = kind == 'mono' and c.sampler.mono == 'one'
+            keys = [(one_language and p.languages, one_dataset and p.dataset) for p in drawn]
+            self.mixtures[kind] = Mixture((c.seed, 2 + number), drawn, proportions, keys)
         # Planned at once: one step at a time costs more time, many steps more memory.
         self._block_steps = max(1, min(MAX_STEPS, MAX_PAIRS // c.batch_size))
         self._kinds = draws.Stream((c.seed, 1), self._kind_weights, len(KINDS))
@@ -130,11 +114,10 @@ class Sampler:
         self, step: int, devices: range | None = None
     ) -> tuple[list[batches.Plan], batches.Batch]:
         """The plans of a step, and their texts for some of the devices, or for all."""
-        plans = self.plans(step)
-        devices = range(self.devices) if devices is None else devices
-        return plans, batches.build_batch(
-            self.config, self.store, self.languages, plans, self.devices, devices
-        )
+        plans, devices = self.plans(step), range(self.devices) if devices is None else devices
+        texts = batches.collect_texts(self.config, self.store, self.languages, plans)
+        width, tokenizer = packing.row_width(self.config.data), self.store.manifest['tokenizer']
+        return plans, batches.pack_batch(texts, width, self.devices, devices, tokenizer)
 
     def count_batches(self, steps: int) -> dict[str, int]:
         """Batches of each kind in the first steps."""

@@ -29,12 +29,6 @@ def task_weights(c: config.Sampler, tasks: int, step, xp=np) -> tuple:
     return alpha, 1 - alpha
 
 
-def uses_kind(c: config.Sampler, kind: str) -> bool:
-    """Whether any step can have a batch of this kind."""
-    alphas = [alpha for _, alpha in config.alpha_points(c)] or [c.alpha]
-    return c.kind == 'multitask' or any(x > 0 if kind == 'mono' else x < 1 for x in alphas)
-
-
 _CURVES = {
     'linear': lambda part, xp: part,
     'cosine': lambda part, xp: (1 - xp.cos(np.pi * part)) / 2,

@@ -35,7 +35,7 @@ def test_rows_are_full_but_for_a_few():
 
 def test_a_row_holds_no_more_texts_than_it_has_slots():
     rows, placement = packing.pack_texts(np.full(100, 2), 64)
-    assert placement.slot.max() == packing.slots_per_row(64) - 1 and rows == -(
+    assert placement[2].max() == packing.slots_per_row(64) - 1 and rows == -(
         -100 // packing.slots_per_row(64)
     )
 
