@@ -52,9 +52,10 @@ def init_params(c: config.Encoder, key: jax.Array) -> Params:
     """Random float32 parameters: normal matrices and tables, zero biases, unit scales (BERT)."""
     flat = {}
     for i, (path, shape) in enumerate(param_shapes(c).items()):
-        leaf = path.rsplit('/', 1)[-1]
-        if leaf in ('bias', 'scale'):
-            flat[path] = jnp.full(shape, float(leaf == 'scale'))
+        if path.endswith('/bias'):
+            flat[path] = jnp.zeros(shape)
+        elif path.endswith('/scale'):
+            flat[path] = jnp.ones(shape)
         else:
             flat[path] = c.init_std * jax.random.normal(jax.random.fold_in(key, i), shape)
     if c.family == 'xlmr':  # as in the checkpoints of this family, padding is the zero vector
