@@ -75,7 +75,7 @@ def collect_texts(
 
 def assign_rows(
     lengths: Int[np.ndarray, 't b n'], width: int, num_devices: int
-) -> tuple[Int[np.ndarray, 't b'], int, list[Int[np.ndarray, '3 n']]]:
+) -> tuple[Int[np.ndarray, 't b'], int, list[Int[np.ndarray, '3 m']]]:
     """Deals the pairs to the devices and packs the texts of each.
 
     Returns the pairs in the order of the devices, the rows of a device, enough for each of them,
