@@ -42,7 +42,10 @@ class Data:
 class Sampler:
     """How a batch is composed (paper, section 3)."""
 
-    kind: str = choice(('hybrid', 'multitask'), 'a mono- or cross-lingual batch a step, or both')
+    kind: str = choice(
+        ('hybrid', 'multitask'),
+        'hybrid: a step has one batch, monolingual or cross-lingual; multitask: it has both',
+    )
     alpha: float = setting(
         0.5,
         'hybrid: probability of a monolingual batch, 1 is X-X and 0 is X-Y; multitask: weight of '
@@ -114,7 +117,9 @@ class Optim:
 
     lr: float = setting(3e-5, 'peak learning rate', (0, 10))
     warmup: int = setting(1000, 'steps of linear warm-up', (0, 10**9))
-    schedule: str = choice(('linear', 'cosine', 'constant'), 'after warm-up: to zero, or constant')
+    schedule: str = choice(
+        ('linear', 'cosine', 'constant'), 'after warm-up: to zero at the last step, or constant'
+    )
     weight_decay: float = setting(1e-2, 'decoupled; of matrices and embeddings', (0, 10))
     b1: float = setting(0.9, 'decay of the first moment')
     b2: float = setting(0.999, 'decay of the second moment')
