@@ -91,7 +91,7 @@ def run_in_processes(work: abc.Callable[[], None]) -> None:
         _fail(_one_line(error), 2)
     except KeyboardInterrupt:
         _fail('interrupted', SIGNAL_STATUS[signal.SIGINT])
-    except Exception as error:
+    except Exception as error:  # the other processes end too, and hear of any error
         traceback.print_exc()
         _fail(f'{type(error).__name__}: {_one_line(error)}', 1)
     finally:  # neither the thread nor the handler may outlive Python
