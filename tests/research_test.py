@@ -181,8 +181,8 @@ def test_a_question_is_answered_from_its_config_to_the_sections_of_its_report(
         folders.append(tmp_path / f'run{len(folders)}')
         loop.train_config(c, folders[-1])
     inside, measures = command(name)
-    found = experiments.load_experiments(folders)
-    sections = compose.compose_report(found, inside, measures or comparison.MAIN)
+    runs = experiments.load_experiments(folders)
+    sections = compose.compose_report(runs, inside, measures or comparison.MAIN)
     render.write_report(tmp_path / 'report', name, sections)
     parts = {part.name: part for section in sections for part in section.parts}
     assert {*EXPECTED[name]} <= parts.keys()
@@ -191,14 +191,14 @@ def test_a_question_is_answered_from_its_config_to_the_sections_of_its_report(
             measure.name in part.formats for key, part in parts.items() if key.endswith('-overall')
         ), f'{measure.name} is nowhere'
     if name == 'mtop':
-        assert [system.label for system in experiments.group_by_seed(found)] == [
+        assert [system.label for system in experiments.group_by_seed(runs)] == [
             'X-X ×2',
             'X-Y ×2',
             'hybrid ×2',
         ]
         assert '±' in (tmp_path / 'report' / 'report.md').read_text()
     if name == 'backbones':
-        assert len(experiments.group_by_seed(found)) == 4
+        assert len(experiments.group_by_seed(runs)) == 4
         assert len(parts['xquad_r-tests'].frame) == 6 * 5
     if name == 'scaling':
         assert {*parts['fit-data'].frame['points']} == {3}

@@ -84,13 +84,13 @@ def test_the_benchmark_races_hbt_and_a_peer_over_the_same_pairs(stored, cached):
 
 def test_the_peers_get_the_tokens_that_hbt_computes(stored):
     task = work.task('tiny', stored.path)
-    found, (_, batch) = work.texts(task, 3), task.sampler.batch(3)
+    tokens, (_, batch) = work.texts(task, 3), task.sampler.batch(3)
     plan = batches.collect_texts(task.config, stored, task.sampler.languages, task.sampler.plans(3))
     for cell in plan.columns:
         for row, text in zip(cell.pairs, cell.texts, strict=True):
             ids = ragged.truncate(ragged.token_ids(cell.table, text), cell.limit, None)
-            assert len(found[cell.column][row]) == plan.lengths[0, row, cell.column]
+            assert len(tokens[cell.column][row]) == plan.lengths[0, row, cell.column]
             expected = work.cut(np.asarray(ids), task.config.encoder.vocab_size)
-            np.testing.assert_array_equal(found[cell.column][row][: len(ids) - 1], expected[:-1])
-    every = sum(len(x) for column in found for x in column)
+            np.testing.assert_array_equal(tokens[cell.column][row][: len(ids) - 1], expected[:-1])
+    every = sum(len(x) for column in tokens for x in column)
     assert every == np.count_nonzero(batch.packed.segment_ids)

@@ -93,7 +93,7 @@ def load_params(
     is_best = which == 'best'
     folder = workdir / ('best' if is_best else 'ckpt')
     if not folder.is_dir():
-        raise ValueError(f'{workdir}: expected a run with a folder {folder.name}/, found none')
+        raise ValueError(f'{workdir}: expected a run with a folder {folder.name}/, got none')
     with _open_folder(folder, KEEP) as checkpoints:
         steps = [x.step for x in checkpoints.checkpoints]
         if is_best and not steps:

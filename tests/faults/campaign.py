@@ -125,10 +125,10 @@ def of_results(folder):
 
 
 def digest(*files: pathlib.Path) -> str:
-    found = hashlib.sha256()
+    finished = hashlib.sha256()
     for file in files:
-        found.update(file.read_bytes())
-    return found.hexdigest()
+        finished.update(file.read_bytes())
+    return finished.hexdigest()
 
 
 def of_store(folder, name='store'):
@@ -291,7 +291,7 @@ def half(folder: pathlib.Path) -> None:
 def references(folder: pathlib.Path) -> dict[str, tuple[str, float]]:
     """Job -> (digest, seconds) undisturbed; leaves their results, and a run stopped half-way."""
     folder.mkdir()
-    found = {}
+    finished = {}
     for name, job in JOBS.items():
         for place in (folder, folder / 'again'):  # the second time it is compiled already
             if place != folder:
@@ -300,12 +300,12 @@ def references(folder: pathlib.Path) -> dict[str, tuple[str, float]]:
             status = finish(child(job.run, place))
             assert status == 0, (name, tail(place))
             seconds = time.monotonic() - start
-        found[name] = digest_of(job, folder), seconds
-        assert digest_of(job, folder / 'again') == found[name][0], f'{name} is not deterministic'
+        finished[name] = digest_of(job, folder), seconds
+        assert digest_of(job, folder / 'again') == finished[name][0], f'{name} is not deterministic'
         shutil.rmtree(folder / 'again')
         if name == 'prepare':
             assert finish(child(half, folder)) == distributed.RESTART, tail(folder)
-    return found
+    return finished
 
 
 def campaign(kills: int, corruptions: int, seed: int, folder: pathlib.Path, processes: int = 2):

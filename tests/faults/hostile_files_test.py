@@ -141,9 +141,9 @@ def every_tensor(folder, _):
 
 
 def words(folder, _):
-    found = tokenizer_files.load_tokenizer(folder)
-    found.encode('Hello, world. Grüße!')
-    tokenizer_files.vocab_size(found)
+    tokenizer = tokenizer_files.load_tokenizer(folder)
+    tokenizer.encode('Hello, world. Grüße!')
+    tokenizer_files.vocab_size(tokenizer)
 
 
 CASES = {

@@ -74,7 +74,7 @@ def test_parameters_are_read_without_the_rest(saved):
 def test_steps_that_are_not_there_are_named(saved, tmp_path):
     with pytest.raises(ValueError, match=r"ckpt: expected one of the steps \[1, 2\], got '7'"):
         checkpoint.load_params(saved, '7', ONE)
-    with pytest.raises(ValueError, match='expected a run with a folder best/, found none'):
+    with pytest.raises(ValueError, match='expected a run with a folder best/, got none'):
         checkpoint.load_params(tmp_path, 'best', ONE)
 
 

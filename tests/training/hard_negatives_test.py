@@ -23,20 +23,20 @@ SETTING = hard_negatives.Settings(count=3, depth=9, margin=0.01)
 
 def rows():
     """Groups in two languages. Some lack one, repeat a query, or have a passage of another."""
-    found = []
+    groups = []
     for i in range(24):
         row = {'id': str(i), 'query': {}, 'passage': {}}
         for code in ('en', 'de')[: 1 if i % 5 == 4 else 2]:
             row['query'][code] = f'what {code} {i * 37 % 101}'
             row['passage'][code] = f'that {code} {i * 53 % 97} of {i}'
-        found.append(row)
-    found[3]['query'] = dict(found[0]['query'])  # two answers of one query
-    found[7]['query']['de'] = found[8]['query']['de']  # one translation for two queries
-    found[9]['passage'] = dict(found[10]['passage'])  # one answer of two queries
-    del found[11]['query']['de']
-    del found[12]['passage']['en']
-    found[13]['negatives'] = {'en': ['given en 1', 'given en 2'], 'fr': ['given fr']}
-    return found
+        groups.append(row)
+    groups[3]['query'] = dict(groups[0]['query'])  # two answers of one query
+    groups[7]['query']['de'] = groups[8]['query']['de']  # one translation for two queries
+    groups[9]['passage'] = dict(groups[10]['passage'])  # one answer of two queries
+    del groups[11]['query']['de']
+    del groups[12]['passage']['en']
+    groups[13]['negatives'] = {'en': ['given en 1', 'given en 2'], 'fr': ['given fr']}
+    return groups
 
 
 @pytest.fixture(scope='module')
@@ -59,41 +59,41 @@ def embedded(model, stored):
     """(side, text) -> vector of every text of the rows."""
     tokenizer = tokenizer_files.load_tokenizer(stored.path / 'tokenizer.json')
     run = embedder.make_embedder(model_dir.Model(*model, tokenizer), 64, 'float32')
-    found = {}
+    vectors = {}
     for side in ('query', 'passage'):
         texts = sorted({x for row in rows() for x in row[side].values()})
         texts += ['given en 1', 'given en 2'] * (side == 'passage')
-        found |= {(side, x): v for x, v in zip(texts, run(texts, side), strict=True)}
-    return found
+        vectors |= {(side, x): v for x, v in zip(texts, run(texts, side), strict=True)}
+    return vectors
 
 
 def expected(model, stored, setting):
     """(group, language) -> texts of its negatives, by sorting all scores in plain Python."""
     vectors, groups = embedded(model, stored), rows()
     copies = ({0, 3}, {7, 8}), ({9, 10},)  # groups of one query, of one passage
-    found = {}
+    texts_by_key = {}
     for language in ('en', 'de'):
-        every = {
+        sources = {
             row['passage'][language]: {i}
             for i, row in enumerate(groups)
             if language in row['passage']
         }
         if language == 'en':
-            every |= {'given en 1': set(), 'given en 2': set()}
+            sources |= {'given en 1': set(), 'given en 2': set()}
         for i, row in enumerate(groups):
             if language not in row['passage']:
                 continue
             same = set.union({i}, *(x for x in copies[0] if i in x))
             same = set.union(same, *(x for x in copies[1] if x & same))
             banned = {groups[j]['passage'].get(language) for j in same}
-            asks = row['query'].get(language, row['query'].get('en'))
-            query = vectors['query', asks]
-            scores = {x: float(query @ vectors['passage', x]) for x in every}
-            top = sorted((x for x in every if x not in banned), key=lambda x: -scores[x])
+            question = row['query'].get(language, row['query'].get('en'))
+            query = vectors['query', question]
+            scores = {x: float(query @ vectors['passage', x]) for x in sources}
+            top = sorted((x for x in sources if x not in banned), key=lambda x: -scores[x])
             limit = scores[row['passage'][language]] - setting.margin
-            kept = [x for x in top[: setting.depth] if scores[x] <= limit]
-            found[i, language] = kept[: setting.count]
-    return found
+            allowed = [x for x in top[: setting.depth] if scores[x] <= limit]
+            texts_by_key[i, language] = allowed[: setting.count]
+    return texts_by_key
 
 
 def texts_of(opened):
@@ -117,18 +117,18 @@ def test_negatives_are_the_best_passages_that_answer_no_copy_of_the_query(
     stored, model, tmp_path, monkeypatch, setting
 ):
     monkeypatch.setattr(hard_negatives, 'CHUNK', 7)
-    made = hard_negatives.mine_negatives(*model, stored, tmp_path / 'mined', setting)
-    found, wanted = texts_of(made), expected(model, stored, setting)
-    assert {key: found[key] for key in wanted} == wanted
-    assert not any(found[key] for key in found.keys() - wanted.keys())
+    mined_store = hard_negatives.mine_negatives(*model, stored, tmp_path / 'mined', setting)
+    actual, reference = texts_of(mined_store), expected(model, stored, setting)
+    assert {key: actual[key] for key in reference} == reference
+    assert not any(actual[key] for key in actual.keys() - reference.keys())
     if setting.count == 100:  # all that is not banned
-        assert len(wanted[0, 'en']) == 24 - 2 and len(wanted[9, 'de']) == 20 - 1
+        assert len(reference[0, 'en']) == 24 - 2 and len(reference[9, 'de']) == 20 - 1
     else:
-        assert 20 < sum(map(len, wanted.values())) < 3 * len(wanted)
-    counts = made.manifest['datasets'][0]['mined']
+        assert 20 < sum(map(len, reference.values())) < 3 * len(reference)
+    counts = mined_store.manifest['datasets'][0]['mined']
     assert counts['fr'] == {'groups': 0, 'without': 0, 'negatives': 0}
     assert counts['en']['groups'] == 23 and 'without %' in hard_negatives.format_counts(
-        made.manifest
+        mined_store.manifest
     )
 
 

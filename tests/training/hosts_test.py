@@ -107,9 +107,9 @@ def test_two_processes_that_are_killed_and_one_that_resumes_end_as_one(stored, s
 
 def agree(one, other):
     """Every loss and every parameter within 1e-6."""
-    found, expected = trajectory(one), trajectory(other)
-    assert found.keys() == expected.keys() == set(range(1, STEPS + 1))
-    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=1e-6)
+    actual, expected = trajectory(one), trajectory(other)
+    assert actual.keys() == expected.keys() == set(range(1, STEPS + 1))
+    np.testing.assert_allclose(list(actual.values()), list(expected.values()), rtol=1e-6)
     for a, b in zip(parameters(one), parameters(other), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
 

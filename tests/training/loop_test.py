@@ -80,9 +80,9 @@ def test_a_run_killed_at_random_ends_bit_equal_to_one_that_was_not(stored, tmp_p
     assert again.returncode == 0, again.stderr
     assert 'continuing after step' in again.stdout, f'killed at step {at}: {again.stdout}'
     assert losses_by_step(whole) == losses_by_step(killed)
-    expected, found = (checkpoint.load_params(x, 'latest', ONE) for x in (whole, killed))
-    assert expected[0] == found[0] == 48
-    for a, b in zip(leaves(expected[1]), leaves(found[1]), strict=True):
+    expected, resumed = (checkpoint.load_params(x, 'latest', ONE) for x in (whole, killed))
+    assert expected[0] == resumed[0] == 48
+    for a, b in zip(leaves(expected[1]), leaves(resumed[1]), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

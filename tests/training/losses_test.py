@@ -108,9 +108,9 @@ def test_each_form_has_the_value_and_the_gradient_of_the_plain_formula(kind, cou
         expected, slopes = jax.value_and_grad(
             lambda q, d, s: plain(q, d, *parts[2:], jnp.exp(-s), **changes), (0, 1, 2)
         )(*map(jnp.asarray, parts[:2]), scale)
-        value, *found = on_devices(parts, scale, settings(kind=kind, **changes), count)
+        value, *gradients = on_devices(parts, scale, settings(kind=kind, **changes), count)
         np.testing.assert_allclose(value, expected, rtol=1e-12)
-        for a, b in zip(found, slopes, strict=True):
+        for a, b in zip(gradients, slopes, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
 

@@ -90,11 +90,11 @@ def plain_loss(old, texts, c):
     vectors, ids = plain_vectors(old['encoder'], texts, c)
     scale = old['scale'] if c.loss.learned else jax.lax.stop_gradient(old['scale'])
     plain = dataclasses.replace(c.loss, kind='gathered')
-    found = [
+    task_losses = [
         losses.infonce(x[:, 0], x[:, 1:], i[:, 0], i[:, 1:], scale, plain).loss.mean()
         for x, i in zip(vectors, ids, strict=True)
     ]
-    return sum(found) / len(found)
+    return sum(task_losses) / len(task_losses)
 
 
 @pytest.mark.parametrize(
@@ -204,23 +204,23 @@ def compiled(c, count=8, **options):
 )
 def test_the_step_reduces_gradients_once(kind, chunk, gathers, permutes):
     text = compiled(experiment(chunk=chunk, loss=config.Loss(kind=kind, chunk=5))).as_text()
-    found = collections.Counter(re.findall(r' (all-\w+|reduce-scatter|collective-permute)\(', text))
-    assert found['all-reduce'] == 1, found
-    assert (found['all-gather'] > 0) == (found['reduce-scatter'] > 0) == bool(gathers), found
-    assert (found['collective-permute'] > 0) == bool(permutes), found
+    count = collections.Counter(re.findall(r' (all-\w+|reduce-scatter|collective-permute)\(', text))
+    assert count['all-reduce'] == 1, count
+    assert (count['all-gather'] > 0) == (count['reduce-scatter'] > 0) == bool(gathers), count
+    assert (count['collective-permute'] > 0) == bool(permutes), count
 
 
 @pytest.mark.parametrize('chunk', [0, 24])
 def test_split_parameters_are_gathered_and_their_gradients_scattered_once_a_layer(chunk):
     c, mesh = experiment(layers=2, chunk=chunk, shard_params=True), devices(8)
     text = planning.compile_step(c, mesh, random_batch(8)).as_text()
-    found = collections.Counter(planning.COLLECTIVE.findall(text))
+    count = collections.Counter(planning.COLLECTIVE.findall(text))
     kernels = 2 * sum(path.endswith('kernel') for path in encoder.split_axes(c.encoder, 8))
     passes = 2 if chunk else 1  # with caching, forward is computed again
-    assert found['reduce-scatter'] == kernels + 1, found  # with that of the loss
-    assert passes * kernels < found['all-gather'] <= (1 + passes) * kernels + 5, found
-    assert found['all-to-all'] == passes + 1, found  # the columns of the token table, and back
-    assert found['all-reduce'] == 1, found  # of what is not split, with the norm of what is
+    assert count['reduce-scatter'] == kernels + 1, count  # with that of the loss
+    assert passes * kernels < count['all-gather'] <= (1 + passes) * kernels + 5, count
+    assert count['all-to-all'] == passes + 1, count  # the columns of the token table, and back
+    assert count['all-reduce'] == 1, count  # of what is not split, with the norm of what is
     reduced = re.findall(r'= (.*) all-reduce(?:-start)?\(', text)[0]
     for path, axis in encoder.split_axes(c.encoder, 8).items():
         shape = list(encoder.param_shapes(c.encoder)[path])
@@ -241,11 +241,11 @@ def test_gradient_caching_costs_one_more_forward_pass_and_saves_memory(monkeypat
 
     # The compiler counts the body of a loop once: unrolled, it counts all of it.
     def unrolled(function, parts):
-        found = [
+        results = [
             function(jax.tree.map(lambda x, i=i: x[i], parts))
             for i in range(len(jax.tree.leaves(parts)[0]))
         ]
-        return jnp.stack(found)
+        return jnp.stack(results)
 
     monkeypatch.setattr(jax.lax, 'map', unrolled)
     flops = one(96).cost_analysis()['flops'] / plain.cost_analysis()['flops']
@@ -315,10 +315,10 @@ def test_the_tasks_of_a_step_are_weighted_by_alpha():
         def function(old, batch):
             return train_step.compute_gradient(old, batch, c, jnp.int32(step))[1]
 
-        found = sharding.map_over_devices(function, mesh, c.mapping, batches.SHARD_AXES)(
+        metrics = sharding.map_over_devices(function, mesh, c.mapping, batches.SHARD_AXES)(
             old, random_batch(2, tasks=2)
         )
-        return float(found['loss']), found['pairs'].loss.mean(1)
+        return float(metrics['loss']), metrics['pairs'].loss.mean(1)
 
     for step, weight in ((0, 1.0), (5, 0.6), (50, 0.2)):
         loss, (mono, cross) = at(step)
@@ -334,10 +334,10 @@ def test_a_step_has_the_metrics_of_every_pair_in_the_order_of_the_plan():
         assert a.shape == (2, 16)
         np.testing.assert_allclose(a, b, atol=1e-5)
     assert one['pairs'].loss[0, 3] == pytest.approx(float(row_loss(params, texts, c, 3)), rel=1e-5)
-    for found in (one, four):
-        assert found['loss'] == pytest.approx(float(found['pairs'].loss.mean()), rel=1e-5)
-        assert float(found['tokens']) == texts.lengths.sum()
-        assert float(found['squares']) == np.square(texts.lengths).sum()
+    for metrics in (one, four):
+        assert metrics['loss'] == pytest.approx(float(metrics['pairs'].loss.mean()), rel=1e-5)
+        assert float(metrics['tokens']) == texts.lengths.sum()
+        assert float(metrics['squares']) == np.square(texts.lengths).sum()
 
 
 def row_loss(params, texts, c, row):

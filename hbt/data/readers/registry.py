@@ -41,7 +41,7 @@ def open_groups(path: str) -> schema.GroupSource:
     if not file.is_file():
         formats = ', '.join((*FORMATS, 'cldr'))
         expected = f'a JSONL file (plain or .gz) or FORMAT:... with one of {formats}'
-        raise ValueError(f'{path}: expected {expected}, found no such file')
+        raise ValueError(f'{path}: expected {expected}, got no such file')
     name = file.name.removesuffix('.gz').removesuffix('.jsonl').removesuffix('.json')
     checksum = source_files.digest_files([file])
     blocks = functools.partial(text_lines.iter_blocks, [file])

@@ -43,7 +43,7 @@ def _match_files(pattern: str, option: str) -> dict[str, list[pathlib.Path]]:
             code = languages.parse_language(match['lang'], path) if parts else ''
             paths.setdefault(code, []).append(pathlib.Path(path))
     if not paths:
-        raise ValueError(f'{option}={pattern}: expected some files, found none')
+        raise ValueError(f'{option}={pattern}: expected some files, got none')
     return paths
 
 

@@ -13,7 +13,7 @@ def read_groups(_name: str, argument: str, root: pathlib.Path) -> assembly.Colle
     """
     path = root / argument
     if not path.is_file():
-        raise ValueError(f'{path}: expected a JSONL file (plain or .gz), found no such file')
+        raise ValueError(f'{path}: expected a JSONL file (plain or .gz), got no such file')
     queries, documents, qrels, parallel = {}, {}, {}, {}
     for group in registry.open_groups(str(path)).iter_groups():
         grades = {}
