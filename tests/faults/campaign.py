@@ -125,10 +125,10 @@ def of_results(folder):
 
 
 def digest(*files: pathlib.Path) -> str:
-    finished = hashlib.sha256()
+    digest = hashlib.sha256()
     for file in files:
-        finished.update(file.read_bytes())
-    return finished.hexdigest()
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def of_store(folder, name='store'):
