@@ -125,10 +125,10 @@ def of_results(folder):
 
 
 def digest(*files: pathlib.Path) -> str:
-    digest = hashlib.sha256()
+    checksum = hashlib.sha256()
     for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
+        checksum.update(file.read_bytes())
+    return checksum.hexdigest()
 
 
 def of_store(folder, name='store'):

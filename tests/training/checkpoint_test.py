@@ -1,5 +1,6 @@
 """What is restored is what was saved, whatever happened to the files."""
 
+import gc
 import pathlib
 import random
 import shutil
@@ -14,9 +15,15 @@ from hbt.training import checkpoint
 from hbt.utils import sharding
 
 ALL = sharding.replicated(sharding.make_mesh())
-# Orbax leaves tasks behind when a file cannot be read.
+# Orbax leaves tasks behind when a file cannot be read; a fixture collects them in the same test.
 NOISE = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 ONE = sharding.replicated(sharding.make_mesh(jax.devices()[:1]))
+
+
+@pytest.fixture(autouse=True)
+def collect_tasks():
+    yield
+    gc.collect()
 
 
 class State(typing.NamedTuple):
