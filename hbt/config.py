@@ -54,15 +54,24 @@ class Sampler:
     )
     alpha_points: str = setting('', 'alpha at some steps, in place of alpha: STEP:ALPHA,STEP:ALPHA')
     alpha_curve: str = choice(('linear', 'cosine', 'stairs'), 'how alpha moves between two steps')
-    mono: str = choice(('one', 'mixed'), 'one language per monolingual batch, or pair (LAReQA X-X)')
+    mono: str = choice(
+        ('one', 'mixed'),
+        'one language in a monolingual batch, or mixed: one in each pair (LAReQA X-X)',
+    )
     datasets: str = choice(('one', 'mixed'), 'one dataset in a batch, or mixed: one in each pair')
     language_power: float = setting(
         0.0, 'a language is as likely as its size to this power: 0 uniform, 1 by size (1/T)', UNIT
     )
-    language_floor: float = setting(0.0, 'smallest proportion of each in monolingual pairs', UNIT)
+    language_floor: float = setting(
+        0.0, 'smallest proportion of a language in monolingual pairs', UNIT
+    )
     pair_power: float = setting(0.0, 'an ordered pair is as likely as its size to this power', UNIT)
-    pair_floor: float = setting(0.0, 'smallest proportion of each in cross-lingual pairs', UNIT)
-    pairs: str = setting('', 'pairs drawn, in place of pair_power: en:de:2,de:en:1 with weights')
+    pair_floor: float = setting(
+        0.0, 'smallest proportion of an ordered pair of languages in cross-lingual pairs', UNIT
+    )
+    pairs: str = setting(
+        '', 'QUERY:PASSAGE:WEIGHT, as en:de:2,de:en:1, in place of pair_power; others are not drawn'
+    )
     cross_first: str = choice(('dataset', 'pair'), 'what a cross-lingual batch draws first')
     dataset_power: float = setting(1.0, 'a dataset is as likely as its size to this power', UNIT)
     dataset_weights: str = setting('', 'factors of that probability: NAME:FACTOR,NAME:FACTOR')
@@ -94,9 +103,16 @@ class Encoder:
     projection_dim: int = setting(0, 'width of a dense layer after pooling; 0: none', (0, 10**6))
     projection_activation: str = choice(('tanh', 'identity'), 'activation of that layer')
     normalise: bool = setting(True, 'embeddings of unit length; training requires it')
-    dtype: str = choice(('float32', 'bfloat16', 'float64'), 'of computation; weights stay float32')
-    remat: str = choice(('none', 'cheap', 'layer'), 'recompute nothing, cheap parts, or each layer')
-    chunk: int = setting(0, 'tokens encoded at a time (gradient caching); 0: all', (0, 10**9))
+    dtype: str = choice(
+        ('float32', 'bfloat16', 'float64'), 'type of the computation; parameters stay float32'
+    )
+    remat: str = choice(
+        ('none', 'cheap', 'layer'),
+        'recomputed for the gradient: nothing, cheap parts, or layers',
+    )
+    chunk: int = setting(
+        0, 'tokens that a device encodes at a time (gradient caching); 0: all', (0, 10**9)
+    )
 
 
 @dataclasses.dataclass
@@ -152,7 +168,9 @@ class Config:
     steps: int = setting(1000, 'optimizer steps', STEPS)
     batch_size: int = setting(96, 'pairs of a batch, over all devices', (2, 10**7))
     log_every: int = setting(50, 'steps between lines of metrics.jsonl', STEPS)
-    nonfinite: str = choice(('stop', 'skip'), 'in a step whose loss or gradient is not finite')
+    nonfinite: str = choice(
+        ('stop', 'skip'), 'at a step whose loss or gradient is not finite: end the run, or go on'
+    )
     ckpt_every: int = setting(500, 'steps between checkpoints', STEPS)
     mapping: str = choice(('shard_map', 'pmap'), 'how the step is mapped over devices')
     shard_params: bool = setting(False, 'split weights and moments over the devices')

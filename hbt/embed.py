@@ -9,9 +9,9 @@ from hbt.utils import cli
 
 
 def main(_) -> None:
-    f = flags.FLAGS
-    source, out = pathlib.Path(f.input), pathlib.Path(f.out)
-    embedding_file.embed_file(f.model, source, out, f.kind, f.batch_size, f.dtype)
+    args = flags.FLAGS
+    source, out = pathlib.Path(args.input), pathlib.Path(args.out)
+    embedding_file.embed_file(args.model, source, out, args.kind, args.batch_size, args.dtype)
 
 
 if __name__ == '__main__':

@@ -12,29 +12,31 @@ from hbt.utils import cli
 
 
 def main(_) -> None:
-    f = flags.FLAGS
-    if f.debias and not f.out:
+    args = flags.FLAGS
+    if args.debias and not args.out:
         raise ValueError('--debias: expected --out with it: these are not the results of the run')
-    if f.model and not f.out:
+    if args.model and not args.out:
         raise ValueError('--model: expected --out with it, got none')
-    if f.debias and not f.debias.endswith('.npz') and f.model and not f.store:
+    if args.debias and not args.debias.endswith('.npz') and args.model and not args.store:
         raise ValueError('--debias: expected --store=DIR with texts to fit it on, got none')
-    model, step = run_dir.load_model(f.workdir, f.model, f.step)
+    model, step = run_dir.load_model(args.workdir, args.model, args.step)
     c = model.config
-    folder = pathlib.Path(f.out or f'{f.workdir}/results/{step}')
-    names = tuple(dict.fromkeys(f.benchmark or c.eval.benchmarks))
+    folder = pathlib.Path(args.out or f'{args.workdir}/results/{step}')
+    names = tuple(dict.fromkeys(args.benchmark or c.eval.benchmarks))
     if not names:
         raise ValueError('--benchmark: expected at least one, got none')
-    if f.run_file and len(names) != 1:
+    if args.run_file and len(names) != 1:
         raise ValueError(f'--run_file: expected one --benchmark, got {", ".join(names)}')
-    c.eval = dataclasses.replace(c.eval, benchmarks=names, root=f.data or c.eval.root)
+    c.eval = dataclasses.replace(c.eval, benchmarks=names, root=args.data or c.eval.root)
     suite, removal = evaluator.load_benchmarks(c.eval), None
-    if f.debias:
+    if args.debias:
         languages = sorted({x for benchmark in suite for x in benchmark.languages})
-        store = f.store or config.store_path(c)
-        removal = debias.open_removal(f.debias, model, languages, store, folder)
-    name = f.model or f.workdir
-    evaluator.evaluate_model(model, suite, folder, step, name, removal, f.run_file, f.run_depth)
+        store = args.store or config.store_path(c)
+        removal = debias.open_removal(args.debias, model, languages, store, folder)
+    name = args.model or args.workdir
+    evaluator.evaluate_model(
+        model, suite, folder, step, name, removal, args.run_file, args.run_depth
+    )
 
 
 if __name__ == '__main__':

@@ -13,12 +13,13 @@ from hbt.utils import cli
 
 
 def main(_) -> None:
-    f = flags.FLAGS
+    args = flags.FLAGS
     for name in ('step', 'license'):
-        if f.model and f[name].present:
+        if args.model and args[name].present:
             raise ValueError(f'--{name}: expected with --workdir only, got --model')
-    out, kept = pathlib.Path(f.out), (f.languages or (), f.corpus or ())
-    model_export.export_model(f.workdir, f.model, f.step, out, f.license, *kept)
+    source, out = (args.workdir, args.model, args.step), pathlib.Path(args.out)
+    vocabulary = (args.languages or (), args.corpus or ())
+    model_export.export_model(*source, out, args.license, *vocabulary)
 
 
 if __name__ == '__main__':

@@ -1,6 +1,6 @@
-"""Shows what a training run will draw and what its step takes, before training; writes nothing.
+"""Shows what a training run will draw and what its step takes, before training.
 
-With --step, the batch of that step as text instead.
+With --step, the batch of that step as text instead. Only --out writes files.
 """
 
 from absl import flags

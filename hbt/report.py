@@ -12,16 +12,16 @@ from hbt.utils import cli
 
 
 def main(argv: list[str]) -> None:
-    values = flags.FLAGS
+    args = flags.FLAGS
     if len(argv) < 2:
         raise ValueError('expected RUN_DIR ... --out=DIR, got no run directory')
-    if not values.out:
+    if not args.out:
         raise ValueError('--out: expected the folder that the report goes to, got none')
-    measures = list(dict.fromkeys(map(comparison.parse_measure, values.measure)))
+    measures = list(dict.fromkeys(map(comparison.parse_measure, args.measure)))
     loaded = experiments.load_experiments(argv[1:])
-    sections = compose.compose_report(loaded, values.in_domain, measures or comparison.MAIN)
-    folder = pathlib.Path(values.out)
-    render.write_report(folder, values.title, sections)
+    sections = compose.compose_report(loaded, args.in_domain, measures or comparison.MAIN)
+    folder = pathlib.Path(args.out)
+    render.write_report(folder, args.title, sections)
     print(folder / render.PAGE)
 
 

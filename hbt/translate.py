@@ -15,13 +15,15 @@ from hbt.utils import cli
 
 
 def main(_) -> None:
-    f = flags.FLAGS
-    (source,) = registry.open_sources([f.input])
+    args = flags.FLAGS
+    (source,) = registry.open_sources([args.input])
     if isinstance(source, schema.CollectionSource):
-        raise ValueError(f'--input: expected a source of groups, got the collection {f.input}')
-    languages, engines, filters = map(tuple, (f.languages, f.engine, f.filters))
-    c = translation.TranslationConfig(f.source, languages, engines, f.shard, f.ratio, filters)
-    counts = translation.translate_source(source, pathlib.Path(f.out), c)
+        raise ValueError(f'--input: expected a source of groups, got the collection {args.input}')
+    languages, engines, filters = map(tuple, (args.languages, args.engine, args.filters))
+    c = translation.TranslationConfig(
+        args.source, languages, engines, args.shard, args.ratio, filters
+    )
+    counts = translation.translate_source(source, pathlib.Path(args.out), c)
     print(translation.format_counts(counts))
 
 

@@ -43,6 +43,16 @@ def shared_data() -> pathlib.Path:
     return folder
 
 
+@pytest.fixture(scope='session')
+def tiny_store(tmp_path_factory):
+    """The store of `tests/tiny.py`, which no test changes."""
+    from hbt.data import build  # after the import hook
+    from tests import tiny
+
+    data = tiny.get_config().data
+    return build.build_store(data, tmp_path_factory.mktemp('data') / 'store', data.sources)
+
+
 def pytest_unconfigure(config):
     if not hasattr(config, 'workerinput'):
         shutil.rmtree(os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)

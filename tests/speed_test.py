@@ -15,7 +15,7 @@ from hbt import config
 from hbt.data import build, ragged
 from hbt.sampling import batches, packing, sampler
 from hbt.training import planning
-from tests import ROOT, tiny
+from tests import ROOT
 
 
 def test_real_texts_fill_five_sixths_of_few_shapes_that_are_soon_known(shared_data, tmp_path):
@@ -56,25 +56,18 @@ def told(*arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-@pytest.fixture(scope='module')
-def stored(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'store'
-    c = tiny.get_config()
-    return build.build_store(c.data, root, c.data.sources)
-
-
-def test_without_a_gpu_the_benchmark_of_one_is_refused(stored):
-    done = told(f'--store={stored.path}', '--device=gpu')
+def test_without_a_gpu_the_benchmark_of_one_is_refused(tiny_store):
+    done = told(f'--store={tiny_store.path}', '--device=gpu')
     assert done.returncode == 1 and 'expected a GPU that JAX can use, got cpu' in done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('cached', [0, 4])
-def test_the_benchmark_races_hbt_and_a_peer_over_the_same_pairs(stored, cached):
+def test_the_benchmark_races_hbt_and_a_peer_over_the_same_pairs(tiny_store, cached):
     pytest.importorskip('sentence_transformers')
     names = ['hbt float32', 'sentence-transformers float32', *['GradCache float32'] * bool(cached)]
     done = told(
-        *(f'--store={stored.path}', '--shape=tiny', '--turns=2', f'--cached={cached}'),
+        *(f'--store={tiny_store.path}', '--shape=tiny', '--turns=2', f'--cached={cached}'),
         f'--only={",".join(names)}',
     )
     assert done.returncode == 0, done.stderr[-2000:]
@@ -82,10 +75,12 @@ def test_the_benchmark_races_hbt_and_a_peer_over_the_same_pairs(stored, cached):
         assert re.search(rf'^\| {name} \| [\d.]+ \(.*x \|', done.stdout, re.M), done.stdout
 
 
-def test_the_peers_get_the_tokens_that_hbt_computes(stored):
-    task = work.task('tiny', stored.path)
+def test_the_peers_get_the_tokens_that_hbt_computes(tiny_store):
+    task = work.task('tiny', tiny_store.path)
     tokens, (_, batch) = work.texts(task, 3), task.sampler.batch(3)
-    plan = batches.collect_texts(task.config, stored, task.sampler.languages, task.sampler.plans(3))
+    plan = batches.collect_texts(
+        task.config, tiny_store, task.sampler.languages, task.sampler.plans(3)
+    )
     for cell in plan.columns:
         for row, text in zip(cell.pairs, cell.texts, strict=True):
             ids = ragged.truncate(ragged.token_ids(cell.table, text), cell.limit, None)

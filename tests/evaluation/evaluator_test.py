@@ -10,7 +10,7 @@ import pytest
 import tokenizers
 
 from hbt import config
-from hbt.data import build, tokenization
+from hbt.data import tokenization
 from hbt.data.readers import synthetic
 from hbt.evaluation import benchmarks, evaluator
 from hbt.models import embedding_file, encoder
@@ -19,12 +19,10 @@ from tests import tiny
 
 
 @pytest.fixture(scope='module')
-def evaluate(tmp_path_factory):
+def evaluate(tiny_store):
     """`evaluate(cache, change)`: an untrained model, its parameters changed, on 440 questions."""
     c = tiny.get_config()
-    root = tmp_path_factory.mktemp('data') / 'store'
-    build.build_store(c.data, root, c.data.sources)
-    tokenizer = tokenizers.Tokenizer.from_file(str(root / 'tokenizer.json'))
+    tokenizer = tokenizers.Tokenizer.from_file(str(tiny_store.path / 'tokenizer.json'))
     c.encoder = dataclasses.replace(c.encoder, vocab_size=800)
     c.eval = config.Eval(benchmarks=('cldr',), batch_size=64)
     mesh = sharding.make_mesh()

@@ -14,30 +14,25 @@ import jax
 import numpy as np
 import pytest
 
-from hbt.data import build
 from hbt.training import checkpoint
 from hbt.utils import distributed, log
-from tests import ROOT, tiny
+from tests import ROOT
 
 STEPS = 10
 
 
-@pytest.fixture(scope='module')
-def stored(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'store'
-    c = tiny.get_config()
-    build.build_store(c.data, root, c.data.sources)
-    return root
-
-
-def start(stored, workdir, processes, *more):
+def start(store_path, workdir, processes, *more):
     """The processes of a run on four devices in all."""
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
     command = [
         *(sys.executable, '-m', 'hbt.main', '--config=tests/tiny.py', f'--workdir={workdir}'),
-        *(f'--config.data.root={stored}', f'--config.steps={STEPS}', '--config.eval.batch_size=64'),
+        *(
+            f'--config.data.root={store_path}',
+            f'--config.steps={STEPS}',
+            '--config.eval.batch_size=64',
+        ),
         # What differs in the last bit of a gradient near zero, Adam makes a share of this.
         '--config.optim.lr=1e-4',
         *more,
@@ -83,14 +78,16 @@ def parameters(workdir):
 
 
 @pytest.fixture(scope='module')
-def single(stored, tmp_path_factory):
+def single(tiny_store, tmp_path_factory):
     workdir = tmp_path_factory.mktemp('single')
-    finish(start(stored, workdir, 1))
+    finish(start(tiny_store.path, workdir, 1))
     return workdir
 
 
-def test_two_processes_that_are_killed_and_one_that_resumes_end_as_one(stored, single, tmp_path):
-    processes = start(stored, tmp_path, 2)
+def test_two_processes_that_are_killed_and_one_that_resumes_end_as_one(
+    tiny_store, single, tmp_path
+):
+    processes = start(tiny_store.path, tmp_path, 2)
     deadline = time.monotonic() + 200
     while not any(x.name.isdigit() and int(x.name) >= 3 for x in tmp_path.glob('ckpt/*')):
         assert all(x.poll() is None for x in processes), finish(processes)
@@ -100,7 +97,7 @@ def test_two_processes_that_are_killed_and_one_that_resumes_end_as_one(stored, s
         process.send_signal(signal.SIGKILL)
     for process in processes:
         process.communicate()
-    ((out, _),) = finish(start(stored, tmp_path, 1))
+    ((out, _),) = finish(start(tiny_store.path, tmp_path, 1))
     assert 'continuing after step' in out
     agree(tmp_path, single)
 
@@ -115,14 +112,16 @@ def agree(one, other):
 
 
 @pytest.mark.slow
-def test_two_processes_with_split_parameters_take_the_steps_of_one(stored, single, tmp_path):
-    finish(start(stored, tmp_path, 2, '--config.shard_params=true'))
+def test_two_processes_with_split_parameters_take_the_steps_of_one(tiny_store, single, tmp_path):
+    finish(start(tiny_store.path, tmp_path, 2, '--config.shard_params=true'))
     agree(tmp_path, single)
 
 
 @pytest.mark.slow
-def test_four_processes_take_the_steps_of_one_and_only_the_first_speaks(stored, single, tmp_path):
-    outputs = finish(start(stored, tmp_path, 4))
+def test_four_processes_take_the_steps_of_one_and_only_the_first_speaks(
+    tiny_store, single, tmp_path
+):
+    outputs = finish(start(tiny_store.path, tmp_path, 4))
     spoken = [[x for x in out.splitlines() if '[Gloo]' not in x] for out, _ in outputs[1:]]
     assert spoken == [[], [], []]
     agree(tmp_path, single)
@@ -131,8 +130,8 @@ def test_four_processes_take_the_steps_of_one_and_only_the_first_speaks(stored, 
 @pytest.mark.slow
 @pytest.mark.parametrize('victim', [0, 1])
 @pytest.mark.parametrize('way', ['SIGKILL', 'SIGSTOP'])
-def test_where_a_process_is_lost_the_other_asks_for_a_restart(stored, tmp_path, victim, way):
-    processes = start(stored, tmp_path, 2, '--config.steps=100000')
+def test_where_a_process_is_lost_the_other_asks_for_a_restart(tiny_store, tmp_path, victim, way):
+    processes = start(tiny_store.path, tmp_path, 2, '--config.steps=100000')
     while len(log.read_metrics(tmp_path / 'metrics.jsonl')) < 5:
         assert all(x.poll() is None for x in processes), finish(processes)
         time.sleep(0.05)
@@ -148,9 +147,9 @@ def test_where_a_process_is_lost_the_other_asks_for_a_restart(stored, tmp_path, 
 
 
 @pytest.mark.slow
-def test_where_a_process_fails_the_other_prints_its_error_and_ends_too(stored, tmp_path):
+def test_where_a_process_fails_the_other_prints_its_error_and_ends_too(tiny_store, tmp_path):
     (tmp_path / 'file').touch()
-    processes = start(stored, tmp_path / 'file' / 'run', 2)
+    processes = start(tiny_store.path, tmp_path / 'file' / 'run', 2)
     outputs = [process.communicate(timeout=60) for process in processes]
     assert [x.returncode for x in processes] == [2, 2], outputs
     reason = f"[Errno 20] Not a directory: '{tmp_path}/file/run'"
@@ -159,11 +158,11 @@ def test_where_a_process_fails_the_other_prints_its_error_and_ends_too(stored, t
 
 
 @pytest.mark.slow
-def test_processes_evaluate_together(stored, tmp_path):
+def test_processes_evaluate_together(tiny_store, tmp_path):
     more = '--config.eval.benchmarks=cldr', '--config.eval.at_start=true', '--config.steps=1'
     results = []
     for processes in (1, 2):
         workdir = tmp_path / str(processes)
-        finish(start(stored, workdir, processes, *more))
+        finish(start(tiny_store.path, workdir, processes, *more))
         results.append((workdir / 'results/0/cldr.json').read_text())
     assert results[0] == results[1]

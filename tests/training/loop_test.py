@@ -16,7 +16,6 @@ import safetensors.numpy
 import tokenizers
 
 from hbt import config, main
-from hbt.data import build
 from hbt.evaluation import evaluator, metrics
 from hbt.models import model_dir
 from hbt.training import checkpoint, loop, replay
@@ -26,18 +25,10 @@ from tests import ROOT, tiny
 ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
 
 
-@pytest.fixture(scope='module')
-def stored(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'store'
-    c = tiny.get_config()
-    build.build_store(c.data, root, c.data.sources)
-    return root
-
-
-def command(stored, workdir):
+def command(store_path, workdir):
     return [
         *(sys.executable, '-m', 'hbt.main', '--config=tests/tiny.py'),
-        *(f'--config.data.root={stored}', f'--workdir={workdir}', '--config.steps=48'),
+        *(f'--config.data.root={store_path}', f'--workdir={workdir}', '--config.steps=48'),
     ]
 
 
@@ -48,24 +39,24 @@ def losses_by_step(workdir):
     return {line['step']: line['loss'] for line in lines if 'loss' in line}
 
 
-def train(stored, workdir, **changes):
+def train(store_path, workdir, **changes):
     c = tiny.get_config()
-    c.data.root = str(stored)
+    c.data.root = str(store_path)
     for name, value in changes.items():
         setattr(c, name, value)
     loop.train_config(config.check(c), workdir)
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_ends_bit_equal_to_one_that_was_not(stored, tmp_path):
+def test_a_run_killed_at_random_ends_bit_equal_to_one_that_was_not(tiny_store, tmp_path):
     whole, killed = tmp_path / 'whole', tmp_path / 'killed'
     environment = os.environ | {'JAX_PLATFORMS': 'cpu'}
     subprocess.run(
-        command(stored, whole), cwd=ROOT, env=environment, check=True, capture_output=True
+        command(tiny_store.path, whole), cwd=ROOT, env=environment, check=True, capture_output=True
     )
     at = random.SystemRandom().randrange(3, 40)
     process = subprocess.Popen(
-        command(stored, killed), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+        command(tiny_store.path, killed), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 300
     while not any(int(x.name) >= at for x in killed.glob('ckpt/*') if x.name.isdigit()):
@@ -75,7 +66,7 @@ def test_a_run_killed_at_random_ends_bit_equal_to_one_that_was_not(stored, tmp_p
     process.send_signal(signal.SIGKILL)
     process.wait()
     again = subprocess.run(
-        command(stored, killed), cwd=ROOT, env=environment, capture_output=True, text=True
+        command(tiny_store.path, killed), cwd=ROOT, env=environment, capture_output=True, text=True
     )
     assert again.returncode == 0, again.stderr
     assert 'continuing after step' in again.stdout, f'killed at step {at}: {again.stdout}'
@@ -91,10 +82,10 @@ def leaves(tree):
         yield from leaves(tree[key]) if isinstance(tree[key], dict) else [np.asarray(tree[key])]
 
 
-def started(stored, workdir):
+def started(store_path, workdir):
     """A run that has logged a few steps."""
     process = subprocess.Popen(
-        command(stored, workdir),
+        command(store_path, workdir),
         cwd=ROOT,
         env=os.environ | {'JAX_PLATFORMS': 'cpu'},
         stdout=subprocess.PIPE,
@@ -108,8 +99,8 @@ def started(stored, workdir):
 
 
 @pytest.mark.parametrize('name, status', [('SIGTERM', 75), ('SIGINT', 130)])
-def test_a_run_stopped_by_a_signal_saves_its_step_and_says_so(stored, tmp_path, name, status):
-    process = started(stored, tmp_path)
+def test_a_run_stopped_by_a_signal_saves_its_step_and_says_so(tiny_store, tmp_path, name, status):
+    process = started(tiny_store.path, tmp_path)
     process.send_signal(getattr(signal, name))
     out, error = process.communicate()
     assert process.returncode == status, error
@@ -119,10 +110,10 @@ def test_a_run_stopped_by_a_signal_saves_its_step_and_says_so(stored, tmp_path, 
     )
 
 
-def test_a_second_process_in_a_run_directory_is_refused(stored, tmp_path):
-    process = started(stored, tmp_path)
+def test_a_second_process_in_a_run_directory_is_refused(tiny_store, tmp_path):
+    process = started(tiny_store.path, tmp_path)
     second = subprocess.run(
-        command(stored, tmp_path), cwd=ROOT, env=os.environ, capture_output=True, text=True
+        command(tiny_store.path, tmp_path), cwd=ROOT, env=os.environ, capture_output=True, text=True
     )
     process.kill()
     process.communicate()
@@ -131,9 +122,9 @@ def test_a_second_process_in_a_run_directory_is_refused(stored, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_evaluated_again_with_the_same_numbers(stored, tmp_path, monkeypatch):
+def test_a_finished_run_is_evaluated_again_with_the_same_numbers(tiny_store, tmp_path, monkeypatch):
     c = config.Eval(benchmarks=('cldr',), at_start=True, every=6, batch_size=64)
-    train(stored, tmp_path, eval=c, steps=6)
+    train(tiny_store.path, tmp_path, eval=c, steps=6)
     first = json.loads((tmp_path / 'results/6/cldr.json').read_text())
     assert (tmp_path / 'results/0/cldr.json').exists()
     assert first['counts'] == {'queries': 4400, 'documents': 4400}
@@ -176,10 +167,12 @@ def check_run_file(folder, result):
         assert result['run'][ours] == pytest.approx(mean, abs=1e-6)
 
 
-def test_a_run_directory_has_config_tokenizer_metrics_and_checkpoint(stored, tmp_path):
-    train(stored, tmp_path, steps=3)
+def test_a_run_directory_has_config_tokenizer_metrics_and_checkpoint(tiny_store, tmp_path):
+    train(tiny_store.path, tmp_path, steps=3)
     assert config.load(tmp_path / 'config.json').encoder.vocab_size == 800
-    assert (tmp_path / 'tokenizer.json').read_bytes() == (stored / 'tokenizer.json').read_bytes()
+    assert (tmp_path / 'tokenizer.json').read_bytes() == (
+        tiny_store.path / 'tokenizer.json'
+    ).read_bytes()
     assert list((tmp_path / 'tensorboard').iterdir())
     assert list(losses_by_step(tmp_path)) == [1, 2, 3]
     step, params = checkpoint.load_params(tmp_path, 'latest', ONE)
@@ -190,26 +183,26 @@ def test_a_run_directory_has_config_tokenizer_metrics_and_checkpoint(stored, tmp
         checkpoint.load_params(tmp_path, 'best', ONE)
 
 
-def test_a_run_resumes_only_with_the_settings_that_it_began_with(stored, tmp_path):
-    train(stored, tmp_path, steps=3)
-    train(stored, tmp_path, steps=5)
+def test_a_run_resumes_only_with_the_settings_that_it_began_with(tiny_store, tmp_path):
+    train(tiny_store.path, tmp_path, steps=3)
+    train(tiny_store.path, tmp_path, steps=5)
     assert list(losses_by_step(tmp_path)) == [1, 2, 3, 4, 5]
     with pytest.raises(ValueError, match='optim.lr: expected 0.001, with which this run began'):
-        train(stored, tmp_path, optim=config.Optim(lr=1.0, warmup=2))
+        train(tiny_store.path, tmp_path, optim=config.Optim(lr=1.0, warmup=2))
 
 
-def test_lines_logged_after_the_checkpoint_are_dropped_on_resuming(stored, tmp_path):
-    train(stored, tmp_path, steps=3)
+def test_lines_logged_after_the_checkpoint_are_dropped_on_resuming(tiny_store, tmp_path):
+    train(tiny_store.path, tmp_path, steps=3)
     with (tmp_path / 'metrics.jsonl').open('a') as file:
         file.write('{"step": 4, "loss": 9.0}\n{"step": 5, "lo')
-    train(stored, tmp_path, steps=5)
+    train(tiny_store.path, tmp_path, steps=5)
     assert losses_by_step(tmp_path)[4] != 9.0
 
 
-def test_settings_that_do_not_fit_are_refused_before_training(stored, tmp_path):
+def test_settings_that_do_not_fit_are_refused_before_training(tiny_store, tmp_path):
     def refuses(message, **changes):
         with pytest.raises(ValueError, match=message):
-            train(stored, tmp_path / 'run', **changes)
+            train(tiny_store.path, tmp_path / 'run', **changes)
         assert not (tmp_path / 'run').exists()
 
     refuses('batch_size: expected a multiple of the 8 devices, such as 16, got 12', batch_size=12)
@@ -223,21 +216,21 @@ def test_settings_that_do_not_fit_are_refused_before_training(stored, tmp_path):
     refuses('xquad-r/', eval=config.Eval(benchmarks=('xquad_r',), root=str(tmp_path)))
 
 
-def test_weights_of_another_tokenizer_are_refused(stored, tmp_path):
+def test_weights_of_another_tokenizer_are_refused(tiny_store, tmp_path):
     folder = tmp_path / 'checkpoint'
     shutil.copytree(ROOT / 'tests/fixtures/xlmr', folder)
     c = tiny.make().encoder
     c.init = str(folder)
     with pytest.raises(ValueError, match='vocab_size: expected at least 800 .* got'):
-        train(stored, tmp_path / 'run', encoder=c)
+        train(tiny_store.path, tmp_path / 'run', encoder=c)
     words = {str(i): i for i in range(800)} | {'<unk>': 800}
     model = tokenizers.models.WordLevel(words, '<unk>')
     tokenizers.Tokenizer(model).save(str(folder / 'tokenizer.json'))
     with pytest.raises(ValueError, match="the tokenizer of .* tokens differ, such as '(0|<s>)'"):
-        train(stored, tmp_path / 'run', encoder=c)
+        train(tiny_store.path, tmp_path / 'run', encoder=c)
     c.init = 'nobody/nothing'
     with pytest.raises(ValueError, match='encoder.init: .*hf download nobody/nothing'):
-        train(stored, tmp_path / 'run', encoder=c)
+        train(tiny_store.path, tmp_path / 'run', encoder=c)
 
 
 def with_tokenizer(folder):
@@ -313,8 +306,8 @@ def test_a_step_that_is_not_finite_is_skipped_with_nonfinite_skip(
     assert checkpoint.load_params(tmp_path / 'run', 'latest', ONE)[0] == 3
 
 
-def test_a_step_is_computed_again_as_it_was(stored, tmp_path, capsys):
-    train(stored, tmp_path, steps=9)
+def test_a_step_is_computed_again_as_it_was(tiny_store, tmp_path, capsys):
+    train(tiny_store.path, tmp_path, steps=9)
     wanted = {line['step']: line for line in log.read_metrics(tmp_path / 'metrics.jsonl')}[8]
     c = config.load(tmp_path / 'config.json')
     capsys.readouterr()
@@ -326,15 +319,15 @@ def test_a_step_is_computed_again_as_it_was(stored, tmp_path, capsys):
     assert float(told['grad_norm']) == pytest.approx(wanted['grad_norm'], rel=1e-6)
 
 
-def test_a_store_whose_bytes_have_changed_is_refused(stored, tmp_path):
-    copy = pathlib.Path(shutil.copytree(stored, tmp_path / 'store'))
+def test_a_store_whose_bytes_have_changed_is_refused(tiny_store, tmp_path):
+    copy = pathlib.Path(shutil.copytree(tiny_store.path, tmp_path / 'store'))
     file = copy / 'cldr/passage.de.tokens'
     content = bytearray(file.read_bytes())
     content[100] ^= 1
     file.write_bytes(content)
     with pytest.raises(ValueError, match=f'{file}: expected the checksum'):
         train(copy, tmp_path / 'run')
-    manifest = (stored / 'manifest.json').read_text()
+    manifest = (tiny_store.path / 'manifest.json').read_text()
     (copy / 'manifest.json').write_text(manifest.replace('"texts": 60', '"texts": 61', 1))
     with pytest.raises(ValueError, match='manifest.json: expected it as it was written'):
         train(copy, tmp_path / 'run')

@@ -11,18 +11,10 @@ import numpy as np
 import pytest
 
 from hbt import config
-from hbt.data import build
 from hbt.sampling import sampler
 from hbt.training import planning, run_dir, train_state
 from hbt.utils import sharding
 from tests import ROOT, tiny
-
-
-@pytest.fixture(scope='module')
-def stored(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'store'
-    c = tiny.get_config()
-    return build.build_store(c.data, root, c.data.sources)
 
 
 def numbers(text):
@@ -30,12 +22,12 @@ def numbers(text):
 
 
 @pytest.mark.parametrize('chunk', [0, 64])
-def test_a_step_is_described_by_sizes_shapes_and_collectives(stored, chunk):
+def test_a_step_is_described_by_sizes_shapes_and_collectives(tiny_store, chunk):
     c, mesh = tiny.get_config(), sharding.make_mesh(jax.devices()[:2])
     c.encoder = dataclasses.replace(c.encoder, chunk=chunk)
     c.batch_size = 16
-    c = run_dir.resolve_config(c, stored, mesh)
-    s = sampler.Sampler(c, stored, 2)
+    c = run_dir.resolve_config(c, tiny_store, mesh)
+    s = sampler.Sampler(c, tiny_store, 2)
     lines = dict(re.findall(r'^(\S.*?)  +(.*)$', planning.describe_step(c, s, mesh), re.M))
     state = train_state.init_state(c, mesh)
     assert numbers(lines['parameters']) == [sum(x.size for x in jax.tree.leaves(state.params))]
@@ -65,8 +57,8 @@ def run(root, *flags):
     )
 
 
-def test_the_program_prints_proportions_and_the_step_and_writes_nothing_else(stored, tmp_path):
-    done = run(stored.path, '--drawn=5', f'--out={tmp_path}/plan')
+def test_the_program_prints_proportions_and_the_step_and_writes_nothing_else(tiny_store, tmp_path):
+    done = run(tiny_store.path, '--drawn=5', f'--out={tmp_path}/plan')
     assert done.returncode == 0, done.stderr
     assert 'planned %' in done.stdout and 'FLOPs a step' in done.stdout
     assert 'bytes a device' in done.stdout and 'collectives' in done.stdout
@@ -79,20 +71,20 @@ def test_the_program_prints_proportions_and_the_step_and_writes_nothing_else(sto
     assert [x.name for x in tmp_path.iterdir()] == ['plan']
 
 
-def test_the_program_prints_the_batch_of_a_step(stored):
-    done = run(stored.path, '--step=3')
+def test_the_program_prints_the_batch_of_a_step(tiny_store):
+    done = run(tiny_store.path, '--step=3')
     assert done.returncode == 0, done.stderr
-    batches = sampler.Sampler(tiny.get_config(), stored)
+    batches = sampler.Sampler(tiny.get_config(), tiny_store)
     assert done.stdout.splitlines() == list(sampler.describe_batch(batches, 3))
 
 
-def test_weights_that_are_split_take_less_of_a_device(stored):
+def test_weights_that_are_split_take_less_of_a_device(tiny_store):
     totals = []
     for shard in (False, True):
         c, mesh = tiny.get_config(), sharding.make_mesh(jax.devices()[:4])
         c.shard_params, c.batch_size = shard, 16
-        c = run_dir.resolve_config(config.check(c), stored, mesh)
-        s = sampler.Sampler(c, stored, 4)
+        c = run_dir.resolve_config(config.check(c), tiny_store, mesh)
+        s = sampler.Sampler(c, tiny_store, 4)
         memory = planning.compile_step(c, mesh, s.batch(0)[1]).memory_analysis()
         totals.append(memory.argument_size_in_bytes)
     assert totals[1] < 0.5 * totals[0]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hbt import config
-from hbt.data import build, ragged
+from hbt.data import ragged
 from hbt.sampling import batches, sampler
 from hbt.training import loop, losses, run_dir, telemetry, train_state, train_step
 from hbt.utils import distributed, log, sharding
@@ -153,25 +153,18 @@ def test_model_flops_are_those_of_the_compiled_products():
     assert compiled[1] > 0.97 * needed
 
 
-@pytest.fixture(scope='module')
-def stored(tmp_path_factory):
-    root = tmp_path_factory.mktemp('data') / 'store'
+def run(tiny_store, workdir):
     c = tiny.get_config()
-    return build.build_store(c.data, root, c.data.sources)
-
-
-def run(stored, workdir):
-    c = tiny.get_config()
-    c.data.root, c.steps, c.log_every, c.ckpt_every = str(stored.path), 5, 4, 100
+    c.data.root, c.steps, c.log_every, c.ckpt_every = str(tiny_store.path), 5, 4, 100
     c.encoder.num_layers = 1
     loop.train_config(config.check(c), workdir)
 
 
 @pytest.mark.slow
 def test_a_run_stopped_between_two_lines_logs_what_an_unbroken_one_does(
-    stored, tmp_path, monkeypatch
+    tiny_store, tmp_path, monkeypatch
 ):
-    run(stored, tmp_path / 'whole')
+    run(tiny_store, tmp_path / 'whole')
 
     def due(self, step):
         self.signal = signal.SIGTERM
@@ -180,8 +173,8 @@ def test_a_run_stopped_between_two_lines_logs_what_an_unbroken_one_does(
     with monkeypatch.context() as patch:
         patch.setattr(distributed.StopRequests, 'due', due)
         with pytest.raises(SystemExit):
-            run(stored, tmp_path / 'broken')
-    run(stored, tmp_path / 'broken')
+            run(tiny_store, tmp_path / 'broken')
+    run(tiny_store, tmp_path / 'broken')
     whole, broken = (log.read_metrics(tmp_path / x / 'metrics.jsonl') for x in ('whole', 'broken'))
     assert [x['step'] for x in whole] == [x['step'] for x in broken] == [4, 5]
     timed = {'pairs_per_second', 'tokens_per_second', 'input_wait', 'compiles'}
@@ -191,12 +184,12 @@ def test_a_run_stopped_between_two_lines_logs_what_an_unbroken_one_does(
     assert len([k for k in whole[0] if k.startswith('margin_by_pair/')]) > 8
 
 
-def test_shapes_are_compiled_once_each_and_are_few(stored):
+def test_shapes_are_compiled_once_each_and_are_few(tiny_store):
     c = tiny.get_config()
     mesh = sharding.make_mesh(jax.devices()[:1])
     c.batch_size = 32
-    c = run_dir.resolve_config(c, stored, mesh)
-    s = sampler.Sampler(c, stored)
+    c = run_dir.resolve_config(c, tiny_store, mesh)
+    s = sampler.Sampler(c, tiny_store)
     state, step, seen = train_state.init_state(c, mesh), train_step.make_step(c, mesh), []
     with telemetry.Meter(c, s.languages, 1) as meter:
         for i in range(25):
