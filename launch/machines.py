@@ -99,7 +99,8 @@ class Machine:
 def check(m: Machine) -> None:
     """ValueError for a machine that cannot be, before anything is asked of the cloud."""
     if not re.fullmatch(r'[a-z]([a-z0-9-]{0,38}[a-z0-9])?', m.name):
-        raise ValueError(f'NAME: expected up to 40 of a-z, 0-9 and -, a letter first: {m.name!r}')
+        expected = 'up to 40 of a-z, 0-9 and -, a letter first'
+        raise ValueError(f'NAME: expected {expected}, got {m.name!r}')
     if m.route == 'ssh':
         if m.type not in ('tpu', 'cuda12', 'cuda13', 'cpu') or not m.host or m.host[0] == '-':
             raise ValueError(f'--host: expected a host and --type=cuda13, cuda12, tpu or cpu: {m}')

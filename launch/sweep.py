@@ -44,7 +44,8 @@ def expand(file: str, arg: str, workdir: str, rest: list[str]) -> list[Row]:
     """
     module = runpy.run_path(file)
     if 'sweep' not in module:
-        raise ValueError(f'{file}: expected a function sweep() that yields dicts of settings')
+        expected = 'a function sweep() that yields dicts of settings'
+        raise ValueError(f'{file}: expected {expected}, got none')
     names = set(settings.flatten(config.Config()))
     fixed = {text.lstrip('-').partition('=')[0].removeprefix('config.') for text in rest}
     rows = {}

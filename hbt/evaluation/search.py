@@ -133,8 +133,10 @@ def _make_layout(num_documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Lay
 def _batch_queries(relevant: Int[np.ndarray, 'q r']) -> abc.Iterator[tuple[np.ndarray, int]]:
     """Yields queries with similarly many relevant documents, and the most that one of them has."""
     counts = (relevant >= 0).sum(axis=1)
-    if not (relevant[np.arange(relevant.shape[1]) < counts[:, None]] >= 0).all():
-        raise ValueError('relevant: expected the document indices of a row before its padding')
+    wrong = ((np.arange(relevant.shape[1]) < counts[:, None]) & (relevant < 0)).any(axis=1)
+    if wrong.any():
+        expected, row = 'the document indices of a row before its padding', wrong.argmax()
+        raise ValueError(f'relevant: expected {expected}, got {relevant[row]} in row {row}')
     bucket = np.ceil(np.log(np.maximum(counts, 1)) / np.log(GROWTH)).astype(int)
     for value in np.unique(bucket):
         rows = np.flatnonzero(bucket == value)

@@ -77,12 +77,14 @@ def _check_config(config: TranslationConfig, out: pathlib.Path) -> None:
     for language in (config.source, *config.targets):
         languages.check_language(language, '--source, --languages')
     if config.source in config.targets or not config.targets:
-        raise ValueError(f'--languages: expected others than {config.source}')
+        shown = ', '.join(config.targets) or 'none'
+        raise ValueError(f'--languages: expected others than {config.source}, got {shown}')
     for name in config.filters:
         if name not in FILTERS:
             raise ValueError(f'--filters: expected some of {", ".join(FILTERS)}, got {name!r}')
-    if config.ratio < 1 or config.shard < 1:
-        raise ValueError('--ratio, --shard: expected 1 or more')
+    for name in ('ratio', 'shard'):
+        if (value := getattr(config, name)) < 1:
+            raise ValueError(f'--{name}: expected 1 or more, got {value}')
 
 
 def _write_groups(path: pathlib.Path, groups: list[schema.Group]) -> None:

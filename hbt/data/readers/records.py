@@ -85,7 +85,8 @@ def _convert_record(record: dict, fields: dict[str, str], where: str) -> list[sc
     lists = [k for k, v in values.items() if isinstance(v, list) and not k.startswith('negatives')]
     sizes = {len(values[k]) for k in lists}
     if len(sizes) > 1:
-        raise ValueError(f'{where}: expected lists of one length in {", ".join(lists)}')
+        lengths = ', '.join(f'{k} of {len(values[k])}' for k in lists)
+        raise ValueError(f'{where}: expected lists of one length, got {lengths}')
     count = sizes.pop() if sizes else 1
     codes = _languages(record, fields, where, count)
     number, groups = re.search(r'\d+$', where)[0], []

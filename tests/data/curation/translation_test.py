@@ -185,10 +185,10 @@ def test_only_the_chosen_filters_apply(tmp_path, program):
         ({'engines': ('command:/no/such/program',)}, 'expected a program, got'),
         ({'engines': ('command:head -n 1',)}, 'head -n 1: expected [0-9]+ lines, got 1'),
         ({'engines': ('ctranslate2:nowhere',)}, 'nowhere: expected a model of CTranslate2'),
-        ({'targets': ('en',)}, '--languages: expected others than en'),
+        ({'targets': ('en',)}, '--languages: expected others than en, got en'),
         ({'targets': ('qx',)}, 'expected a language code'),
         ({'filters': ('lenght',)}, '--filters: expected some of empty'),
-        ({'ratio': 0.5}, '--ratio, --shard: expected 1 or more'),
+        ({'ratio': 0.5}, '--ratio: expected 1 or more, got 0.5'),
         ({'name': 'out.txt'}, '--out: expected a new name that ends with .jsonl.gz, got out.txt'),
     ],
 )

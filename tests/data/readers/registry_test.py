@@ -374,6 +374,9 @@ def test_what_is_wrong_in_records_is_named(tmp_path):
     write(tmp_path / 'en.json', '{"data": [{}]}')
     refuses(spec, r"data\[0\]: expected a field 'paragraphs', got none")
     refuses(f'table:file={tmp_path}/{{lang}}.tsv,query.en=q,passage.en=p', 'expected no {lang} in')
+    page = write(tmp_path / 'page.jsonl', json.dumps({'q': ['a', 'b'], 'p': ['c']}) + '\n')
+    lengths = 'page.jsonl:1: expected lists of one length, got query.en of 2, passage.en of 1'
+    refuses(f'table:file={page},query.en=q,passage.en=p', lengths)
 
 
 @pytest.mark.parametrize('size', [1, 2, 3, 7, 1000])
