@@ -102,6 +102,7 @@ def program(*args, module='hbt.main'):
     )
 
 
+@pytest.mark.slow
 def test_a_program_ends_a_users_error_in_one_line():
     for args in (
         ['--config=configs/demo.py', '--config.sampler.alfa=1'],

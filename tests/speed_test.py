@@ -18,6 +18,7 @@ from hbt.training import planning
 from tests import ROOT
 
 
+@pytest.mark.slow
 def test_real_texts_fill_five_sixths_of_few_shapes_that_are_soon_known(shared_data, tmp_path):
     c = config.Config(batch_size=128)
     c.data.tokenizer = str(shared_data / 'xlm-roberta-tokenizer/tokenizer.json')
@@ -44,6 +45,7 @@ def test_the_memory_of_chunked_and_ring_grows_as_the_batch_that_of_gathered_as_i
     assert growth['chunked'] < 4.5 and growth['ring'] < 4.5, growth
 
 
+@pytest.mark.slow
 def test_the_table_of_memory_tells_what_splitting_saves():
     sizes = dict(hidden_dim=64, num_layers=3, num_heads=2, mlp_dim=256, vocab_size=512)
     whole, split = (memory.step_bytes(shard, 2, 32, **sizes)[0] for shard in (False, True))
@@ -56,6 +58,7 @@ def told(*arguments):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_benchmark_of_one_is_refused(tiny_store):
     done = told(f'--store={tiny_store.path}', '--device=gpu')
     assert done.returncode == 1 and 'expected a GPU that JAX can use, got cpu' in done.stderr

@@ -172,6 +172,7 @@ def test_embedded_groups_are_a_source(tmp_path):
     assert opened.datasets[0].num_groups == 20 and len(opened.languages) >= 11
 
 
+@pytest.mark.slow
 def test_real_groups_with_the_real_tokenizer(shared_data, tmp_path):
     groups = []
     with gzip.open(shared_data / 'lohelp.jsonl.gz') as file:

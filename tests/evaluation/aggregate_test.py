@@ -127,6 +127,7 @@ def test_a_query_language_needs_no_documents_of_its_own():
     assert math.isclose(tree['metrics']['multi']['mrr'], 3 / 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['xquad_r', 'mlqa_r'])
 def test_the_best_possible_run_on_real_files_has_the_known_ceilings(name, shared_data):
     benchmark = benchmarks.load_benchmark(name, shared_data)

@@ -219,6 +219,7 @@ def measures(case, stored):
     return numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['centre', 'lir:1'])
 def test_a_real_encoder_is_less_biased_without_the_language_in_its_embeddings(kind, measures):
     plain, less = measures[''], measures[kind]

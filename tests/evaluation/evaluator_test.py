@@ -49,6 +49,7 @@ def small():
     return benchmarks.assemble('small', benchmarks.Collection(queries, documents, qrels, parallel))
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_killed_is_resumed(evaluate, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding_file, 'CHUNK', 128)
     expected = evaluate()

@@ -257,6 +257,7 @@ def run_trec_eval(case, rows, corpus):
     return [results[name] for name in names]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['xquad_r', 'mlqa_r'])
 def test_pooled_metrics_of_real_files_are_those_of_trec_eval_ties_included(name, request):
     case = request.getfixturevalue(name)

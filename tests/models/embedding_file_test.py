@@ -26,6 +26,7 @@ def run(*flags):
     return result.returncode, result.stderr
 
 
+@pytest.mark.slow
 def test_the_command_embeds_every_line_of_a_file(tmp_path):
     texts = ['w1 w2', '', 'w3', 'w4 w5 w6\tw7', ' w8 ']
     (tmp_path / 'texts').write_bytes('\r\n'.join(texts).encode())

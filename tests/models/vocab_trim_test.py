@@ -25,6 +25,7 @@ def run(*flags):
     )
 
 
+@pytest.mark.slow
 def test_the_command_keeps_what_the_texts_need(tmp_path):
     texts = ['w1 w2 w30', 'w7', 'w2 w49']
     (tmp_path / 'texts').write_text('\n'.join(texts))
@@ -45,12 +46,14 @@ def test_the_command_keeps_what_the_texts_need(tmp_path):
     assert len(model_dir.load_model(str(tmp_path / 'small')).params['embeddings']['token']) == 11
 
 
+@pytest.mark.slow
 def test_one_of_the_two_ways_must_be_chosen(tmp_path):
     done = run(f'--out={tmp_path}/small')
     assert done.returncode == 2
     assert 'error: --corpus, --languages: expected one of them, got' in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('argument', 'message'),
     [

@@ -98,6 +98,7 @@ def test_the_numbers_asked_for_are_those_compared(root):
     assert by_name['cldr-languages'].frame.columns[1][0] == 'mono MRR@10'
 
 
+@pytest.mark.slow
 def test_every_part_is_written_in_every_notation_and_an_older_report_is_replaced(
     sections, tmp_path
 ):
@@ -160,6 +161,7 @@ def program(*args):
     )
 
 
+@pytest.mark.slow
 def test_the_program_writes_a_report_of_one_language(tmp_path):
     fake_runs.make_run(tmp_path / 'one', [fake_runs.make_benchmark('one', names=('de',))])
     done = program(str(tmp_path / 'one'), f'--out={tmp_path}/out', '--title=Só & <so>')
@@ -167,6 +169,7 @@ def test_the_program_writes_a_report_of_one_language(tmp_path):
     assert '<h1>Só &amp; &lt;so&gt;</h1>' in (tmp_path / 'out' / 'index.html').read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('args', 'message'),
     [

@@ -84,6 +84,7 @@ def single(tiny_store, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.slow
 def test_two_processes_that_are_killed_and_one_that_resumes_end_as_one(
     tiny_store, single, tmp_path
 ):

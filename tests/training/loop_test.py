@@ -98,6 +98,7 @@ def started(store_path, workdir):
     return process
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name, status', [('SIGTERM', 75), ('SIGINT', 130)])
 def test_a_run_stopped_by_a_signal_saves_its_step_and_says_so(tiny_store, tmp_path, name, status):
     process = started(tiny_store.path, tmp_path)
@@ -110,6 +111,7 @@ def test_a_run_stopped_by_a_signal_saves_its_step_and_says_so(tiny_store, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_a_second_process_in_a_run_directory_is_refused(tiny_store, tmp_path):
     process = started(tiny_store.path, tmp_path)
     second = subprocess.run(
@@ -306,6 +308,7 @@ def test_a_step_that_is_not_finite_is_skipped_with_nonfinite_skip(
     assert checkpoint.load_params(tmp_path / 'run', 'latest', ONE)[0] == 3
 
 
+@pytest.mark.slow
 def test_a_step_is_computed_again_as_it_was(tiny_store, tmp_path, capsys):
     train(tiny_store.path, tmp_path, steps=9)
     wanted = {line['step']: line for line in log.read_metrics(tmp_path / 'metrics.jsonl')}[8]

@@ -67,6 +67,7 @@ def test_sentence_transformers_embeds_as_the_run(run):
     assert model.max_seq_length == 32 and model.similarity_fn_name == 'cosine'
 
 
+@pytest.mark.slow
 def test_a_run_without_layers_is_saved_and_exported(tmp_path):
     make(tmp_path, num_layers=0)
     model = embedder.load_embedder(str(tmp_path / 'model'))
@@ -99,6 +100,7 @@ def test_the_card_states_data_settings_results_and_licence(run):
     assert re.search(r'jax \d+\.\d+', card)
 
 
+@pytest.mark.slow
 def test_the_snippets_of_the_card_run_as_pasted(run):
     pytest.importorskip('sentence_transformers')
     snippets = re.findall('```python\n(.*?)```', (run / 'model/README.md').read_text(), re.S)

@@ -57,6 +57,7 @@ def run(root, *flags):
     )
 
 
+@pytest.mark.slow
 def test_the_program_prints_proportions_and_the_step_and_writes_nothing_else(tiny_store, tmp_path):
     done = run(tiny_store.path, '--drawn=5', f'--out={tmp_path}/plan')
     assert done.returncode == 0, done.stderr

@@ -228,6 +228,7 @@ def test_split_parameters_are_gathered_and_their_gradients_scattered_once_a_laye
             assert f'[{",".join(map(str, held))}]' not in reduced, path
 
 
+@pytest.mark.slow
 def test_gradient_caching_costs_one_more_forward_pass_and_saves_memory(monkeypatch):
     def one(chunk):
         c = experiment(chunk=chunk)

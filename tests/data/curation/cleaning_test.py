@@ -253,6 +253,7 @@ def test_a_leak_in_a_collection_is_dropped_with_its_links(tmp_path, benchmark):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_xquad_r_in_real_training_data_is_caught(shared_data, tmp_path):
     with gzip.open(shared_data / 'native_qa.jsonl.gz', 'rt') as file:
         groups = [json.loads(line) for line in itertools.islice(file, 300)]

@@ -319,6 +319,7 @@ def test_texts_of_a_corpus_are_on_disk_and_come_in_any_order():
     assert len(on_disk) == 2 and [*on_disk] == ['\x00\r', 'b\n']
 
 
+@pytest.mark.slow
 def test_a_corpus_takes_little_memory_however_long_its_texts(tmp_path):
     word = 'wort ' * 2000
     rows = [{'docid': f'{i}#0', 'title': '', 'text': word} for i in range(4000)]  # 40 MB
