@@ -1,17 +1,17 @@
-"""Memory as the compiler plans it: of the losses by batch size, and of a step of XLM-R XL.
+"""Memory as a TPU's compiler plans it: of the losses by batch size, and of a step of XLM-R XL.
 
-python -m benchmarks.memory --part=losses     8 devices, from 1,024 to 32,768 pairs
-python -m benchmarks.memory --part=xl         16 devices, weights and moments split over them
+python -m benchmarks.memory --part=losses     v5e-8, from 1,024 to 32,768 pairs
+python -m benchmarks.memory --part=xl         v5e-16, weights and moments split over the chips
 
-Programs are compiled and not run; no weights or batches are created. Prints tables.
+Programs are compiled and not run; no weights or batches are created, and no TPU is needed, but
+libtpu (extra `tpu`). Prints tables.
 """
 
 import argparse
 import functools
 import os
-from unittest import mock
 
-DEVICES = {'losses': 8, 'xl': 16}
+SLICES = {'losses': 'v5e-8', 'xl': 'v5e-16'}
 WIDTH = 768  # of an embedding
 XL = dict(
     hidden_dim=2560, num_layers=36, num_heads=32, mlp_dim=10240, vocab_size=250_880, norm='pre'
@@ -19,7 +19,13 @@ XL = dict(
 MIB, GIB = 2**20, 2**30
 
 
-def loss_bytes(kind: str, rows: int, chunk: int) -> int:
+def make_mesh(part: str):
+    from hbt.utils import sharding, slices
+
+    return sharding.make_mesh(slices.make_devices(slices.find_slice(SLICES[part])))
+
+
+def loss_bytes(mesh, kind: str, rows: int, chunk: int) -> int:
     """Temporary bytes a device of a loss and its gradient, over the rows of all devices."""
     import jax
     import jax.numpy as jnp
@@ -28,7 +34,6 @@ def loss_bytes(kind: str, rows: int, chunk: int) -> int:
     from hbt.training import losses
     from hbt.utils import sharding
 
-    mesh = sharding.make_mesh()
     c = config.Loss(kind=kind, chunk=chunk)
 
     def local(vectors, ids):
@@ -50,50 +55,39 @@ def loss_bytes(kind: str, rows: int, chunk: int) -> int:
 
 def by_loss(sizes=(1024, 2048, 4096, 8192, 16384, 32768), chunk: int = 1024) -> None:
     kinds = ('gathered', 'chunked', 'ring')
-    print(f'MiB a device, forward and backward, {DEVICES["losses"]} devices, {WIDTH} dimensions,')
+    mesh = make_mesh('losses')
+    print(f'MiB a chip of {SLICES["losses"]}, forward and backward, {WIDTH} dimensions,')
     print(f'loss.chunk={chunk}; the embeddings themselves are not counted\n')
     print('| pairs |', ' | '.join(kinds), '|')
     print('|---|---|---|---|')
     for rows in sizes:
-        sizes_mib = [loss_bytes(kind, rows, chunk) / MIB for kind in kinds]
+        sizes_mib = [loss_bytes(mesh, kind, rows, chunk) / MIB for kind in kinds]
         print(f'| {rows:,} |', ' | '.join(f'{x:,.1f}' for x in sizes_mib), '|', flush=True)
 
 
-def step_bytes(shard: bool, pairs: int, length: int = 128, **sizes):
+def step_bytes(mesh, shard: bool, pairs: int, length: int = 128, **sizes):
     """What the compiler plans for a step of so many pairs a device, of `length` tokens each."""
-    import jax
-    import numpy as np
-
     from hbt import config
-    from hbt.data import ragged
     from hbt.sampling import batches, packing
     from hbt.training import planning
-    from hbt.utils import sharding
 
-    mesh = sharding.make_mesh()
     c = config.Config(batch_size=pairs * mesh.size, shard_params=shard)
     c.encoder = config.Encoder(**XL | sizes, dtype='bfloat16', remat='layer')
-    rows = np.zeros((pairs * mesh.size, length), np.int32)
-    ids = np.zeros((1, len(rows)), np.int32)
-    places = np.zeros((1, len(rows), 2), np.int32)
-    batch = batches.Batch(ragged.PackedRows(rows, rows), places, ids, ids, ids[:, :, None])
     assert packing.slots_per_row(length) > 1, 'a row holds the query and the passage'
-    # As where the model would be trained, not as on a CPU: layers in a loop.
-    with mock.patch.object(jax, 'default_backend', lambda: 'tpu'):
-        compiled = planning.compile_step(c, mesh, batch)
+    batch = batches.empty_batch(c, mesh.size, pairs, length)
+    compiled = planning.compile_step(c, mesh, batch)
     return compiled.memory_analysis(), planning.count_parameters(c)
 
 
 def by_step() -> None:
-    print(f'GiB a device, XLM-R XL, {DEVICES["xl"]} devices, bfloat16, encoder.remat=layer')
-    print('(as the compiler of the CPU plans it, which sums products in float32)\n')
-    print('| pairs a device | shard_params | parameters | weights, moments | step | in all |')
-    print('|---|---|---|---|---|---|')
+    mesh = make_mesh('xl')
+    print(f'GiB a chip of {SLICES["xl"]}, XLM-R XL, bfloat16, encoder.remat=layer\n')
+    print('| pairs a chip | shard_params | parameters | weights, moments | peak of a step |')
+    print('|---|---|---|---|---|')
     for shard, pairs in ((False, 4), (True, 4), (True, 16)):
-        memory, count = step_bytes(shard, pairs)
-        state, step = memory.argument_size_in_bytes, memory.temp_size_in_bytes
-        total = state + step + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        sizes = ' | '.join(f'{x / GIB:.2f}' for x in (state, step, total))
+        memory, count = step_bytes(mesh, shard, pairs)
+        state, peak = memory.argument_size_in_bytes, memory.peak_memory_in_bytes
+        sizes = f'{state / GIB:.2f} | {peak / GIB:.2f}'
         print(f'| {pairs} | {shard} | {count:,} | {sizes} |', flush=True)
 
 
@@ -104,5 +98,4 @@ if __name__ == '__main__':
     parser.add_argument('--part', choices=PARTS, default='losses')
     part = parser.parse_args().part
     os.environ['JAX_PLATFORMS'] = 'cpu'
-    os.environ['XLA_FLAGS'] = f'--xla_force_host_platform_device_count={DEVICES[part]}'
     PARTS[part]()

@@ -110,6 +110,11 @@ class Encoder:
         ('none', 'cheap', 'layer'),
         'recomputed for the gradient: nothing, cheap parts, or layers',
     )
+    unroll: bool = setting(
+        True,
+        'layers one by one, not in a loop: faster steps, but a TPU compiles them ten times longer; '
+        'GPUs, and TPUs with remat, always loop',
+    )
     chunk: int = setting(
         0, 'tokens that a device encodes at a time (gradient caching); 0: all', (0, 10**9)
     )

@@ -21,6 +21,7 @@ def main(_) -> None:
 
 def run(c: config.Config) -> None:
     """Replays one step, or makes the store where it is missing and trains."""
+    loop.keep_compiled()
     workdir = pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}')
     if flags.FLAGS.replay:
         replay.replay_step(c, workdir, flags.FLAGS.replay)

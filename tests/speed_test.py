@@ -15,6 +15,7 @@ from hbt import config
 from hbt.data import build, ragged
 from hbt.sampling import batches, packing, sampler
 from hbt.training import planning
+from hbt.utils import sharding
 from tests import ROOT
 
 
@@ -37,8 +38,9 @@ def test_real_texts_fill_five_sixths_of_few_shapes_that_are_soon_known(shared_da
 
 
 def test_the_memory_of_chunked_and_ring_grows_as_the_batch_that_of_gathered_as_its_square():
+    mesh = sharding.make_mesh()
     growth = {
-        kind: memory.loss_bytes(kind, 8192, 128) / memory.loss_bytes(kind, 2048, 128)
+        kind: memory.loss_bytes(mesh, kind, 8192, 128) / memory.loss_bytes(mesh, kind, 2048, 128)
         for kind in ('gathered', 'chunked', 'ring')
     }
     assert growth['gathered'] > 6
@@ -47,8 +49,11 @@ def test_the_memory_of_chunked_and_ring_grows_as_the_batch_that_of_gathered_as_i
 
 @pytest.mark.slow
 def test_the_table_of_memory_tells_what_splitting_saves():
-    sizes = dict(hidden_dim=64, num_layers=3, num_heads=2, mlp_dim=256, vocab_size=512)
-    whole, split = (memory.step_bytes(shard, 2, 32, **sizes)[0] for shard in (False, True))
+    mesh, sizes = (
+        sharding.make_mesh(),
+        dict(hidden_dim=64, num_layers=3, num_heads=2, mlp_dim=256, vocab_size=512),
+    )
+    whole, split = (memory.step_bytes(mesh, shard, 2, 32, **sizes)[0] for shard in (False, True))
     assert split.argument_size_in_bytes < 0.3 * whole.argument_size_in_bytes
 
 

@@ -61,7 +61,7 @@ def search(
     excluded = np.zeros((len(queries), 0), np.int32) if excluded is None else excluded
     queries = np.asarray(queries, np.float32)
     _check_inputs(queries, documents, relevant, excluded, document_languages, k)
-    layout = _make_layout(len(documents), mesh)
+    layout = make_layout(len(documents), mesh)
     batches = list(_batch_queries(relevant))
     inputs = [
         _put_queries(queries[i], relevant[i, :r], document_languages, excluded[i], layout)
@@ -121,7 +121,8 @@ def _check_finite(name: str, vectors: Float[np.ndarray, 'n d'], start: int, coun
     )
 
 
-def _make_layout(num_documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Layout:
+def make_layout(num_documents: int, mesh: jax.sharding.Mesh) -> rank_counts.Layout:
+    """How documents are divided over devices, and queries over time."""
     resident = num_documents <= DEVICE_DOCUMENTS * mesh.size
     part = -(-num_documents // mesh.size) if resident else DEVICE_DOCUMENTS
     part = -(-part // STRIP) * STRIP

@@ -1,4 +1,7 @@
-"""Attention of tokens to those of their own text. r rows, w width, h heads, e dim of a head."""
+"""Attention of tokens to those of their own text: the formula, and which kernel runs where.
+
+Shapes: r rows, w width, h heads, e dim of a head, d = h e.
+"""
 
 import functools
 import math
@@ -6,39 +9,65 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.pallas.ops.tpu import splash_attention
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
-BLOCK = 128  # the splash kernel's rows and columns come in multiples of it
+from hbt.models import layers, tpu_kernels
 
 
 def attend(
-    q: Float[Array, 'r w h e'],
-    k: Float[Array, 'r w h e'],
-    v: Float[Array, 'r w h e'],
-    segment_ids: Int[Array, 'r w'],
-    keep: Bool[Array, 'r h w w'] | None = None,
+    qkv: tuple[Float[Array, 'r w d'], ...],
+    biases: tuple[Float[Array, ' d'], ...],
+    tokens: tuple[Int[Array, 'r w'], Int[Array, 'r w'], UInt32[Array, 'r w'] | None],
+    num_heads: int,
     rate: float = 0.0,
-) -> Float[Array, 'r w h e']:
+    platform: str = 'cpu',
+) -> Float[Array, 'r w d']:
     """Softmax attention to the tokens of the same segment id, the softmax in float32 at least.
 
-    Dropout zeroes a proportion `rate` of the weights, all but `keep`; only the formula has weights,
-    so with dropout no fused kernel is used.
+    Args:
+      qkv: queries, keys and values, to which `biases` are added.
+      tokens: segment ids, positions of the tokens in their texts, and seeds of the dropout of each
+        query; no seeds: no dropout.
+      rate: the proportion of the weights that is zero; which ones follows from the query's seed,
+        the head and the key's position, on every platform.
+      platform: where it runs (`sharding.platform`); it chooses the kernel.
     """
-    if keep is None:
-        kernel = choose_kernel(jax.default_backend(), q.dtype, q.shape)
-        return _KERNELS[kernel](q, k, v, segment_ids)
-    return plain(q, k, v, segment_ids, keep, rate)
+    segment_ids, positions, seeds = tokens
+    q = qkv[0]
+    rate = 0.0 if seeds is None else rate
+    kernel = choose_kernel(platform, q.dtype, q.shape[1], q.shape[2], num_heads, rate)
+    if kernel == 'tpu':
+        seeds = jnp.zeros(q.shape[:2], jnp.uint32) if seeds is None else seeds
+        return tpu_kernels.attend(qkv, biases, (segment_ids, positions, seeds), num_heads, rate)
+    heads = [
+        (x + bias.astype(x.dtype)[None, None]).reshape(*x.shape[:2], num_heads, -1)
+        for x, bias in zip(qkv, biases, strict=True)
+    ]
+    if kernel == 'cudnn':
+        out = _cudnn(*heads, segment_ids)
+    else:
+        keep = keep_mask(seeds, positions, num_heads, rate) if rate else None
+        out = plain(*heads, segment_ids, keep, rate)
+    return out.reshape(q.shape)
 
 
-def choose_kernel(backend: str, dtype, shape: tuple[int, ...]) -> str:
-    """The kernel for a backend, a type and a shape (r, w, h, e)."""
-    half = dtype in (jnp.bfloat16, jnp.float16)
-    if backend == 'gpu' and half and shape[3] % 8 == 0 and shape[3] <= 128 and shape[1] % 2 == 0:
+def choose_kernel(
+    platform: str, dtype, width: int, dim: int, num_heads: int, rate: float = 0.0
+) -> str:
+    """The kernel for rows of a width and a dim: tpu, cudnn, or plain, which is the formula."""
+    half, e = dtype in (jnp.bfloat16, jnp.float16), dim // num_heads
+    if platform == 'gpu' and half and not rate and e % 8 == 0 and e <= 128 and width % 2 == 0:
         return 'cudnn'
-    if backend == 'tpu' and shape[1] % BLOCK == 0:
-        return 'splash'
-    return 'plain'
+    return 'tpu' if tpu_kernels.fits(platform, width, dim, dtype) else 'plain'
+
+
+def keep_mask(
+    seeds: UInt32[Array, 'r w'], positions: Int[Array, 'r w'], num_heads: int, rate: float
+) -> Bool[Array, 'r h w w']:
+    """Which weights are kept, by the query's seed, the head and the key's position."""
+    numbers = jnp.arange(num_heads, dtype=jnp.int32)[None, :, None, None] * layers.HEAD_SEEDS
+    numbers += positions[:, None, None, :]
+    return layers.keep_mask(layers.fold_seeds(seeds[:, None, :, None], numbers), rate)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
@@ -78,7 +107,8 @@ def _same_text(segment_ids: Int[Array, 'r w']) -> Bool[Array, 'r 1 w w']:
 
 
 def _product(axes: str, x, y):
-    return jnp.einsum(axes, x, y, preferred_element_type=np.promote_types(x.dtype, jnp.float32))
+    dtype, precision = np.promote_types(x.dtype, jnp.float32), layers.precision(x.dtype)
+    return jnp.einsum(axes, x, y, precision=precision, preferred_element_type=dtype)
 
 
 def _scale(q):
@@ -93,18 +123,3 @@ def _drop(signed, x, rate: float):
 def _cudnn(q, k, v, segment_ids):
     mask = _same_text(segment_ids)
     return jax.nn.dot_product_attention(q, k, v, mask=mask, implementation='cudnn')
-
-
-def splash(q, k, v, segment_ids, interpret=False):
-    """The splash kernel of TPUs; `interpret` runs it elsewhere, slowly."""
-    width, heads = q.shape[1:3]
-    mask = splash_attention.MultiHeadMask([splash_attention.FullMask((width, width))] * heads)
-    kernel = splash_attention.make_splash_mha(
-        mask, head_shards=1, q_seq_shards=1, interpret=interpret
-    )
-    q, k, v = (x.swapaxes(1, 2) for x in (q * _scale(q), k, v))  # r h w e
-    out = jax.vmap(kernel)(q, k, v, splash_attention.SegmentIds(segment_ids, segment_ids))
-    return out.swapaxes(1, 2).astype(q.dtype)
-
-
-_KERNELS = {'plain': plain, 'cudnn': _cudnn, 'splash': splash}

@@ -70,8 +70,7 @@ def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callab
 
     `eval.batch_size` texts at a time, the longest first; `label` is that of the progress bar.
     """
-    encode = functools.partial(encoder.encode_padded, c=c.encoder)
-    encode = jax.jit(encode, out_shardings=sharding.replicated(mesh))
+    encode = make_encoder(c, mesh)
     split = sharding.sharded(mesh)
     size = -(-c.eval.batch_size // mesh.size) * mesh.size
 
@@ -92,6 +91,14 @@ def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callab
         return out
 
     return embed
+
+
+def make_encoder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
+    """Returns `encode(params, tokens [n w]) -> [n d]`, compiled; n is divided over the devices."""
+    encode = functools.partial(encoder.encode_padded, c=c.encoder, platform=sharding.platform(mesh))
+    split = sharding.sharded(mesh).spec
+    mapped = jax.shard_map(encode, mesh=mesh, in_specs=(jax.P(), split), out_specs=split)
+    return jax.jit(mapped, out_shardings=sharding.replicated(mesh))
 
 
 def fingerprint(model: model_dir.Model) -> str:

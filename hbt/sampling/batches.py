@@ -40,6 +40,15 @@ class Batch(typing.NamedTuple):
 SHARD_AXES = Batch(0, 1, 1, 1, 1)  # the axis of each array that is split over the devices
 
 
+def empty_batch(c: config.Config, devices: int, rows: int, width: int) -> Batch:
+    """A global batch without texts, of `rows` rows a device: its shapes are those of a real one."""
+    tasks, n = 2 if c.sampler.kind == 'multitask' else 1, 2 + c.sampler.negatives
+    tokens, pairs = np.zeros((rows * devices, width), np.int32), (tasks, c.batch_size)
+    texts = (np.zeros((*pairs, size), np.int32) for size in (n, n - 1))
+    ids = (np.zeros(pairs, np.int32) for _ in range(2))
+    return Batch(ragged.PackedRows(tokens, tokens), next(texts), *ids, next(texts))
+
+
 class ColumnTexts(typing.NamedTuple):
     """The texts of one token table that are in one column of some pairs of a task."""
 

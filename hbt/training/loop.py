@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import os
 import pathlib
 import typing
 from collections import abc
@@ -30,6 +31,25 @@ class Run(typing.NamedTuple):
     evaluation: abc.Callable
     metrics: log.MetricsWriter
     checkpoints: checkpoint.Checkpoints
+
+
+def keep_compiled(folder: str | None = None) -> None:
+    """Keeps what is compiled in a folder, where a later run finds it; before anything is compiled.
+
+    Without `folder`, in the user's cache, unless JAX_COMPILATION_CACHE_DIR names another one, or
+    none, and only if that can be written. In `folder`, even what took no time to compile.
+    """
+    if folder is not None:
+        jax.config.update('jax_compilation_cache_dir', folder)
+        jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+        jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+    elif 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+        cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+        path = pathlib.Path(cache, 'hbt', 'compiled')
+        with contextlib.suppress(OSError):
+            path.mkdir(parents=True, exist_ok=True)
+        if os.access(path, os.W_OK):
+            jax.config.update('jax_compilation_cache_dir', str(path))
 
 
 def train_config(c: config.Config, workdir: pathlib.Path) -> None:

@@ -65,10 +65,29 @@ def split_axes(c: config.Config, devices: int) -> dict[str, int]:
     return encoder.split_axes(c.encoder, devices) if c.shard_params else {}
 
 
-def partition_specs(tree, c: config.Config, mesh: jax.sharding.Mesh):
-    """The spec of every array of parameters, gradients or a state; moments as their parameter."""
-    axes = split_axes(c, mesh.size)
+def update_axes(c: config.Config, devices: int) -> dict[str, int]:
+    """Name -> axis of the parameters of which a device updates a part, and the gradient's norm.
 
+    Their moments are split in the same way (Rajbhandari et al. 2020, stage 1), but under pmap.
+    """
+    return encoder.split_axes(c.encoder, devices) if devices > 1 else split_axes(c, devices)
+
+
+def partition_specs(tree, c: config.Config, mesh: jax.sharding.Mesh):
+    """The spec of every array of parameters or of a state."""
+    axes = split_axes(c, mesh.size)
+    if not isinstance(tree, State):
+        return _specs(tree, axes, mesh)
+    moment_axes = axes if c.mapping == 'pmap' else update_axes(c, mesh.size)
+    return _specs(tree, axes, mesh)._replace(opt=_specs(tree.opt, moment_axes, mesh))
+
+
+def updated_specs(state: State, c: config.Config, mesh: jax.sharding.Mesh) -> State:
+    """The specs of a state after an update, before updated parameters are gathered."""
+    return _specs(state, update_axes(c, mesh.size), mesh)
+
+
+def _specs(tree, axes: dict[str, int], mesh: jax.sharding.Mesh):
     def spec(path, _):
         axis = axes.get(parameter_name(path))
         return jax.P() if axis is None else sharding.sharded(mesh, axis).spec

@@ -26,8 +26,11 @@ def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
 
     def step(state: train_state.State, batch: batches.Batch):
         old = train_state.trainable(state.params, state.log_scale)
-        grads, metrics = compute_gradient(old, batch, c, state.step)
-        norm = _global_norm(grads, c)
+        grads, metrics = compute_gradient(old, batch, c, state.step, sharding.platform(mesh))
+        parts = _local_part(grads, c)
+        norm = _global_norm(parts, c)
+        if c.mapping != 'pmap':
+            old, grads = _local_part(old, c), parts
         factor = jnp.minimum(1, c.optim.clip / jnp.maximum(norm, 1e-30))
         grads = jax.tree.map(lambda x: x * factor.astype(x.dtype), grads)
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
@@ -43,17 +46,18 @@ def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
         }
         return train_state.State(state.step + 1, new['encoder'], new['scale'], opt), metrics
 
-    specs = None
-    if c.mapping != 'pmap':
-        shapes = jax.eval_shape(lambda: train_state.random_state(c))
-        specs = train_state.partition_specs(shapes, c, mesh)
-    out_specs = specs and (specs, jax.P())
     axes = batches.SHARD_AXES
-    return sharding.map_over_devices(step, mesh, c.mapping, axes, specs, out_specs, donate=True)
+    if c.mapping == 'pmap':
+        return sharding.map_over_devices(step, mesh, c.mapping, axes, donate=True)
+    shapes = jax.eval_shape(lambda: train_state.random_state(c))
+    specs = train_state.partition_specs(shapes, c, mesh)
+    updated = train_state.updated_specs(shapes, c, mesh), jax.P()
+    results = specs, jax.P()
+    return sharding.map_over_devices(step, mesh, c.mapping, axes, specs, updated, results, True)
 
 
 def compute_gradient(
-    trainable: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']
+    trainable: dict, batch: batches.Batch, c: config.Config, step: Int[Array, ''], platform: str
 ) -> tuple[dict, dict]:
     """Gradient of the mean loss over all pairs of all devices, and its metrics. Per device.
 
@@ -64,16 +68,33 @@ def compute_gradient(
     axes = train_state.split_axes(c, devices)
     split, replicated = _partition(trainable, axes)
     local = _merge(split, sharding.mark_varying(replicated))
-    (_, metrics), grads = jax.value_and_grad(_loss, has_aux=True)(local, batch, c, step)
+    differentiate = jax.value_and_grad(_loss, has_aux=True)
+    (_, metrics), grads = differentiate(local, batch, c, step, platform)
     split, replicated = _partition(grads, axes)
     replicated, metrics = jax.lax.pmean((replicated, metrics), sharding.AXIS)
     return _merge(jax.tree.map(lambda x: x / devices, split), replicated), metrics
 
 
-def _global_norm(grads: dict, c: config.Config) -> Float[Array, '']:
-    """Norm of the gradient of all parameters, those split over the devices included."""
-    axes = train_state.split_axes(c, jax.lax.axis_size(sharding.AXIS))
-    split, replicated = _partition(grads, axes)
+def _local_part(tree: dict, c: config.Config) -> dict:
+    """Of parameters or gradients, those that this device updates; others whole."""
+    devices = jax.lax.axis_size(sharding.AXIS)
+    axes, split = (f(c, devices) for f in (train_state.update_axes, train_state.split_axes))
+
+    def cut(path, x):
+        name = train_state.parameter_name(path)
+        if name not in axes or name in split:
+            return x
+        size = x.shape[axes[name]] // devices
+        start = jax.lax.axis_index(sharding.AXIS) * size
+        return jax.lax.dynamic_slice_in_dim(x, start, size, axes[name])
+
+    return jax.tree_util.tree_map_with_path(cut, tree)
+
+
+def _global_norm(parts: dict, c: config.Config) -> Float[Array, '']:
+    """Norm of the gradient of all parameters, from those that this device updates."""
+    axes = train_state.update_axes(c, jax.lax.axis_size(sharding.AXIS))
+    split, replicated = _partition(parts, axes)
     total = optax.tree.norm(replicated, squared=True)
     if jax.tree.leaves(split):
         total += jax.lax.psum(optax.tree.norm(split, squared=True), sharding.AXIS)
@@ -96,10 +117,10 @@ def _merge(split, replicated):
     )
 
 
-def _loss(trainable: dict, batch: batches.Batch, c: config.Config, step: Int[Array, '']):
+def _loss(trainable: dict, batch: batches.Batch, c: config.Config, step, platform: str):
     """Weighted mean InfoNCE of the tasks over this device's pairs, with metrics."""
     scale = effective_log_scale(trainable['scale'], c.loss)
-    vectors = _embed_batch(trainable['encoder'], batch, c, step)  # t b n d
+    vectors = _embed_batch(trainable['encoder'], batch, c, step, platform)  # t b n d
 
     def task_metrics(i):
         queries, passages = vectors[i, :, 0], vectors[i, :, 1:]
@@ -139,7 +160,7 @@ def _count_tokens(packed: ragged.PackedRows) -> dict[str, Float[Array, '']]:
 
 
 def _embed_batch(
-    params: encoder.Params, batch: batches.Batch, c: config.Config, step: Int[Array, '']
+    params: encoder.Params, batch: batches.Batch, c: config.Config, step, platform: str
 ) -> Float[Array, 't b n d']:
     """Embeddings of this device's texts, zeros for missing ones.
 
@@ -155,7 +176,7 @@ def _embed_batch(
 
     def encode(chunk):
         packed, seeds = chunk
-        return encoder.encode_packed(params, packed, slots, c.encoder, seeds, split)
+        return encoder.encode_packed(params, packed, slots, c.encoder, seeds, platform, split)
 
     vectors = _map_chunks(encode, (batch.packed, seeds), size)  # r s d
     vectors = vectors.reshape(-1, vectors.shape[-1])

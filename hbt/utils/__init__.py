@@ -4,5 +4,5 @@ Nothing here knows of retrieval. `files` writes files whole or not at all, `resu
 that was killed, `sharding` maps functions over devices, and `distributed` keeps processes together.
 """
 
-__all__ = ['cli', 'distributed', 'files', 'hub', 'languages', 'log', 'resume']
-__all__ += ['settings', 'sharding', 'text_table']
+__all__ = ['cli', 'compiled', 'distributed', 'files', 'hub', 'languages', 'log', 'resume']
+__all__ += ['settings', 'sharding', 'slices', 'text_table']

@@ -17,6 +17,12 @@ def make_mesh(devices: abc.Sequence[jax.Device] | None = None) -> jax.sharding.M
     return jax.sharding.Mesh(np.array(devices), (AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
 
 
+def platform(mesh: jax.sharding.Mesh) -> str:
+    """Where the mesh computes, if not where this process does: cpu, gpu, or such as tpu v5 lite."""
+    device = mesh.devices.flat[0]
+    return device.device_kind.lower() if device.platform == 'tpu' else device.platform
+
+
 def check_divides(name: str, size: int, mesh: jax.sharding.Mesh) -> None:
     """ValueError with the nearest multiple of the number of devices, if `size` is none."""
     n = mesh.size
@@ -54,19 +60,26 @@ class Mapped(typing.NamedTuple):
 
 
 def map_over_devices(
-    function, mesh, mapping: str, axes, in_specs=None, out_specs=None, donate: bool = False
+    function,
+    mesh,
+    mapping: str,
+    axes,
+    in_specs=None,
+    out_specs=None,
+    result_specs=None,
+    donate: bool = False,
 ) -> Mapped:
     """Maps `function(replicated, batch)` over the devices, each with its part, and compiles it.
 
     `axes`, a prefix of the batch's tree, says along which axis each array is divided; the specs, of
     `replicated` and of the results, which parts of these are split (shard_map only; none: no part).
-    With `donate` the buffers of `replicated` are reused.
+    Results are gathered to `result_specs`. With `donate` the buffers of `replicated` are reused.
     """
-    specs = (in_specs or P(), out_specs or P())
+    specs = in_specs or P(), out_specs or P(), result_specs or out_specs or P()
     return MAPPINGS[mapping](function, mesh, axes, *specs, (0,) if donate else ())
 
 
-def _map_by_shard_map(function, mesh, axes, in_specs, out_specs, donate_argnums):
+def _map_by_shard_map(function, mesh, axes, in_specs, out_specs, result_specs, donate_argnums):
     specs = jax.tree.map(lambda axis: sharded(mesh, axis).spec, axes)
     mapped = jax.shard_map(function, mesh=mesh, in_specs=(in_specs, specs), out_specs=out_specs)
 
@@ -74,12 +87,13 @@ def _map_by_shard_map(function, mesh, axes, in_specs, out_specs, donate_argnums)
         named = sharded(mesh, axis)
         return jax.tree.map(lambda x: jax.make_array_from_process_local_data(named, x), arrays)
 
-    jitted = jax.jit(mapped, donate_argnums=donate_argnums)
+    results = jax.tree.map(lambda spec: NamedSharding(mesh, spec), result_specs)
+    jitted = jax.jit(mapped, donate_argnums=donate_argnums, out_shardings=results)
     return Mapped(jitted, lambda batch: jax.tree.map(put, axes, batch))
 
 
-def _map_by_pmap(function, mesh, axes, in_specs, out_specs, donate_argnums):
-    assert in_specs == out_specs == P(), 'pmap splits no parameters'
+def _map_by_pmap(function, mesh, axes, in_specs, out_specs, result_specs, donate_argnums):
+    assert in_specs == out_specs == result_specs == P(), 'pmap splits no parameters'
     if jax.process_count() > 1:
         raise ValueError('mapping: expected shard_map on several hosts, got pmap')
     options = {'in_axes': (None, 0), 'out_axes': None, 'donate_argnums': donate_argnums}

@@ -34,36 +34,23 @@ def test_attention_stays_within_a_text():
         np.testing.assert_allclose(attention.plain(*parts), formula(*parts), atol=1e-12)
 
 
-def test_the_splash_kernel_of_a_tpu_is_the_formula_in_value_and_gradient():
-    *qkv, segment_ids = arrays()
-    real = np.asarray(segment_ids > 0)[:, :, None, None]
-    weight = np.float32(np.random.default_rng(1).normal(size=qkv[0].shape) * real)
-
-    def value_and_slopes(kernel, **options):
-        def total(*qkv):
-            return (kernel(*qkv, segment_ids, **options) * weight).sum()
-
-        return jax.value_and_grad(total, (0, 1, 2))(*qkv)
-
-    expected = value_and_slopes(attention.plain)
-    result = value_and_slopes(attention.splash, interpret=True)
-    for a, b in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5)
-
-
 @pytest.mark.parametrize(
-    'backend, dtype, shape, kernel',
+    'platform, dtype, sizes, rate, kernel',
     [
-        ('cpu', 'float32', (2, 128, 2, 64), 'plain'),
-        ('tpu', 'bfloat16', (2, 256, 12, 64), 'splash'),
-        ('tpu', 'bfloat16', (2, 64, 12, 64), 'plain'),
-        ('gpu', 'bfloat16', (2, 64, 12, 64), 'cudnn'),
-        ('gpu', 'float32', (2, 64, 12, 64), 'plain'),
-        ('gpu', 'bfloat16', (2, 64, 20, 160), 'plain'),
+        ('cpu', 'float32', (128, 128, 2), 0.0, 'plain'),
+        ('tpu v5 lite', 'bfloat16', (256, 768, 12), 0.1, 'tpu'),
+        ('tpu v5 lite', 'float32', (64, 768, 12), 0.0, 'tpu'),
+        ('tpu v5 lite', 'bfloat16', (4096, 768, 12), 0.0, 'plain'),
+        ('tpu v4', 'bfloat16', (512, 1024, 16), 0.0, 'plain'),
+        ('tpu v4', 'bfloat16', (256, 768, 12), 0.0, 'tpu'),
+        ('gpu', 'bfloat16', (64, 768, 12), 0.0, 'cudnn'),
+        ('gpu', 'bfloat16', (64, 768, 12), 0.1, 'plain'),
+        ('gpu', 'float32', (64, 768, 12), 0.0, 'plain'),
+        ('gpu', 'bfloat16', (64, 3200, 20), 0.0, 'plain'),
     ],
 )
-def test_the_kernel_follows_from_backend_type_and_shape(backend, dtype, shape, kernel):
-    assert attention.choose_kernel(backend, jnp.dtype(dtype), shape) == kernel
+def test_the_kernel_follows_from_platform_type_and_shape(platform, dtype, sizes, rate, kernel):
+    assert attention.choose_kernel(platform, jnp.dtype(dtype), *sizes, rate) == kernel
 
 
 def plainest(q, k, v, segment_ids, keep, rate):
@@ -93,8 +80,16 @@ def test_the_gradient_of_the_formula_is_that_of_plain_operations(rate):
             np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-def test_dropout_of_the_weights_is_applied_by_the_formula(monkeypatch):
-    parts = arrays(length=24, width=8)
-    monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
-    keep = jnp.zeros((2, 2, 24, 24), bool)
-    np.testing.assert_array_equal(attention.attend(*parts, keep, 0.5), 0)
+def test_weights_are_dropped_by_the_seed_of_the_query():
+    q, k, v, segment_ids = (x.reshape(*x.shape[:2], -1) for x in arrays(length=24, width=8))
+    segment_ids = segment_ids[..., 0] if segment_ids.ndim == 3 else segment_ids
+    positions = jnp.broadcast_to(jnp.arange(24, dtype=jnp.int32), (2, 24))
+    biases = (jnp.zeros(16),) * 3
+
+    def attend(seeds, rate):
+        return attention.attend((q, k, v), biases, (segment_ids, positions, seeds), 2, rate)
+
+    seeds = jnp.arange(48, dtype=jnp.uint32).reshape(2, 24)
+    np.testing.assert_array_equal(attend(None, 0.5), attend(seeds, 0.0))
+    np.testing.assert_array_equal(attend(seeds, 0.5), attend(seeds, 0.5))
+    assert not np.allclose(attend(seeds, 0.5), attend(seeds + 1, 0.5))
