@@ -146,12 +146,7 @@ def plan_slice(
     Args:
       c: resolved on `mesh`, the devices of the slice, none of which need to be here.
       compile: compiles the step, the encoder and the search, which takes minutes for each shape.
-
-    Raises:
-      ValueError: with mapping=pmap, which has no shapes of devices that are elsewhere.
     """
-    if c.mapping == 'pmap':
-        raise ValueError('mapping: expected shard_map with --topology, got pmap')
     measures = measure_batches(s)
     yield text_table.format_table((), _describe_batches(c, s, mesh, measures))
     if not compile:

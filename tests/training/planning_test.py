@@ -169,14 +169,6 @@ def test_settings_that_need_less_memory_are_tried_in_order_and_together():
     assert [flags for flags, _ in planning.smaller_configs(c, 64)] == ['--config.shard_params=true']
 
 
-def test_pmap_is_refused_on_a_slice(tiny_store):
-    c, mesh = tiny.get_config(), sharding.make_mesh()
-    c.mapping = 'pmap'
-    lines = planning.plan_slice(c, sampler.Sampler(c, tiny_store, 8), mesh, MESH)
-    with pytest.raises(ValueError, match='mapping: expected shard_map with --topology, got pmap'):
-        next(lines)
-
-
 @pytest.mark.parametrize('devices, documents', [(1, 13_014), (8, 13_014), (8, 10**6)])
 def test_the_search_that_is_planned_is_that_of_an_evaluation(devices, documents):
     mesh = sharding.make_mesh(jax.devices()[:devices])
