@@ -66,11 +66,14 @@ def split_axes(c: config.Config, devices: int) -> dict[str, int]:
 
 
 def update_axes(c: config.Config, devices: int) -> dict[str, int]:
-    """Name -> axis of the parameters of which a device updates a part, and the gradient's norm.
+    """Name -> axis of the parameters of which a device updates a part.
 
-    Their moments are split in the same way (Rajbhandari et al. 2020, stage 1), but under pmap.
+    Their gradients, and but under pmap their moments, are split too (Rajbhandari et al. 2020, stage
+    1). Not the token table: a TPU has no reduce-scatter of its columns, so more would be moved.
     """
-    return encoder.split_axes(c.encoder, devices) if devices > 1 else split_axes(c, devices)
+    axes = encoder.split_axes(c.encoder, devices) if devices > 1 else {}
+    kernels = {name: axis for name, axis in axes.items() if name.startswith('layers/')}
+    return kernels | split_axes(c, devices)
 
 
 def partition_specs(tree, c: config.Config, mesh: jax.sharding.Mesh):

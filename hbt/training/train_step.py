@@ -1,6 +1,7 @@
 """The training step: from a state and a batch to the next state, on all devices."""
 
 import math
+import types
 from collections import abc
 
 import jax
@@ -26,11 +27,14 @@ def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
 
     def step(state: train_state.State, batch: batches.Batch):
         old = train_state.trainable(state.params, state.log_scale)
-        grads, metrics = compute_gradient(old, batch, c, state.step, sharding.platform(mesh))
-        parts = _local_part(grads, c)
-        norm = _global_norm(parts, c)
-        if c.mapping != 'pmap':
-            old, grads = _local_part(old, c), parts
+        scattered = _scattered_axes(c)
+        args = old, batch, c, state.step, sharding.platform(mesh), scattered
+        grads, metrics = compute_gradient(*args)
+        norm = _global_norm(grads, c)
+        if c.mapping == 'pmap':
+            grads = _map_named(_gather_parts, grads, scattered)
+        else:
+            old = _map_named(_local_part, old, scattered)
         factor = jnp.minimum(1, c.optim.clip / jnp.maximum(norm, 1e-30))
         grads = jax.tree.map(lambda x: x * factor.astype(x.dtype), grads)
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
@@ -57,12 +61,18 @@ def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
 
 
 def compute_gradient(
-    trainable: dict, batch: batches.Batch, c: config.Config, step: Int[Array, ''], platform: str
+    trainable: dict,
+    batch: batches.Batch,
+    c: config.Config,
+    step: Int[Array, ''],
+    platform: str,
+    scattered: abc.Mapping[str, int] = types.MappingProxyType({}),
 ) -> tuple[dict, dict]:
     """Gradient of the mean loss over all pairs of all devices, and its metrics. Per device.
 
     The mean over the devices of the gradient of their own pairs' loss by their own parameters: the
-    gather in the loss carries gradients back. That of a split parameter comes summed, and split.
+    gather in the loss carries gradients back. That of a split parameter comes summed, and split. Of
+    parameters in `scattered`, name -> axis, a device gets its part.
     """
     devices = jax.lax.axis_size(sharding.AXIS)
     axes = train_state.split_axes(c, devices)
@@ -70,31 +80,48 @@ def compute_gradient(
     local = _merge(split, sharding.mark_varying(replicated))
     differentiate = jax.value_and_grad(_loss, has_aux=True)
     (_, metrics), grads = differentiate(local, batch, c, step, platform)
-    split, replicated = _partition(grads, axes)
+    grads = _map_named(_sum_parts, grads, scattered)
+    split, replicated = _partition(grads, axes | scattered)
     replicated, metrics = jax.lax.pmean((replicated, metrics), sharding.AXIS)
     return _merge(jax.tree.map(lambda x: x / devices, split), replicated), metrics
 
 
-def _local_part(tree: dict, c: config.Config) -> dict:
-    """Of parameters or gradients, those that this device updates; others whole."""
+def _scattered_axes(c: config.Config) -> dict[str, int]:
+    """Of parameters that every device has, and updates a part of."""
     devices = jax.lax.axis_size(sharding.AXIS)
-    axes, split = (f(c, devices) for f in (train_state.update_axes, train_state.split_axes))
-
-    def cut(path, x):
-        name = train_state.parameter_name(path)
-        if name not in axes or name in split:
-            return x
-        size = x.shape[axes[name]] // devices
-        start = jax.lax.axis_index(sharding.AXIS) * size
-        return jax.lax.dynamic_slice_in_dim(x, start, size, axes[name])
-
-    return jax.tree_util.tree_map_with_path(cut, tree)
+    split = train_state.split_axes(c, devices)
+    return {k: v for k, v in train_state.update_axes(c, devices).items() if k not in split}
 
 
-def _global_norm(parts: dict, c: config.Config) -> Float[Array, '']:
-    """Norm of the gradient of all parameters, from those that this device updates."""
+def _map_named(function: abc.Callable, tree, axes: abc.Mapping[str, int]):
+    """`function(x, axis)` of the parameters with an axis; the others as they are."""
+
+    def visit(path, x):
+        axis = axes.get(train_state.parameter_name(path))
+        return x if axis is None else function(x, axis)
+
+    return jax.tree_util.tree_map_with_path(visit, tree)
+
+
+def _sum_parts(x, axis: int):
+    """This device's part of the sum over all devices."""
+    return jax.lax.psum_scatter(x, sharding.AXIS, scatter_dimension=axis, tiled=True)
+
+
+def _gather_parts(x, axis: int):
+    return jax.lax.all_gather(x, sharding.AXIS, axis=axis, tiled=True)
+
+
+def _local_part(x, axis: int):
+    size = x.shape[axis] // jax.lax.axis_size(sharding.AXIS)
+    start = jax.lax.axis_index(sharding.AXIS) * size
+    return jax.lax.dynamic_slice_in_dim(x, start, size, axis)
+
+
+def _global_norm(grads: dict, c: config.Config) -> Float[Array, '']:
+    """Norm of the gradient of all parameters, of which some are split over the devices."""
     axes = train_state.update_axes(c, jax.lax.axis_size(sharding.AXIS))
-    split, replicated = _partition(parts, axes)
+    split, replicated = _partition(grads, axes)
     total = optax.tree.norm(replicated, squared=True)
     if jax.tree.leaves(split):
         total += jax.lax.psum(optax.tree.norm(split, squared=True), sharding.AXIS)

@@ -42,7 +42,7 @@ def test_a_step_is_described_by_sizes_shapes_and_collectives(tiny_store, chunk):
     np.testing.assert_allclose(numbers(lines['tokens a step']), expected, atol=1)
     state_bytes = sum(x.nbytes for x in jax.tree.leaves(state))
     assert state_bytes < numbers(lines['bytes a device'])[0]
-    assert '2 all-reduce' in lines['collectives'], 'of gradients, and of their norm'
+    assert '7 reduce-scatter, 1 all-reduce' in lines['collectives'], 'kernels, loss; the rest'
     text = planning.describe_step(c, s, mesh, compile=False)
     assert 'parameters' in text and 'collectives' not in text and 'bytes' not in text
     mono = numbers(lines['mono epoch'])

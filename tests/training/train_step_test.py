@@ -167,7 +167,7 @@ def test_split_parameters_take_the_same_steps_in_a_part_of_the_memory():
             state, metrics = step(state, random_batch(4, seed=i))
         states.append((state, metrics))
     whole = sum(x.nbytes for x in arrays)
-    assert bytes_held[0] < 0.7 * whole, 'moments are split, parameters are not'
+    assert bytes_held[0] < 0.75 * whole, 'moments of kernels are split, parameters are not'
     assert bytes_held[1] < 0.5 * whole
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-6 * max(1.0, float(jnp.abs(a).max())))
