@@ -1,6 +1,7 @@
 """Texts in, embeddings out: tokenised, sorted by length, batched, split over the devices."""
 
 import copy
+import dataclasses
 import functools
 import hashlib
 from collections import abc
@@ -95,7 +96,10 @@ def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callab
 
 def make_encoder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
     """Returns `encode(params, tokens [n w]) -> [n d]`, compiled; n is divided over the devices."""
-    encode = functools.partial(encoder.encode_padded, c=c.encoder, platform=sharding.platform(mesh))
+    platform = sharding.platform(mesh)
+    # Nothing is stored for a gradient, so that a loop costs a TPU nothing, and compiles faster.
+    settings = dataclasses.replace(c.encoder, unroll=c.encoder.unroll and platform == 'cpu')
+    encode = functools.partial(encoder.encode_padded, c=settings, platform=platform)
     split = sharding.sharded(mesh).spec
     mapped = jax.shard_map(encode, mesh=mesh, in_specs=(jax.P(), split), out_specs=split)
     return jax.jit(mapped, out_shardings=sharding.replicated(mesh))
