@@ -48,9 +48,9 @@ def loss_bytes(mesh, kind: str, rows: int, chunk: int) -> int:
 
 
 def by_loss(sizes=(1024, 2048, 4096, 8192, 16384, 32768), chunk: int = 1024) -> None:
-    kinds = ('gathered', 'chunked', 'ring')
     from hbt.utils import sharding
 
+    kinds = ('gathered', 'chunked', 'ring')
     mesh = sharding.make_mesh()
     print(f'MiB a device, forward and backward, {DEVICES} devices, {WIDTH} dimensions,')
     print(f'loss.chunk={chunk}; the embeddings themselves are not counted\n')

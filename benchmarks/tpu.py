@@ -23,6 +23,7 @@ SLICES = ('v5e-8', 'v6e-8', 'v5p-16')  # of eight chips
 BASE = dict(hidden_dim=768, num_layers=12, num_heads=12, mlp_dim=3072, vocab_size=250_002)
 SIZES = {
     'base': BASE,
+    'base, unroll=false': BASE | {'unroll': False},
     'base, remat=layer': BASE | {'remat': 'layer'},
     'large, remat=layer': dict(
         **dict(hidden_dim=1024, num_layers=24, num_heads=16, mlp_dim=4096, vocab_size=250_002),

@@ -112,7 +112,7 @@ class Encoder:
     )
     unroll: bool = setting(
         True,
-        'layers one by one, not in a loop: faster steps, but a TPU compiles them ten times longer; '
+        'layers one by one, not in a loop: faster steps, but a TPU compiles them six times longer; '
         'GPUs, and TPUs with remat, always loop',
     )
     chunk: int = setting(

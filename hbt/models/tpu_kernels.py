@@ -211,10 +211,10 @@ def _attention_slopes_kernel(*refs, num_heads, rate):
             slopes = keep(_product(group_v[:, part], g_head, 1, 1), head) * (1 / (1 - rate))
             slopes = weights * (slopes - means[part].sum(0, keepdims=True))
             slopes = slopes.astype(q.dtype)
-            kept = (keep(weights, head) * (1 / (1 - rate))).astype(q.dtype)
+            weights = (keep(weights, head) * (1 / (1 - rate))).astype(q.dtype)
             parts[0].append(_product(columns[part], slopes, 1, 0))  # e w
             parts[1].append(_product(slopes, q_head, 1, 0))
-            parts[2].append(_product(kept, g_head, 1, 0))
+            parts[2].append(_product(weights, g_head, 1, 0))
         slopes = (
             jnp.concatenate(parts[0]).T * (1 / math.sqrt(e)),
             *(jnp.concatenate(x, 1) for x in parts[1:]),
@@ -255,8 +255,7 @@ def _mask_and_dropout(segments, positions, seeds, w: int, rate: float) -> tuple:
 
     def keep(x, head):
         numbers = keys + jnp.asarray(head).astype(jnp.uint32) * jnp.uint32(layers.HEAD_SEEDS)
-        kept = layers.keep_mask(layers.fold_seeds(queries, numbers), rate)
-        return jnp.where(kept, x, 0.0)
+        return jnp.where(layers.keep_mask(layers.fold_seeds(queries, numbers), rate), x, 0.0)
 
     return mask, keep if rate else lambda x, head: x
 
@@ -275,8 +274,8 @@ def _residual_norm_slopes_kernel(seeds, scale, total, g, dx, dy, *sums, rate, ep
     dx[0] = slope.astype(dx.dtype)
     if rate:
         features = jax.lax.broadcasted_iota(jnp.int32, (1, d), 1).astype(jnp.uint32)
-        kept = layers.keep_mask(layers.fold_seeds(_column(seeds[0], w), features), rate)
-        slope = jnp.where(kept, slope * (1 / (1 - rate)), 0.0)
+        token_seeds = layers.fold_seeds(_column(seeds[0], w), features)
+        slope = jnp.where(layers.keep_mask(token_seeds, rate), slope * (1 / (1 - rate)), 0.0)
     dy[0] = slope.astype(dy.dtype)
     sums[0][0] = slope.sum(0, keepdims=True)
 

@@ -9,7 +9,7 @@ from tests import ROOT
 
 sys.path.insert(0, str(ROOT / 'launch'))
 
-import machines  # noqa: E402
+import machines  # noqa: E402  (after the path to it)
 
 
 def test_the_two_tables_of_shapes_are_equal():
@@ -21,6 +21,6 @@ def test_a_name_means_the_same_chips_on_the_same_axes(version):
     made = machines.VERSIONS[version]
     for chips, shape in made.shapes.items():
         name = f'{version}-{chips * made.cores}'
-        found, machine = slices.find_slice(name), machines.Machine('m', name)
-        assert 'x'.join(map(str, found.axes)) == shape and found.chips == machine.chips
+        tpu, machine = slices.find_slice(name), machines.Machine('m', name)
+        assert 'x'.join(map(str, tpu.axes)) == shape and tpu.chips == machine.chips
     assert set(slices.GENERATIONS) == {*machines.VERSIONS, 'v5e'} - {'v5litepod', 'tpu7x'}

@@ -81,8 +81,8 @@ def test_the_gradient_of_the_formula_is_that_of_plain_operations(rate):
 
 
 def test_weights_are_dropped_by_the_seed_of_the_query():
-    q, k, v, segment_ids = (x.reshape(*x.shape[:2], -1) for x in arrays(length=24, width=8))
-    segment_ids = segment_ids[..., 0] if segment_ids.ndim == 3 else segment_ids
+    *qkv, segment_ids = arrays(length=24, width=8)
+    q, k, v = (x.reshape(*x.shape[:2], -1) for x in qkv)
     positions = jnp.broadcast_to(jnp.arange(24, dtype=jnp.int32), (2, 24))
     biases = (jnp.zeros(16),) * 3
 

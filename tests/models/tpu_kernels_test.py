@@ -20,10 +20,9 @@ def segments(width, texts):
 def make_tokens(segment_ids):
     """Segment ids, positions and seeds, which follow from row, text and position."""
     r, w = segment_ids.shape
-    first = np.stack(
-        [np.searchsorted(-row if row[-1] < row[0] else row, row) for row in [*segment_ids]]
-    )
-    positions = np.stack([np.arange(w) - f for f in first]).astype(np.int32)
+    new = np.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)))
+    index = np.arange(w, dtype=np.int32)
+    positions = index - np.maximum.accumulate(np.where(new, index, 0), axis=1)
     of_text = layers.fold_seeds(jnp.arange(r, dtype=jnp.uint32)[:, None], segment_ids)
     return jnp.asarray(segment_ids), jnp.asarray(positions), layers.fold_seeds(of_text, positions)
 

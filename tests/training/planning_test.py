@@ -209,27 +209,28 @@ def test_a_slice_that_cannot_be_rented_is_refused(tmp_path, name):
 @pytest.mark.slow
 def test_a_run_finds_what_its_plan_has_compiled(tiny_store, tmp_path):
     assert run(tiny_store.path, f'--fill_cache={tmp_path}/kept').returncode == 0
-    kept = {x.name for x in (tmp_path / 'kept').glob('jit_step-*-cache')}
+    programs = {x.name for x in (tmp_path / 'kept').glob('jit_step-*-cache')}
     workdir, variables = (
         f'--workdir={tmp_path}/run',
         {'JAX_COMPILATION_CACHE_DIR': f'{tmp_path}/kept'},
     )
     done = run(tiny_store.path, workdir, program='main', **variables)
     assert done.returncode == 0, done.stderr
-    assert len(kept) == 1 and kept == {x.name for x in (tmp_path / 'kept').glob('jit_step-*-cache')}
+    assert len(programs) == 1
+    assert programs == {x.name for x in (tmp_path / 'kept').glob('jit_step-*-cache')}
 
 
 def test_compiled_programs_are_kept_where_the_user_can_write(tmp_path, monkeypatch):
-    kept = {}
-    monkeypatch.setattr(jax.config, 'update', lambda name, value: kept.update({name: value}))
+    settings = {}
+    monkeypatch.setattr(jax.config, 'update', lambda name, value: settings.update({name: value}))
     loop.keep_compiled()
-    assert not kept  # JAX_COMPILATION_CACHE_DIR says where
+    assert not settings  # JAX_COMPILATION_CACHE_DIR says where
     monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     loop.keep_compiled()
-    assert kept == {'jax_compilation_cache_dir': f'{tmp_path}/hbt/compiled'}
-    kept.clear()
+    assert settings == {'jax_compilation_cache_dir': f'{tmp_path}/hbt/compiled'}
+    settings.clear()
     (tmp_path / 'file').touch()
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'file'))
     loop.keep_compiled()
-    assert not kept
+    assert not settings

@@ -19,8 +19,8 @@ from hbt.utils import slices
     ],
 )
 def test_a_name_is_a_number_of_chips(name, version, axes, chips):
-    found = slices.find_slice(name)
-    assert found == (version, axes) and found.chips == chips
+    tpu = slices.find_slice(name)
+    assert tpu == (version, axes) and tpu.chips == chips
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_without_the_compiler_the_error_says_how_to_get_it(monkeypatch):
 @pytest.mark.parametrize('name', ['v4-8', 'v4-128', 'v5e-1', 'v5e-8', 'v5e-256', 'v5p-16', 'v6e-8'])
 def test_the_compiler_has_a_device_for_every_chip_with_a_known_peak(name):
     pytest.importorskip('libtpu')
-    found = slices.find_slice(name)
-    devices = slices.make_devices(found)
-    assert len(devices) == found.chips and telemetry.peak_flops(devices[0].device_kind)
+    tpu = slices.find_slice(name)
+    devices = slices.make_devices(tpu)
+    assert len(devices) == tpu.chips and telemetry.peak_flops(devices[0].device_kind)
     hosts = {x.process_index for x in devices}
-    assert len(hosts) == (1 if name in ('v4-8', 'v5e-1', 'v5e-8', 'v6e-8') else found.chips // 4)
+    assert len(hosts) == (1 if name in ('v4-8', 'v5e-1', 'v5e-8', 'v6e-8') else tpu.chips // 4)
