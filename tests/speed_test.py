@@ -53,8 +53,13 @@ def test_the_table_of_memory_tells_what_splitting_saves():
         sharding.make_mesh(),
         dict(hidden_dim=64, num_layers=3, num_heads=2, mlp_dim=256, vocab_size=512),
     )
-    whole, split = (memory.step_bytes(mesh, shard, 2, 32, **sizes)[0] for shard in (False, True))
-    assert split.argument_size_in_bytes < 0.3 * whole.argument_size_in_bytes
+    (whole, count), (split, _) = (
+        memory.step_bytes(mesh, shard, 2, 32, **sizes) for shard in (False, True)
+    )
+    weights_and_moments = 3 * 4 * count
+    assert split.argument_size_in_bytes < 0.3 * weights_and_moments
+    assert split.argument_size_in_bytes < 0.5 * whole.argument_size_in_bytes
+    assert whole.argument_size_in_bytes < 0.7 * weights_and_moments, 'moments of layers are split'
 
 
 def told(*arguments):
