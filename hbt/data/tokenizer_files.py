@@ -1,5 +1,6 @@
 """Tokenizers: loaded, trained and saved; their special tokens; whether two are the same."""
 
+import os
 import pathlib
 from collections import abc
 
@@ -8,8 +9,12 @@ import tokenizers
 from hbt.utils import files
 
 FILES = ('tokenizer.json', 'vocab.txt', 'sentencepiece.bpe.model')  # one of which is a tokenizer
-SETTINGS = ('config.json', 'special_tokens_map.json', 'sentence_bert_config.json')
-PATTERNS = ('tokenizer*.json', *FILES[1:], *SETTINGS)  # that `load_tokenizer` and transformers read
+SETTINGS = ('config.json', 'special_tokens_map.json', 'added_tokens.json')  # of transformers
+_NAMES = ('bert', 'roberta', 'distilbert', 'camembert', 'albert', 'xlm-roberta', 'xlnet')
+SENTENCE_FILES = tuple(f'sentence_{name}_config.json' for name in _NAMES)  # the first wins
+PATTERNS = ('tokenizer*.json', *FILES[1:], *SETTINGS, *SENTENCE_FILES)  # that are read here
+# model_type -> kind of the models that its class in transformers rebuilds
+_MODELS = {'bert': 'WordPiece', 'xlm-roberta': 'Unigram', 'roberta': 'BPE'}
 _ROLES = {'bos_token': ['<s>'], 'cls_token': ['<s>', '[CLS]'], 'eos_token': ['</s>']}
 _ROLES |= {'sep_token': ['</s>', '[SEP]'], 'unk_token': ['<unk>', '[UNK]']}
 _ROLES |= {'pad_token': ['<pad>', '[PAD]'], 'mask_token': ['<mask>', '[MASK]']}
@@ -23,18 +28,15 @@ def has_tokenizer(path: pathlib.Path) -> bool:
 def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
     """The tokenizer of a tokenizer.json or of a directory; it neither pads nor truncates.
 
-    It lowers the case of texts if settings of sentence-transformers say so. Raises ValueError if
-    there is no tokenizer, or one that cannot be read.
+    Settings in the directory have their say: those of transformers (tokenizer_config.json and
+    others), as transformers reads them, and `do_lower_case` of sentence-transformers. Raises
+    ValueError if there is no tokenizer, one that cannot be read, or one that settings contradict.
     """
-    file = path / 'tokenizer.json' if path.is_dir() else path
+    file = path / FILES[0] if path.is_dir() else path
     if file.is_file():
-        try:
-            result = tokenizers.Tokenizer.from_file(str(file))
-            result.encode('Hello, 1')
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # the library panics with nothing more special
-            raise files.format_error(file, 'a tokenizer.json', error) from error
+        result = _read_tokenizer(file)
+        if file.name == FILES[0] and _has_settings(file.parent, result):
+            result = _apply_settings(result, file.parent)
     elif has_tokenizer(path):
         result = _convert_vocabulary(path)
     else:
@@ -42,27 +44,107 @@ def load_tokenizer(path: pathlib.Path) -> tokenizers.Tokenizer:
         raise ValueError(f'{path}: expected {expected}, got {files.describe_path(path)}')
     result.no_padding()
     result.no_truncation()
-    settings = file.with_name('sentence_bert_config.json')
-    if files.read_optional_json(settings).get('do_lower_case'):
-        steps = [tokenizers.normalizers.Lowercase(), result.normalizer]
-        result.normalizer = tokenizers.normalizers.Sequence([x for x in steps if x])
+    settings, content = read_sentence_settings(file.parent)
+    lower = content.get('do_lower_case') or False
+    if not isinstance(lower, bool):
+        raise ValueError(f'{settings}: do_lower_case: expected true or false, got {lower!r}')
+    if lower:
+        _add_lower_case(result)
     return result
+
+
+def _add_lower_case(tokenizer: tokenizers.Tokenizer) -> None:
+    """Puts it before the other normalizers, unless it is one of them, as sentence-transformers."""
+    steps, first = tokenizer.normalizer, tokenizers.normalizers.Lowercase()
+    if not isinstance(steps, tokenizers.normalizers.Sequence):
+        steps = [steps] if steps else []
+    if not any(isinstance(x, tokenizers.normalizers.Lowercase) for x in steps):
+        tokenizer.normalizer = tokenizers.normalizers.Sequence([first, *steps])
+
+
+def read_sentence_settings(folder: pathlib.Path) -> tuple[pathlib.Path, dict]:
+    """The settings that sentence-transformers reads for an encoder, and their file.
+
+    The file has other names in old directories. Of several, the first that is not empty counts.
+    """
+    file, content = folder / SENTENCE_FILES[0], {}
+    for name in SENTENCE_FILES:
+        if found := files.read_optional_json(folder / name):
+            file, content = folder / name, found
+            break
+    return file, content
+
+
+def _read_tokenizer(file: pathlib.Path) -> tokenizers.Tokenizer:
+    try:
+        result = tokenizers.Tokenizer.from_file(str(file))
+        result.encode('Hello, 1')
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the library panics with nothing more special
+        raise files.format_error(file, 'a tokenizer.json', error) from error
+    return result
+
+
+def _has_settings(folder: pathlib.Path, tokenizer: tokenizers.Tokenizer) -> bool:
+    """Whether files beside a tokenizer name a class for it, or their model has one for its kind."""
+    if (folder / 'tokenizer_config.json').is_file():
+        return True
+    content = files.read_optional_json(folder / 'config.json')  # or that of a training run
+    kind = _MODELS.get(str(content.get('model_type')))
+    return 'tokenizer_class' in content or kind == type(tokenizer.model).__name__
+
+
+def _apply_settings(tokenizer: tokenizers.Tokenizer, folder: pathlib.Path) -> tokenizers.Tokenizer:
+    """What transformers makes of tokenizer.json by the settings beside it.
+
+    Its classes rebuild parts of a tokenizer, such as BERT's normalizer with `do_lower_case`, from
+    the settings alone. A class for another kind of model would make it another tokenizer.
+    """
+    vocabulary, options = tokenizer.get_vocab(), {}
+    if not any(token in vocabulary for token in _ROLES['mask_token']):
+        options['mask_token'] = None  # a default, which would be an id without an embedding
+    expected = 'settings of a tokenizer that transformers can read'
+    result = _convert_by_transformers(folder, expected, **options)
+    ours, theirs = (type(x.model).__name__ for x in (tokenizer, result))
+    if ours != theirs:
+        raise ValueError(
+            f'{folder}: tokenizer_class: expected one for {ours} as in tokenizer.json, such as '
+            f'PreTrainedTokenizerFast in tokenizer_config.json, got one for {theirs}'
+        )
+    return result
+
+
+def _convert_by_transformers(folder: pathlib.Path, expected: str, **options):
+    """The tokenizer that transformers makes of a directory; ValueError for what is not right."""
+    os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')  # that torch is missing
+    try:
+        import transformers  # takes seconds, which not every program needs
+
+        result = transformers.AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False, **options
+        )
+        tokenizer, side = result.backend_tokenizer, result.truncation_side
+        tokenizer.encode('Hello, 1')
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # its many converters raise anything, and the library panics
+        got = f'{type(error).__name__}: {files.first_line(error)}'
+        raise ValueError(f'{folder}: expected {expected}, got {got}') from error
+    if side != 'right':
+        raise ValueError(f"{folder}: truncation_side: expected 'right', got {side!r}")
+    if tokenizer.encode_special_tokens:  # a tokenizer.json cannot say so
+        raise ValueError(f'{folder}: split_special_tokens: expected false, got true')
+    return tokenizer
 
 
 def _convert_vocabulary(folder: pathlib.Path) -> tokenizers.Tokenizer:
     """Lets transformers convert a vocabulary; version 5 at times silently makes one of nothing."""
-    try:
-        import transformers  # takes seconds, and few checkpoints have no tokenizer.json
-
-        result = transformers.AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        ).backend_tokenizer
-    except Exception as error:  # its many converters raise anything
-        raise ValueError(
-            f'{folder}: expected a vocabulary for transformers, with config.json or'
-            ' tokenizer_config.json beside it and sentencepiece and protobuf installed,'
-            f' got {type(error).__name__}: {files.first_line(error)}'
-        ) from error
+    result = _convert_by_transformers(
+        folder,
+        'a vocabulary for transformers, with config.json or tokenizer_config.json beside it and '
+        'sentencepiece and protobuf installed',
+    )
     unknown = {result.token_to_id('<unk>'), result.token_to_id('[UNK]')}
     size = result.get_vocab_size()
     if size < 100 or unknown.issuperset(result.encode('hello', add_special_tokens=False).ids):

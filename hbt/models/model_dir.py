@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 import re
@@ -14,6 +15,7 @@ import tokenizers
 
 from hbt import config
 from hbt.data import tokenizer_files
+from hbt.data.readers import schema
 from hbt.models import encoder, huggingface, weights
 from hbt.utils import files, hub
 
@@ -32,6 +34,8 @@ ACTIVATIONS = {
     'torch.nn.modules.linear.Identity': 'identity',
 }
 PROMPTS = {'query_prefix': ('query',), 'passage_prefix': ('document', 'passage', 'corpus')}
+PROCESSING = ('query_expansion', 'tokenizer_name_or_path', 'processing_kwargs')
+PROCESSING += ('tokenizer_args', 'processor_kwargs')  # of sentence-transformers; change the tokens
 PATTERNS = (*tokenizer_files.PATTERNS, 'modules.json', 'config_sentence_transformers.json')
 PATTERNS += ('?_*/config.json', '?_Dense/*.safetensors', '?_Dense/*.bin')  # all but the weights
 
@@ -47,10 +51,10 @@ class Model(typing.NamedTuple):
 def load_model(name: str) -> Model:
     """The model in a directory or of a hub name; ValueError names what hbt does not compute."""
     folder = fetch_model(name)
-    transformer = folder / _read_modules(folder)['Transformer']
+    c = read_architecture(folder, config.Encoder())
+    transformer = encoder_folder(folder)
     tokenizer = tokenizer_files.load_tokenizer(transformer)
     size, pad_id = tokenizer_files.vocab_size(tokenizer), tokenizer_files.padding_id(tokenizer)
-    c = read_architecture(folder, config.Encoder())
     c = match_tokenizer(c, size, pad_id, str(folder))
     data = config.Data(**_read_prompts(folder), **_read_lengths(transformer, max_text_length(c)))
     return Model(config.Config(data=data, encoder=c), load_params(folder, c), tokenizer)
@@ -67,6 +71,11 @@ def fetch_model(name: str) -> pathlib.Path:
     if not all((folder / shard).is_file() for shard in shards):
         folder = hub.snapshot(name, tuple(shards))
     return folder
+
+
+def encoder_folder(folder: pathlib.Path) -> pathlib.Path:
+    """Where a directory has the encoder and its tokenizer: itself, or a folder in it."""
+    return folder / _read_modules(folder)['Transformer']
 
 
 def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Encoder:
@@ -110,7 +119,8 @@ def _read_prompts(folder: pathlib.Path) -> dict[str, str]:
     """Our setting -> prompt."""
     file = folder / 'config_sentence_transformers.json'
     prompts = files.read_optional_json(file).get('prompts') or {}
-    is_plain = isinstance(prompts, dict) and all(isinstance(x, str) for x in prompts.values())
+    texts = list(prompts.values()) if isinstance(prompts, dict) else [None]
+    is_plain = all(isinstance(x, str) and not schema.SURROGATE.search(x) for x in texts)
     huggingface.require(is_plain, file, 'prompts', '{name: text}', prompts)
     return {
         setting: next((prompts[name] for name in names if prompts.get(name)), '')
@@ -120,14 +130,31 @@ def _read_prompts(folder: pathlib.Path) -> dict[str, str]:
 
 def _read_lengths(folder: pathlib.Path, limit: int) -> dict[str, int]:
     """Our setting -> length in tokens at which texts are truncated."""
-    content = files.read_optional_json(folder / 'sentence_bert_config.json')
-    tokenizer = files.read_optional_json(folder / 'tokenizer_config.json')
-    others = content.get('max_seq_length'), tokenizer.get('model_max_length')
+    file, content = tokenizer_files.read_sentence_settings(folder)
+    for key in PROCESSING:
+        value = content.get(key)
+        is_harmless = not value or isinstance(value, dict) and set(value) == {'trust_remote_code'}
+        huggingface.require(is_harmless, file, key, 'nothing', value)
+    longest = _read_length(file, content, 'max_seq_length')
+    if longest is None:
+        tokenizer = folder / 'tokenizer_config.json'
+        stated = files.read_optional_json(tokenizer)
+        key = 'model_max_length' if 'model_max_length' in stated else 'max_len'  # the older name
+        longest = _read_length(tokenizer, stated, key)
     lengths = {}
     for setting, key in (('query_length', 'query_length'), ('passage_length', 'document_length')):
-        candidates = (n for n in (content.get(key), *others) if isinstance(n, int) and n > 0)
-        lengths[setting] = min(next(candidates, limit), limit)
+        candidates = _read_length(file, content, key), longest, limit
+        lengths[setting] = int(min(next(n for n in candidates if n is not None), limit))
     return lengths
+
+
+def _read_length(file: pathlib.Path, content: dict, key: str) -> int | float | None:
+    """A length in tokens, which some programs write as 8.0, or infinite; None where it is not."""
+    value = content.get(key)
+    is_number = type(value) in (int, float) and value >= 1
+    is_length = is_number and (value == math.inf or value % 1 == 0)
+    huggingface.require(value is None or is_length, file, key, 'an integer from 1 on', value)
+    return value
 
 
 def match_tokenizer(c: config.Encoder, size: int, pad_id: int, where: str) -> config.Encoder:
@@ -156,12 +183,14 @@ def _read_modules(folder: pathlib.Path) -> dict[str, str]:
     modules = {}
     for i, entry in enumerate(files.read_json(file, list)):
         entry = entry if isinstance(entry, dict) else {}
-        kind, path = str(entry.get('type', '?')).rsplit('.', 1)[-1], str(entry.get('path', '?'))
+        kind, path = str(entry.get('type', '?')).rsplit('.', 1)[-1], entry.get('path')
         is_new = kind in PATHS and kind not in modules
         huggingface.require(is_new, file, f'[{i}]', ORDERED, kind)
-        is_plain = bool(re.fullmatch(r'[\w-][\w.-]*|', path))
+        # ./1_Pooling/ is 1_Pooling, and ./ the directory.
+        parts = pathlib.PurePosixPath(path).parts if isinstance(path, str) else ['']
+        is_plain = all(re.fullmatch(r'[\w-][\w.-]*', part) for part in parts)
         huggingface.require(is_plain, file, f'[{i}]: path', 'a plain name', path)
-        modules[kind] = path
+        modules[kind] = '/'.join(parts)
     kinds = [kind for kind in PATHS if kind in modules]
     is_ordered = list(modules) == kinds and kinds[:2] == ['Transformer', 'Pooling']
     huggingface.require(is_ordered, file, 'types', ORDERED, kinds)

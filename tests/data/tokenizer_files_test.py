@@ -1,10 +1,14 @@
-"""Tokenizers are loaded as they are; files that are none are refused by name."""
+"""Tokenizers are loaded as transformers loads them; files that are none are refused by name."""
+
+import gzip
+import json
+import unicodedata
 
 import numpy as np
 import pytest
 import tokenizers
 
-from hbt.data import tokenizer_files
+from hbt.data import tokenization, tokenizer_files
 from hbt.models import vocab_trim
 
 
@@ -103,6 +107,163 @@ def test_a_vocabulary_without_its_config_is_refused(tmp_path):
         ValueError, match='expected a vocabulary for transformers, with config.json'
     ):
         tokenizer_files.load_tokenizer(tmp_path)
+
+
+HELLO = ['Hello Über', 'hello uber', 'İstanbul \tŻółć', 'Ａ漢字b', 'x\u0301\x07 ﬁ']
+
+
+def write_bert(folder, texts, lowercase=True, special=SPECIAL, **settings):
+    """A tokenizer of BERT whose pieces are characters; with settings beside it, if there are."""
+    forms = (y for x in texts for y in (x, x.lower(), x.upper()))
+    both = {c for x in forms for y in (x, unicodedata.normalize('NFD', x)) for c in y}
+    letters = sorted(c for c in both if not c.isspace())
+    words = dict.fromkeys([*special, *letters, *(f'##{c}' for c in letters)])
+    vocabulary = {word: i for i, word in enumerate(words)}
+    model = tokenizers.models.WordPiece(vocabulary, unk_token='[UNK]')
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = tokenizers.processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
+    tokenizer.add_special_tokens(special)
+    folder.mkdir(exist_ok=True)
+    tokenizer.save(str(folder / 'tokenizer.json'))
+    if settings:
+        (folder / 'tokenizer_config.json').write_text(json.dumps(settings))
+    return folder
+
+
+def spell(folder, text):
+    tokens = tokenizer_files.load_tokenizer(folder).encode(text, add_special_tokens=False).tokens
+    return ''.join(x.removeprefix('##') for x in tokens)
+
+
+def test_settings_beside_a_tokenizer_say_how_it_normalises_texts(tmp_path):
+    pytest.importorskip('transformers')
+    folder, text = tmp_path / 'x', 'Hello Über'
+    assert spell(write_bert(folder, HELLO), text) == 'hellouber'
+    kind = {'tokenizer_class': 'BertTokenizer'}
+    write_bert(folder, HELLO, do_lower_case=False, **kind)
+    assert spell(folder, text) == spell(folder / 'tokenizer.json', text) == 'HelloÜber'
+    assert spell(write_bert(folder, HELLO, strip_accents=False, **kind), text) == 'helloüber'
+    kind = {'tokenizer_class': 'PreTrainedTokenizerFast'}  # for which transformers passes it over
+    assert spell(write_bert(folder, HELLO, do_lower_case=False, **kind), text) == 'hellouber'
+    (folder / 'tokenizer.json').rename(folder / 'own.json')
+    assert spell(folder / 'own.json', text) == 'hellouber'
+
+
+def test_settings_add_no_mask_that_the_vocabulary_lacks(tmp_path):
+    pytest.importorskip('transformers')
+    write_bert(tmp_path, HELLO, special=SPECIAL[:4], tokenizer_class='BertTokenizer')
+    plain = tokenizers.Tokenizer.from_file(str(tmp_path / 'tokenizer.json'))
+    assert tokenizer_files.load_tokenizer(tmp_path).get_vocab() == plain.get_vocab()
+
+
+SETTINGS = {
+    'nothing': {},
+    'no class': {'do_lower_case': False},
+    'cased': {'tokenizer_class': 'BertTokenizer', 'do_lower_case': False},
+    'accents': {'tokenizer_class': 'BertTokenizerFast', 'strip_accents': False},
+    'no accents': {'tokenizer_class': 'BertTokenizer', 'strip_accents': True},
+    'Chinese': {'tokenizer_class': 'BertTokenizer', 'tokenize_chinese_chars': False},
+    'plain': {'tokenizer_class': 'PreTrainedTokenizerFast', 'do_lower_case': False},
+    'unknown': {'tokenizer_class': 'SomeTokenizer', 'do_lower_case': False},
+    'more tokens': {'tokenizer_class': 'BertTokenizer', 'additional_special_tokens': ['Hell']},
+}  # fmt: skip
+
+
+def assert_as_transformers(folder, texts):
+    transformers = pytest.importorskip('transformers')
+    expected = transformers.AutoTokenizer.from_pretrained(str(folder))
+    tokenizer = tokenizer_files.load_tokenizer(folder)
+    table, _ = tokenization.encode_texts(tokenizer, texts, '', 10**6)
+    expected = expected(texts)['input_ids']
+    assert table.lengths.tolist() == [len(x) for x in expected]
+    assert table.tokens.tolist() == [token for x in expected for token in x]
+
+
+@pytest.mark.parametrize('lowercase', [True, False])
+@pytest.mark.parametrize('settings', SETTINGS)
+def test_tokens_are_those_of_transformers_whatever_the_settings(tmp_path, settings, lowercase):
+    write_bert(tmp_path, HELLO, lowercase, **SETTINGS[settings])
+    (tmp_path / 'config.json').write_text('{"model_type": "bert"}')
+    assert_as_transformers(tmp_path, [*HELLO, 'a [PAD] b', '', ' '])
+
+
+def real_texts(shared_data):
+    """1,000 in all languages of FLORES."""
+    with gzip.open(shared_data / 'flores.jsonl.gz', 'rt') as lines:
+        rows = [json.loads(line)['passage'] for line, _ in zip(lines, range(100), strict=False)]
+    return [text for row in rows for text in row.values()][::5][:1000]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('settings', SETTINGS)
+def test_tokens_of_real_texts_are_those_of_transformers(tmp_path, shared_data, settings):
+    texts = real_texts(shared_data)
+    assert len(texts) == 1000
+    write_bert(tmp_path, texts, **SETTINGS[settings])
+    (tmp_path / 'config.json').write_text('{"model_type": "bert"}')
+    assert_as_transformers(tmp_path, texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['xlm-roberta', 'xlm-roberta-xl', 'bert'])
+def test_tokens_of_xlmr_are_those_of_transformers(tmp_path, shared_data, kind):
+    file = shared_data / 'xlm-roberta-tokenizer/tokenizer.json'
+    (tmp_path / 'tokenizer.json').symlink_to(file)
+    name = 'XLMRobertaTokenizerFast' if kind == 'bert' else None  # as in multilingual E5 small
+    settings = {'tokenizer_class': name, 'do_lower_case': True, 'model_max_length': 512}
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
+    (tmp_path / 'config.json').write_text(json.dumps({'model_type': kind}))
+    texts = real_texts(shared_data)
+    assert_as_transformers(tmp_path, texts)
+    plain = tokenizer_files.load_tokenizer(file)
+    loaded = tokenizer_files.load_tokenizer(tmp_path)
+    assert [x.ids for x in loaded.encode_batch(texts)] == [x.ids for x in plain.encode_batch(texts)]
+
+
+CONTRADICTIONS = {
+    'class': ({'tokenizer_class': 'XLMRobertaTokenizer'}, 'expected settings of a tokenizer that'),
+    'kind': (
+        {'tokenizer_class': 'BertTokenizer'},
+        'tokenizer_class: expected one for WordLevel .* WordPiece',
+    ),
+    'side': ({'truncation_side': 'left'}, "truncation_side: expected 'right', got 'left'"),
+    'split': ({'split_special_tokens': True}, 'split_special_tokens: expected false, got true'),
+    'damage': ({'added_tokens_decoder': {'x': 'y'}}, 'expected settings of a tokenizer that'),
+}
+
+
+@pytest.mark.parametrize('name', CONTRADICTIONS)
+def test_settings_that_contradict_a_tokenizer_are_refused(tmp_path, name):
+    pytest.importorskip('transformers')
+    settings, message = CONTRADICTIONS[name]
+    word_tokenizer().save(str(tmp_path / 'tokenizer.json'))
+    settings = {'tokenizer_class': 'PreTrainedTokenizerFast'} | settings
+    (tmp_path / 'tokenizer_config.json').write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=f'{tmp_path}: {message}'):
+        tokenizer_files.load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize('file', tokenizer_files.SENTENCE_FILES)
+def test_lower_case_of_sentence_transformers_has_the_older_names_too(tmp_path, file):
+    tokenizer = word_tokenizer()
+    tokenizer.save(str(tmp_path / 'tokenizer.json'))
+    assert tokenizer_files.load_tokenizer(tmp_path).encode('Hello').ids == [1]
+    (tmp_path / file).write_text('{"do_lower_case": true}')
+    assert tokenizer_files.load_tokenizer(tmp_path).encode('Hello').ids == [2]
+    (tmp_path / file).write_text('{"do_lower_case": "no"}')
+    message = f"{file}: do_lower_case: expected true or false, got 'no'"
+    with pytest.raises(ValueError, match=message):
+        tokenizer_files.load_tokenizer(tmp_path)
+
+
+def test_of_several_settings_of_sentence_transformers_the_first_that_is_not_empty_counts(tmp_path):
+    for number, name in ((2, 'roberta'), (3, 'xlnet'), (0, 'bert')):
+        content = {'max_seq_length': number} if number else {}
+        (tmp_path / f'sentence_{name}_config.json').write_text(json.dumps(content))
+    file, content = tokenizer_files.read_sentence_settings(tmp_path)
+    assert (file.name, content) == ('sentence_roberta_config.json', {'max_seq_length': 2})
 
 
 def unigram():

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from hbt import config
-from hbt.data import tokenizer_files
+from hbt.data import tokenization, tokenizer_files
 from hbt.models import embedder, encoder, model_dir, weights
 from hbt.utils import hub
 from tests import FIXTURES, tiny
@@ -140,12 +140,81 @@ def test_modules_of_another_kind_or_order_are_named(tmp_path, types, message):
         model_dir.load_model(str(folder))
 
 
-def test_a_module_outside_the_directory_is_refused(tmp_path):
-    folder = copy(tmp_path)
+def set_path(folder, number, path):
     entries = json.loads((folder / 'modules.json').read_text())
-    entries[1]['path'] = '../1_Pooling'
+    entries[number]['path'] = path
     (folder / 'modules.json').write_text(json.dumps(entries))
+
+
+@pytest.mark.parametrize('path', ['../1_Pooling', '1_Pooling/..', '/', '/tmp', 'a/../../b', None])
+def test_a_module_outside_the_directory_is_refused(tmp_path, path):
+    folder = copy(tmp_path)
+    set_path(folder, 1, path)
     with pytest.raises(ValueError, match=r'modules.json: \[1\]: path: expected a plain name, got'):
+        model_dir.load_model(str(folder))
+
+
+def test_a_module_has_the_same_path_with_and_without_a_point_and_a_slash(tmp_path):
+    expected = model_dir.load_model(str(LABSE))
+    folder = copy(tmp_path)
+    for number, path in enumerate(['./', './1_Pooling', '2_Dense/', './3_Normalize//']):
+        set_path(folder, number, path)
+    loaded = model_dir.load_model(str(folder))
+    assert loaded.config == expected.config
+    jax.tree.map(np.testing.assert_array_equal, loaded.params, expected.params)
+
+
+LENGTHS = {  # of the settings for an encoder, of the tokenizer -> of queries, of passages
+    'of the encoder': ({'max_seq_length': 8}, {'model_max_length': 6}, (8, 8)),
+    'with a point': ({'max_seq_length': 8.0}, {}, (8, 8)),
+    'of the tokenizer': ({'max_seq_length': None}, {'model_max_length': 6.0}, (6, 6)),
+    'of an old tokenizer': ({}, {'model_max_length': None, 'max_len': 7}, (20, 20)),
+    'of an older tokenizer': ({}, {'max_len': 7}, (7, 7)),
+    'without an end': ({}, {'model_max_length': 1e30}, (20, 20)),
+    'of a task': ({'max_seq_length': 8, 'query_length': 5.0, 'document_length': 9}, {}, (5, 9)),
+    'of more than there is': ({'max_seq_length': 99}, {}, (20, 20)),
+}
+
+
+def write_lengths(folder, name, values, stated):
+    """Settings of a directory, those of sentence-transformers in the file `name`."""
+    (folder / 'sentence_bert_config.json').unlink(missing_ok=True)
+    (folder / name).write_text(json.dumps(values))
+    file = folder / 'tokenizer_config.json'
+    settings = json.loads(file.read_text())
+    settings.pop('model_max_length', None)
+    file.write_text(json.dumps(settings | stated))
+
+
+@pytest.mark.parametrize('name', ['sentence_bert_config.json', 'sentence_xlm-roberta_config.json'])
+@pytest.mark.parametrize('case', LENGTHS)
+def test_lengths_are_read_from_every_file_that_has_them(tmp_path, case, name):
+    folder = copy(tmp_path)
+    values, stated, expected = LENGTHS[case]
+    write_lengths(folder, name, values, stated)
+    data = model_dir.load_model(str(folder)).config.data
+    assert (data.query_length, data.passage_length) == expected
+    assert {type(data.query_length), type(data.passage_length)} == {int}
+
+
+@pytest.mark.parametrize('value', [0, -1, 8.5, '8', True, [8], float('nan')])
+@pytest.mark.parametrize('key', ['max_seq_length', 'query_length', 'model_max_length'])
+def test_a_length_that_is_none_is_refused(tmp_path, key, value):
+    folder = copy(tmp_path)
+    values = {'max_seq_length': None, 'query_length': None, 'model_max_length': None, key: value}
+    stated = {'model_max_length': values.pop('model_max_length')}
+    write_lengths(folder, 'sentence_roberta_config.json', values, stated)
+    with pytest.raises(ValueError, match=f'{key}: expected an integer from 1 on, got'):
+        model_dir._read_lengths(folder, 20)
+
+
+@pytest.mark.parametrize('key', model_dir.PROCESSING)
+def test_settings_that_change_the_tokens_are_refused_by_name(tmp_path, key):
+    folder = copy(tmp_path)
+    change(folder / 'sentence_bert_config.json', **{key: {'trust_remote_code': False}})
+    model_dir.load_model(str(folder))
+    change(folder / 'sentence_bert_config.json', **{key: {'model_max_length': 4}})
+    with pytest.raises(ValueError, match=f'sentence_bert_config.json: {key}: expected nothing'):
         model_dir.load_model(str(folder))
 
 
@@ -287,6 +356,25 @@ def test_pipelines_of_every_family_embed_as_in_sentence_transformers(make, tmp_p
         np.testing.assert_allclose(ours(TEXTS, kind), expected, atol=1e-5, rtol=1e-5)
         got = written.encode(TEXTS, prompt_name=prompt)
         np.testing.assert_allclose(got, expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize('case', LENGTHS)
+def test_texts_are_truncated_as_in_sentence_transformers(make, tmp_path, case):
+    """It does not take 8.0, and computes a longer text than there are positions for not at all."""
+    sentence_transformers = pytest.importorskip('sentence_transformers')
+    folder, (values, stated, _) = tmp_path / 'x', LENGTHS[case]
+    build(make, folder, 'mBERT')
+    whole = ({x: n and min(int(n), 40) for x, n in y.items()} for y in (values, stated))
+    write_lengths(folder, 'sentence_roberta_config.json', *whole)
+    theirs = sentence_transformers.SentenceTransformer(str(folder), device='cpu')[0]
+    write_lengths(folder, 'sentence_roberta_config.json', values, stated)
+    model = model_dir.load_model(str(folder))
+    texts = [*TEXTS, ' '.join(f'w{i}' for i in range(50))]
+    for task, side in (('query', 'query'), ('document', 'passage')):
+        limit = getattr(model.config.data, f'{side}_length')
+        table, _ = tokenization.encode_texts(model.tokenizer, texts, '', limit)
+        tokens = theirs.preprocess(texts, task=task)
+        assert table.lengths.tolist() == tokens['attention_mask'].sum(1).tolist()
 
 
 FORMATS = {
