@@ -83,9 +83,10 @@ def compile_encoder(c, mesh):
     params = train_state.state_shapes(c, mesh).params
     encode = embedder.make_encoder(c, mesh)
     for width in sorted({ragged.bucket_width(n) for n in range(1, 513)}):
-        shape = 4 * mesh.size, width
-        tokens = jax.ShapeDtypeStruct(shape, np.int32, sharding=sharding.sharded(mesh))
-        yield encode.lower(params, tokens).compile()
+        count, split = 4 * mesh.size, sharding.sharded(mesh)
+        shapes = (count, width), (count,)
+        rows = [jax.ShapeDtypeStruct(x, np.int32, sharding=split) for x in shapes]
+        yield encode.lower(params, *rows).compile()
 
 
 def compile_search(c, mesh):

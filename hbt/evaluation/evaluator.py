@@ -92,7 +92,8 @@ def make_evaluation(
             for i in range(start, count, size):
                 texts, codes = columns.texts[i : i + size], columns.languages[i : i + size]
                 table, _ = tokenization.encode_texts(tokenizer, texts, prefix, limit)
-                vectors = embed_table(params, table, label)
+                names = columns.ids[i : i + size]
+                vectors = embed_table(params, table, label, lambda k, x=names: f'{label}: {x[k]}')
                 if removal:
                     vectors = debias.apply_removal(removal, vectors, codes, c.encoder.normalise)
                 full = table.lengths >= limit  # these are truncated, or exactly as long

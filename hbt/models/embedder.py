@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import functools
 import hashlib
+import reprlib
 from collections import abc
 
 import jax
@@ -12,9 +13,11 @@ from jaxtyping import Float
 
 from hbt import config
 from hbt.data import ragged, tokenization
+from hbt.data.readers import schema
 from hbt.models import encoder, model_dir
 from hbt.utils import log, sharding
 
+Place = abc.Callable[[int], str]  # index of a text -> its name in errors
 # Kind of a text -> whose prompt and length it gets; `document` is sentence-transformers' word.
 KINDS = {'': 'passage', 'query': 'query', 'passage': 'passage', 'document': 'passage'}
 
@@ -36,7 +39,8 @@ def load_embedder(name: str, batch_size: int = 256, dtype: str = 'float32') -> a
       passage) puts the model's prompt before every text and cuts at its length; '' has no prompt.
 
     Raises:
-      ValueError: for a model that hbt cannot compute; `embed` raises it for an unknown kind.
+      ValueError: for a model that hbt cannot compute; `embed` raises it for an unknown kind, and
+        with the index of what is no text, or has an embedding that is not finite.
     """
     return make_embedder(model_dir.load_model(name), batch_size, dtype)
 
@@ -50,32 +54,49 @@ def make_embedder(model: model_dir.Model, batch_size: int, dtype: str) -> abc.Ca
     params = jax.device_put(model.params, sharding.replicated(mesh))
     embed_table = make_table_embedder(c, mesh)
 
-    def embed(texts: abc.Sequence[str], kind: str = '') -> Float[np.ndarray, 'n d']:
+    def embed(texts, kind: str = '', place: Place = 'texts[{}]'.format) -> Float[np.ndarray, 'n d']:
         if kind not in KINDS:
             expected = ', '.join(filter(None, KINDS))
             raise ValueError(f'kind: expected {expected} or nothing, got {kind!r}')
-        if isinstance(texts, str):
-            raise ValueError(f'texts: expected a list of texts, got one: {texts[:40]!r}')
-        if not len(texts):
+        texts = _check_texts(texts, place)
+        if not texts:
             return np.zeros((0, c.encoder.projection_dim or c.encoder.hidden_dim), np.float32)
         prefix = getattr(c.data, f'{KINDS[kind]}_prefix') if kind else ''
         limit = getattr(c.data, f'{KINDS[kind]}_length')
         table, _ = tokenization.encode_texts(model.tokenizer, texts, prefix, limit)
-        return embed_table(params, table, kind or 'texts')
+        return embed_table(params, table, kind or 'texts', place)
 
     return embed
 
 
+def _check_texts(texts, place: Place) -> list[str]:
+    """The texts as a list; ValueError unless they are texts that UTF-8 can hold."""
+    is_list = isinstance(texts, abc.Iterable)
+    if not is_list or isinstance(texts, (str, bytes, abc.Mapping, abc.Set)):
+        got = f'one: {texts[:40]!r}' if isinstance(texts, str) else type(texts).__name__
+        raise ValueError(f'texts: expected a list of texts, got {got}')
+    texts = list(texts)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f'{place(i)}: expected a text, got {reprlib.repr(text)}')
+        if schema.SURROGATE.search(text):
+            raise ValueError(f'{place(i)}: expected Unicode text, got a lone surrogate')
+    return texts
+
+
 def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
-    """Returns `embed(params, table, label) -> [n d]`: embeddings of the texts of a table of tokens.
+    """Returns `embed(params, table, label, place) -> [n d]`: embeddings of a table of tokens.
 
     `eval.batch_size` texts at a time, the longest first; `label` is that of the progress bar.
+    ValueError where an embedding is not finite, at `place(i)`, or else at `label[i]`.
     """
     encode = make_encoder(c, mesh)
     split = sharding.sharded(mesh)
     size = -(-c.eval.batch_size // mesh.size) * mesh.size
 
-    def embed(params, table: ragged.TokenTable, label: str) -> Float[np.ndarray, 'n d']:
+    def embed(
+        params, table: ragged.TokenTable, label: str, place: Place | None = None
+    ) -> Float[np.ndarray, 'n d']:
         count, order, out = len(table.lengths), np.argsort(-table.lengths, kind='stable'), None
         with log.progress(total=count, desc=label, unit=' texts', leave=False) as bar:
             for start in range(0, count, size):
@@ -83,11 +104,21 @@ def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callab
                 width = ragged.bucket_width(int(table.lengths[batch].max()))
                 tokens = np.full((size, width), c.encoder.pad_id, np.int32)
                 tokens[: len(batch)] = ragged.pad_texts(table, batch, width, c.encoder.pad_id, None)
-                sharded = jax.make_array_from_callback(tokens.shape, split, tokens.__getitem__)
-                vectors = np.asarray(encode(params, sharded))
+                lengths = np.zeros(size, np.int32)
+                lengths[: len(batch)] = table.lengths[batch]
+                sharded = [
+                    jax.make_array_from_callback(x.shape, split, x.__getitem__)
+                    for x in (tokens, lengths)
+                ]
+                vectors = np.asarray(encode(params, *sharded))[: len(batch)]
                 if out is None:
                     out = np.empty((count, vectors.shape[1]), vectors.dtype)
-                out[batch] = vectors[: len(batch)]
+                is_finite = np.isfinite(vectors).all(1)
+                if not is_finite.all():
+                    first = int(batch[~is_finite].min())
+                    where = place(first) if place else f'{label}[{first}]'
+                    raise ValueError(f'{where}: expected a finite embedding, got NaN or infinity')
+                out[batch] = vectors
                 bar.update(len(batch))
         return out
 
@@ -95,13 +126,16 @@ def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callab
 
 
 def make_encoder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
-    """Returns `encode(params, tokens [n w]) -> [n d]`, compiled; n is divided over the devices."""
+    """Returns `encode(params, tokens [n w], lengths [n]) -> [n d]`, compiled.
+
+    n is divided over the devices; see `encoder.encode_padded`.
+    """
     platform = sharding.platform(mesh)
     # Nothing is stored for a gradient, so that a loop costs a TPU nothing, and compiles faster.
     settings = dataclasses.replace(c.encoder, unroll=c.encoder.unroll and platform == 'cpu')
     encode = functools.partial(encoder.encode_padded, c=settings, platform=platform)
     split = sharding.sharded(mesh).spec
-    mapped = jax.shard_map(encode, mesh=mesh, in_specs=(jax.P(), split), out_specs=split)
+    mapped = jax.shard_map(encode, mesh=mesh, in_specs=(jax.P(), split, split), out_specs=split)
     return jax.jit(mapped, out_shardings=sharding.replicated(mesh))
 
 

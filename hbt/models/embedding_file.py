@@ -41,8 +41,9 @@ def embed_lines(embed, source: pathlib.Path, out: pathlib.Path, settings: dict) 
     """Embeds every line of a text file, plain or gzip, into the rows of a .npy file.
 
     The file appears when it is whole. Rows are saved every `CHUNK` lines; the same call resumes if
-    the text file and `settings` are equal. `embed` maps texts to vectors [n d]. ValueError names
-    file and line of what is no text, or the output that exists already.
+    the text file and `settings` are equal. `embed` maps texts to vectors [n d], and takes `place`
+    as those of `embedder.make_embedder`. ValueError names file and line of what is no text or has
+    no finite embedding, or the output that exists already.
     """
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got a file')
@@ -51,7 +52,10 @@ def embed_lines(embed, source: pathlib.Path, out: pathlib.Path, settings: dict) 
         raise ValueError(f'{source}: expected texts, one a line, got an empty file')
 
     def blocks(done: int) -> abc.Iterator[Block]:
-        return (Block(embed(texts), {}) for texts in iter_text_chunks(source, done))
+        for texts in iter_text_chunks(source, done):
+            first = done + 1
+            yield Block(embed(texts, place=lambda i, n=first: f'{source}:{n + i}'), {})
+            done += len(texts)
 
     settings = settings | {'lines': count, 'sha256': files.sha256(source)}
     fill_embeddings(blocks, count, out, settings, source.name)

@@ -1,6 +1,7 @@
 """XLM-R and BERT over a pytree of arrays. Shapes: r rows, w width, s slots, d dim, h heads."""
 
 import functools
+import pathlib
 import types
 from collections import abc
 
@@ -63,23 +64,36 @@ def init_params(c: config.Encoder, key: jax.Array) -> Params:
     return traverse_util.unflatten_dict(flat, sep='/')
 
 
+def check_finite(params: Params, where: str | pathlib.Path) -> None:
+    """ValueError that names the first array with numbers that are not finite, if there is one."""
+    flat = traverse_util.flatten_dict(params, sep='/')
+    for path, is_finite in jax.device_get(_are_finite(flat)).items():
+        if not is_finite:
+            raise ValueError(f'{where}: {path}: expected finite numbers, got NaN or infinity')
+
+
+@jax.jit
+def _are_finite(arrays):
+    return jax.tree.map(lambda x: jnp.isfinite(x).all(), arrays)
+
+
 def encode_padded(
     params: Params,
     tokens: Int[Array | np.ndarray, 'r w'],
+    lengths: Int[Array | np.ndarray, ' r'],
     c: config.Encoder,
     seeds: UInt32[Array, ' r'] | None = None,
     platform: str = 'cpu',
 ) -> Float[Array, 'r d']:
-    """Embeds a text of each row, padded with `c.pad_id` on either side; see `encode_packed`.
+    """Embeds the first `lengths` tokens of each row as one text; see `encode_packed`.
 
-    BERT counts the positions of padding in front, as in transformers.
+    What lies behind them is padding, whatever its ids; a padding token among them is part of the
+    text, as in packed rows.
     """
-    rows = ragged.PackedRows(tokens, (tokens != c.pad_id).astype(jnp.int32))
+    segment_ids = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] < jnp.asarray(lengths)[:, None]
+    rows = ragged.PackedRows(tokens, segment_ids.astype(jnp.int32))
     seeds = None if seeds is None else seeds[:, None]
-    positions = None
-    if c.family == 'bert':
-        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1], dtype=jnp.int32), tokens.shape)
-    return encode_packed(params, rows, 1, c, seeds, platform, positions=positions)[:, 0]
+    return encode_packed(params, rows, 1, c, seeds, platform)[:, 0]
 
 
 def encode_packed(
@@ -90,7 +104,6 @@ def encode_packed(
     seeds: UInt32[Array, 'r s'] | None = None,
     platform: str = 'cpu',
     mesh_axes: abc.Mapping[str, str] = types.MappingProxyType({}),
-    positions: Int[Array, 'r w'] | None = None,
 ) -> Float[Array, 'r s d']:
     """Embeds the texts of packed rows, each as if it stood alone, dropout included.
 
@@ -99,7 +112,6 @@ def encode_packed(
       seeds: of the dropout of each text; none: no dropout.
       platform: where it runs (`sharding.platform`); it chooses kernels and loops, not results.
       mesh_axes: path -> mesh axis of the parameters that are split as in `split_axes`.
-      positions: of the tokens in their texts; none: counted from a text's first token.
 
     Returns:
       The embedding of segment i of a row at slot i - 1; without meaning where there is none. In
@@ -107,11 +119,10 @@ def encode_packed(
     """
     rows = ragged.PackedRows(*map(jnp.asarray, rows))
     segment_ids = rows.segment_ids
-    if positions is None:
-        index = jnp.arange(segment_ids.shape[1], dtype=jnp.int32)[None]
-        previous = jnp.pad(segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
-        first = jax.lax.cummax(jnp.where(segment_ids != previous, index, 0), axis=1)
-        positions = index - first
+    index = jnp.arange(segment_ids.shape[1], dtype=jnp.int32)[None]
+    previous = jnp.pad(segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    first = jax.lax.cummax(jnp.where(segment_ids != previous, index, 0), axis=1)
+    positions = index - first
     token_seeds = None
     if seeds is not None:
         of_text = jnp.take_along_axis(seeds, jnp.maximum(segment_ids - 1, 0), axis=1)

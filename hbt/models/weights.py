@@ -75,7 +75,10 @@ def read_shard_index(index: pathlib.Path) -> dict[str, list[str]]:
 
 
 def copy_tensor(view: np.ndarray, array: np.ndarray, where: str) -> None:
-    """Copies a tensor by blocks and releases its file's memory; ValueError if it does not fit."""
+    """Copies a tensor by blocks and releases its file's memory.
+
+    ValueError if it does not fit, or has numbers that are not finite, also after the conversion.
+    """
     if array.shape != view.shape:
         raise ValueError(f'{where}: expected shape {view.shape}, got {array.shape}')
     if not jnp.issubdtype(array.dtype, jnp.floating):
@@ -86,7 +89,12 @@ def copy_tensor(view: np.ndarray, array: np.ndarray, where: str) -> None:
     view, array = np.atleast_1d(view, array)
     rows = max(1, BLOCK * len(array) // max(array.size, 1))
     for start in range(0, len(array), rows):
-        view[start : start + rows] = array[start : start + rows]
+        block = view[start : start + rows]
+        with np.errstate(over='ignore', invalid='ignore'):
+            block[...] = array[start : start + rows]
+        if not np.isfinite(block).all():
+            first = block[~np.isfinite(block)][0]
+            raise ValueError(f'{where}: expected finite numbers, got {first}')
         if isinstance(mapped, mmap.mmap):
             mapped.madvise(mmap.MADV_DONTNEED)
 

@@ -63,8 +63,9 @@ def mine_negatives(
     def embed(table: ragged.TokenTable, indices: Int[np.ndarray, ' n'], side: str):
         limit, end = getattr(c.data, f'{side}_length'), s.manifest['tokenizer']['end_id']
         for start in range(0, len(indices), CHUNK):  # truncated as in training
-            texts = ragged.truncate_texts(table, indices[start : start + CHUNK], limit, end)
-            yield embed_table(params, texts, side)
+            chunk = indices[start : start + CHUNK]
+            texts = ragged.truncate_texts(table, chunk, limit, end)
+            yield embed_table(params, texts, side, lambda i, x=chunk: f'{side} {x[i]} of {s.path}')
 
     manifest = json.loads(json.dumps(s.manifest)) | {'mined': origin}
     for dataset, entry in zip(s.datasets, manifest['datasets'], strict=True):

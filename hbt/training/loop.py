@@ -13,6 +13,7 @@ import jax
 from hbt import config
 from hbt.data import store, tokenizer_files
 from hbt.evaluation import evaluator, results
+from hbt.models import encoder
 from hbt.sampling import batches, proportions, sampler
 from hbt.training import checkpoint, run_dir, telemetry, train_state, train_step
 from hbt.utils import distributed, files, log, sharding
@@ -76,6 +77,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         metrics = log.MetricsWriter(workdir, start if restored else -1)
         run = Run(c, workdir, mesh, batch_sampler, evaluation, metrics, checkpoints)
         if restored:
+            encoder.check_finite(state.params, f'{workdir}: step {start}')
             status = 'complete at' if start >= c.steps else 'continuing after'
             log.info(f'{workdir}: {status} step {start}')
         elif c.eval.at_start:

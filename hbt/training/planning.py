@@ -187,7 +187,8 @@ def _evaluation_programs(c, mesh) -> list[tuple[str, abc.Callable, int]]:
 
     def lower_encoder(width: int):
         params = train_state.state_shapes(c, mesh).params
-        return embedder.make_encoder(c, mesh).lower(params, _shape(mesh, (size, width)))
+        tokens, lengths = _shape(mesh, (size, width)), _shape(mesh, (size,))
+        return embedder.make_encoder(c, mesh).lower(params, tokens, lengths)
 
     programs = [(f'encoder, {size} texts of {n}', lambda n=n: lower_encoder(n), 0) for n in widths]
     search_label = f'search, {QUERIES:,} in {DOCUMENTS:,} documents'

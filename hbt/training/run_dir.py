@@ -10,7 +10,7 @@ import jax
 
 from hbt import config
 from hbt.data import store, tokenizer_files
-from hbt.models import model_dir
+from hbt.models import encoder, model_dir
 from hbt.training import checkpoint
 from hbt.utils import distributed, files, hub, log, settings, sharding
 
@@ -80,8 +80,9 @@ def _pretrained_architecture(c: config.Config, s: store.Store) -> config.Encoder
     except ValueError as error:
         raise ValueError(f'encoder.init: {error}') from None
     architecture = model_dir.read_architecture(path, c.encoder)
-    if tokenizer_files.has_tokenizer(path):
-        tokenizer = tokenizer_files.load_tokenizer(path)
+    folder = model_dir.encoder_folder(path)
+    if tokenizer_files.has_tokenizer(folder):
+        tokenizer = tokenizer_files.load_tokenizer(folder)
         tokenizer_files.check_same_tokenizer(s.path, tokenizer, str(path))
     name = hub.pinned_name(c.encoder.init, path)
     return dataclasses.replace(architecture, init=name, normalise=True)
@@ -106,4 +107,5 @@ def load_model(
     c = config.load(folder / 'config.json')
     tokenizer = tokenizer_files.load_tokenizer(folder / 'tokenizer.json')
     number, params = checkpoint.load_params(folder, step, replicated)
+    encoder.check_finite(params, f'{workdir}: step {number}')
     return model_dir.Model(c, params, tokenizer), number

@@ -46,7 +46,7 @@ def test_a_killed_call_is_resumed(tmp_path, monkeypatch):
     source.write_bytes(gzip.compress('\n'.join(map(str, range(10))).encode()))
     calls = []
 
-    def dies(texts):
+    def dies(texts, place):
         calls.append(texts)
         if len(calls) == 3:
             raise KeyboardInterrupt
@@ -69,7 +69,10 @@ def test_bad_lines_and_files_are_named(tmp_path):
         (tmp_path / 'x').write_bytes(content)
         with pytest.raises(ValueError, match=message):
             embedding_file.embed_lines(
-                lambda texts: np.zeros((len(texts), 1)), tmp_path / 'x', tmp_path / 'y.npy', {}
+                lambda texts, place: np.zeros((len(texts), 1)),
+                tmp_path / 'x',
+                tmp_path / 'y.npy',
+                {},
             )
 
     refuses(b'', 'x: expected texts, one a line, got an empty file')

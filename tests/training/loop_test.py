@@ -270,14 +270,19 @@ def test_training_starts_from_pretrained_weights(tmp_path, kind):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.fixture
-def not_finite(tmp_path):
-    """A config whose weights give no number for unknown words."""
-    folder = with_tokenizer(tmp_path / 'bare')
+def change_words(folder, value):
+    """Sets the embedding of unknown words, the fourth token of the fixtures' checkpoint."""
     arrays = safetensors.numpy.load_file(folder / 'model.safetensors')
     (name,) = [x for x in arrays if x.endswith('word_embeddings.weight')]
-    arrays[name][3] = np.nan
+    arrays[name][3] = value
     safetensors.numpy.save_file(arrays, folder / 'model.safetensors')
+
+
+@pytest.fixture
+def not_finite(tmp_path):
+    """A config whose weights, finite themselves, give no number for unknown words."""
+    folder = with_tokenizer(tmp_path / 'bare')
+    change_words(folder, 3e38)
     c = tiny.get_config()
     c.data = dataclasses.replace(
         c.data, root=str(tmp_path / 'store'), sources=('cldr:20',), tokenizer=str(folder)
@@ -293,6 +298,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_its_texts_are_written(not_f
         loop.train_config(not_finite, tmp_path / 'run')
     rows = (tmp_path / 'run/nonfinite-1.txt').read_text()
     assert rows.startswith('step 0: ') and rows.count('  ? ') == 8
+
+
+def test_weights_that_are_not_finite_are_named_before_training(not_finite, tmp_path):
+    change_words(pathlib.Path(not_finite.encoder.init), np.nan)
+    message = r'model\.safetensors: .*word_embeddings\.weight: expected finite numbers, got nan'
+    with pytest.raises(ValueError, match=message):
+        loop.train_config(not_finite, tmp_path / 'run')
 
 
 def test_a_step_that_is_not_finite_is_skipped_with_nonfinite_skip(

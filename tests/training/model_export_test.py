@@ -146,6 +146,20 @@ def test_a_run_is_exported_with_a_trimmed_vocabulary(run, tmp_path):
     assert 0 < few < many
 
 
+def test_a_checkpoint_that_is_not_finite_is_not_exported(run, tmp_path, monkeypatch):
+    def damaged(*args, load_params=checkpoint.load_params):
+        number, params = load_params(*args)
+        bias = params['layers']['ffn_in']['bias']
+        params['layers']['ffn_in']['bias'] = bias.at[0, 0].set(jax.numpy.nan)
+        return number, params
+
+    monkeypatch.setattr(checkpoint, 'load_params', damaged)
+    message = f'{run}/run: step 6: layers/ffn_in/bias: expected finite numbers, got NaN'
+    with pytest.raises(ValueError, match=message):
+        model_export.export_model(str(run / 'run'), None, 'latest', tmp_path / 'x')
+    assert not (tmp_path / 'x').exists()
+
+
 def test_what_is_no_run_or_step_or_is_there_already_is_named(run, tmp_path):
     with pytest.raises(ValueError, match='config.json: expected the config of a training run'):
         model_export.export_model(str(tmp_path), None, 'latest', tmp_path / 'x')

@@ -82,7 +82,9 @@ def plain_vectors(params, texts, c):
     tokens = np.full((tasks, b, n, 8), c.encoder.pad_id, np.int32)
     for x in texts.columns:
         tokens[x.task, x.pairs, x.column] = ragged.pad_texts(x.table, x.texts, 8, 1, None)
-    vectors = encoder.encode_padded(params, jnp.asarray(tokens.reshape(-1, 8)), c.encoder)
+    lengths = jnp.asarray(texts.lengths.reshape(-1), jnp.int32)
+    tokens = jnp.asarray(tokens.reshape(-1, 8))
+    vectors = encoder.encode_padded(params, tokens, lengths, c.encoder)
     return vectors.reshape(tasks, b, n, -1), jnp.asarray(texts.ids, jnp.int32)
 
 
