@@ -56,10 +56,11 @@ def _score_block(
 
     codes = jax.numpy.arange(num_languages + 1, dtype=relevant_languages.dtype)
     values = jax.vmap(score_corpus, out_axes=1)(codes)
+    known = jax.numpy.where(relevant_languages >= 0, pooled_ranks, 0)  # of a known language
     pooled = {
         'rank_distance': bias.rank_distance(pooled_ranks),
-        f'peer@{bias.CUTOFF}': bias.peer(pooled_ranks, relevant_languages, num_languages),
-        'preference': bias.language_preference(pooled_ranks, relevant_languages, query_languages),
+        f'peer@{bias.CUTOFF}': bias.peer(known, relevant_languages, num_languages),
+        'preference': bias.language_preference(known, relevant_languages, query_languages),
     }
     return QueryMetrics(
         {name: x[:, :num_languages] for name, x in values.items()},

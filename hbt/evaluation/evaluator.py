@@ -129,12 +129,15 @@ def score_embeddings(
     depth: int = DEPTH,
 ) -> results.Result:
     """Every metric of a benchmark, and each query's `depth` best documents, from embeddings."""
-    relevant, languages = benchmark.relevant, benchmark.document_languages
+    languages, missing = benchmark.document_languages, benchmark.relevant == benchmarks.MISSING
+    relevant = np.where(missing, -1, benchmark.relevant)
     q, n = len(queries), len(documents)
     ranking = search.search(
         queries, documents, relevant, languages, min(depth, n), benchmark.excluded, mesh
     )
-    ranks = ranking.per_language_ranks, ranking.pooled_ranks
+    names = 'per_language_ranks', 'pooled_ranks'
+    ranks = [np.where(missing, np.int32(metrics.UNRANKED), getattr(ranking, x)) for x in names]
+    ranking = ranking._replace(**dict(zip(names, ranks, strict=True)))
     values = aggregate.compute_query_metrics(benchmark, *ranks)
     best = aggregate.compute_top_k_metrics(benchmark, queries, documents, ranking.top_k)
     values.pooled.update(best)
@@ -165,21 +168,25 @@ def format_result(numbers: dict, step: int) -> str:
         cells = (None if x is None else f'{x:.{1 if x > 1 else 4}f}' for x in values)
         rows.append([language, *cells])
     counts = '{queries} queries, {documents} documents'.format_map(numbers['counts'])
+    notes = {name: numbers.get('manifest', {}).get(name, 0) for name in results.EXCEPTIONS}
+    counts += ''.join(f', {count} {name}' for name, count in notes.items() if count)
     table = text_table.format_table(['query', *COLUMNS], rows)
     return f'{numbers["benchmark"]} at step {step}: {counts}\n{table}'
 
 
 def write_run(
     benchmark: benchmarks.Benchmark, ranking: search.SearchResult, path: pathlib.Path
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """Writes the best documents of the pooled ranking as a TREC run, and its qrels beside it.
 
     Returns trec_eval's scores of these: `map` can be lower than that of the complete ranking.
     """
     depth = ranking.top_k.shape[1]
-    ids = benchmark.queries.ids, benchmark.documents.ids
-    trec.write_run(path, *ids, ranking.top_k, 'hbt')
-    trec.write_qrels(path.with_suffix('.qrels'), *ids, benchmark.relevant, benchmark.grades)
+    queries, documents = benchmark.queries.ids, benchmark.documents.ids
+    trec.write_run(path, queries, documents, ranking.top_k, 'hbt')
+    relevant, judged = benchmark.relevant.copy(), [*documents, *benchmark.missing]
+    relevant[relevant == benchmarks.MISSING] = np.arange(len(documents), len(judged))
+    trec.write_qrels(path.with_suffix('.qrels'), queries, judged, relevant, benchmark.grades)
     ranks = np.where(ranking.pooled_ranks > depth, metrics.UNRANKED, ranking.pooled_ranks)
     names = 'map', 'mrr', 'recall@1', 'recall@10'
     scores = {name: metrics.mean_defined(metrics.METRICS[name](ranks)) for name in names}

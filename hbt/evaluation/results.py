@@ -25,6 +25,7 @@ FORMAT = 2  # of both files; 1 had other names in the .npz, and no `format`
 BREAKDOWNS = ('metrics', 'languages', 'scripts', 'resources', 'families', 'pairs')  # of numbers
 REQUIRED = {'benchmark': str, 'manifest': dict} | dict.fromkeys(BREAKDOWNS, dict)
 ARRAYS = ('query_ids', 'languages', 'query_languages', 'query_groups')  # of NAME.npz
+EXCEPTIONS = ('excluded', 'missing', 'empty')  # of a manifest; docs/evaluation.md explains them
 PACKAGES = ('jax', 'jaxlib', 'numpy', 'tokenizers')
 
 
@@ -151,7 +152,10 @@ def make_manifest(benchmark: benchmarks.Benchmark, encoding: dict) -> dict:
         'files': {file.name: files.sha256(file) for file in benchmark.files},
         'queries': dict(sorted(collections.Counter(benchmark.queries.languages).items())),
         'documents': dict(sorted(collections.Counter(benchmark.documents.languages).items())),
-        'unanswerable': int((benchmark.relevant < 0).all(axis=1).sum()),
+        'unanswerable': int((benchmark.relevant == -1).all(axis=1).sum()),
+        'excluded': 0 if benchmark.excluded is None else int((benchmark.excluded >= 0).sum()),
+        'missing': len(benchmark.missing),
+        'empty': benchmark.empty,
         **encoding,
         'score': 'dot product in float32',
         'ties': 'documents of equal score rank by id, descending, as in trec_eval',
@@ -163,7 +167,7 @@ def make_manifest(benchmark: benchmarks.Benchmark, encoding: dict) -> dict:
 def hash_content(benchmark: benchmarks.Benchmark) -> str:
     """SHA-256 of all ids, languages, texts and judgements."""
     digest = hashlib.sha256()
-    for text in itertools.chain(*benchmark.queries, *benchmark.documents):
+    for text in itertools.chain(*benchmark.queries, *benchmark.documents, benchmark.missing):
         digest.update(text.encode(errors='surrogatepass') + b'\0')
     for array in (benchmark.relevant, benchmark.grades, benchmark.excluded):
         digest.update(b'\0' if array is None else np.ascontiguousarray(array).tobytes())

@@ -1,5 +1,6 @@
 """TREC's files of judgements (qrels) and of rankings (runs), in trec_eval's order."""
 
+import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from hbt.data.readers import text_lines
+from hbt.data.readers import retrieval, text_lines
 from hbt.evaluation import metrics, search
 from hbt.utils import files
 
@@ -53,12 +54,12 @@ def write_run(
 
 def read_qrels(path: pathlib.Path) -> dict[str, dict[str, int]]:
     """Query -> document -> grade; ValueError names the first line that is not of this format."""
-    return _read_table(path, 'query 0 document grade', 3, int)
+    return _read_table(path, 'query 0 document grade', 3, lambda x: retrieval.parse_grade(x, ''))
 
 
 def read_run(path: pathlib.Path) -> dict[str, dict[str, float]]:
     """Query -> document -> score; ValueError names the first line that is not of this format."""
-    return _read_table(path, 'query Q0 document rank score tag', 4, float)
+    return _read_table(path, 'query Q0 document rank score tag', 4, _parse_score)
 
 
 def rank_relevant(
@@ -81,6 +82,13 @@ def rank_relevant(
         ranks[i, : len(judged)] = [rank.get(d, metrics.UNRANKED) for d in judged]
         grades[i, : len(judged)] = list(judged.values())
     return ranks, grades
+
+
+def _parse_score(text: str) -> float:
+    """ValueError also for NaN, which has no rank."""
+    if math.isnan(score := float(text)):
+        raise ValueError(text)
+    return score
 
 
 def _read_table(

@@ -195,10 +195,12 @@ def provenance(loaded: Loaded, benchmark: str) -> render.Table:
         longest = [f'{count:,}' for count in manifest.get('full', [])] or ['', '']
         content = str(manifest.get('content', ''))[:12]
         software = ' '.join(f'{x} {versions[x]}' for x in ('hbt', 'jax') if x in versions)
-        head = [x.name, numbers.get('step'), *sizes, manifest.get('unanswerable')]
+        exceptions = [manifest.get(x) for x in ('unanswerable', *results.EXCEPTIONS)]
+        head = [x.name, numbers.get('step'), *sizes, *exceptions]
         rows.append([*head, *lengths, *longest, content, software])
     formats = {('', 'run'): 'text'}
-    formats |= {('', x): 'count' for x in ('step', 'queries', 'documents', 'unanswerable')}
+    columns = ('step', 'queries', 'documents', 'unanswerable', *results.EXCEPTIONS)
+    formats |= {('', x): 'count' for x in columns}
     for heading in ('longest text', 'texts that long'):
         formats |= {(heading, side): 'right' for side in ('query', 'document')}
     formats |= {('', 'SHA-256 of the data'): 'text', ('', 'versions'): 'text'}

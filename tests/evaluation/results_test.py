@@ -16,7 +16,7 @@ def benchmark(texts=('ask', 'frag')):
         benchmarks.Entry('d:de:1', 'de', 'y'),
         benchmarks.Entry('d:de:2', 'de', 'z'),
     ]
-    qrels = {query: {'d:en:1': 1, 'd:de:1': 1} for query, _, _ in queries}
+    qrels = {query.id: {'d:en:1': 1, 'd:de:1': 1} for query in queries}
     return benchmarks.assemble(
         'set:a/b', benchmarks.Collection(queries, documents, qrels, {'q:en:1': '1', 'q:de:1': '1'})
     )

@@ -22,6 +22,8 @@ def test_files_hold_what_was_ranked_with_falling_scores(tmp_path):
 def test_grades_are_written_and_read(tmp_path):
     trec.write_qrels(tmp_path / 'qrels', QUERIES, DOCUMENTS, RELEVANT, np.array([[3, 1], [2, 0]]))
     assert trec.read_qrels(tmp_path / 'qrels') == {'q1': {'c': 3, 'a': 1}, 'q2': {'b': 2}}
+    (tmp_path / 'qrels').write_text('q1 0 a 1.0\n')
+    assert trec.read_qrels(tmp_path / 'qrels') == {'q1': {'a': 1}}
 
 
 def test_a_run_of_something_else_is_refused(tmp_path):
@@ -53,6 +55,7 @@ def test_a_run_of_other_queries_is_refused():
     ('text', 'message'),
     [
         ('q1 Q0 a 1 x tag\n', r"run:1: expected `query Q0 document rank score tag`, got 'q1 Q0 a"),
+        ('q1 Q0 a 1 nan tag\n', 'run:1: expected `query Q0 document rank score tag`'),
         ('q1 Q0 a 1 1 tag\n\nq1 Q0 b 2\n', 'run:3: expected'),
         ('q1 Q0 a 1 1 t\nq1 Q0 a 2 0 t\n', "run:2: expected each document once, got 'a' again"),
     ],

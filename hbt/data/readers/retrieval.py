@@ -4,6 +4,7 @@ import collections
 import functools
 import itertools
 import pathlib
+import re
 from collections import abc
 
 from hbt.data.readers import schema, source_files, text_lines
@@ -55,11 +56,13 @@ def open_trec(options: dict[str, str], spec: str) -> schema.CollectionSource:
 
 
 def iter_tsv_texts(lines: Lines) -> abc.Iterator[schema.Text]:
-    """Yields texts of `id TAB text`: topics of MIRACL and Mr. TyDi, all texts of MS MARCO."""
+    """Yields texts of `id TAB text`: topics of MIRACL and Mr. TyDi, all texts of MS MARCO.
+
+    A text may be empty, here and in `iter_documents`.
+    """
     for where, line in lines:
         key, text = text_lines.split_columns(where, line, ('id', 'text'))
         schema.check_text(key, f'{where}: id')
-        schema.check_text(text, where)
         yield schema.Text(where, key, text)
 
 
@@ -67,21 +70,38 @@ def iter_documents(lines: Lines) -> abc.Iterator[schema.Text]:
     """Yields passages, with their title, of MIRACL or Mr. TyDi, also as Pyserini has them."""
     for where, row in schema.iter_objects(lines):
         key = row.get('docid', row.get('id', row.get('_id')))
-        text, title = row.get('text', row.get('contents')), row.get('title') or ''
-        if not all(isinstance(x, str) for x in (key, text, title)):
+        if key is None or not {'text', 'contents'} & row.keys():
             raise ValueError(f'{where}: expected docid, title and text, got {files.shorten(row)}')
-        text = join_title(title, text).strip()
         schema.check_text(key, f'{where}: docid')
-        schema.check_text(text, where)
+        title = schema.get_optional(row, 'title', '', where)
+        text = join_title(title, schema.get_text(row, ('text', 'contents'), where)).strip()
+        schema.check_unicode(text, where)
         yield schema.Text(where, key, text)
 
 
 def iter_judgements(lines: Lines) -> abc.Iterator[tuple[str, str, str, int]]:
-    """Yields (where, query, document, grade) of TREC's qrels; 0 and less is not relevant."""
+    """Yields (where, query, document, grade) of TREC's qrels, as `parse_judgements`."""
     names = ('query', 'Q0', 'document', 'relevance')
-    for where, line in lines:
-        query, _, document, grade = text_lines.split_columns(where, line, names, None)
-        yield where, query, document, parse_grade(grade, where)
+    rows = ((where, *text_lines.split_columns(where, line, names, None)) for where, line in lines)
+    return parse_judgements((where, query, id, grade) for where, query, _, id, grade in rows)
+
+
+def parse_judgements(
+    rows: abc.Iterable[tuple[str, str, str, str]],
+) -> abc.Iterator[tuple[str, str, str, int]]:
+    """Yields each (where, query, document, grade) once; a grade of 0 and less is not relevant.
+
+    ValueError for a grade that is no whole number, and where two of a document disagree.
+    """
+    judged = collections.defaultdict(dict)
+    for where, query, document, text in rows:
+        grade, first = parse_grade(text, where), judged[query].get(document)
+        if first is None:
+            judged[query][document] = grade
+            yield where, query, document, grade
+        elif grade != first:
+            expected = f'one grade of {document!r} for the query {query!r}'
+            raise ValueError(f'{where}: expected {expected}, got {first} and {grade}')
 
 
 def join_title(title: str, text: str) -> str:
@@ -90,11 +110,11 @@ def join_title(title: str, text: str) -> str:
 
 
 def parse_grade(text: str, where: str) -> int:
-    """The grade of a judgement; ValueError unless it is a whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f'{where}: expected a whole number as grade, got {text!r}') from None
+    """The grade of a judgement, such as 1 or 1.0; ValueError unless it is a whole number."""
+    match = re.fullmatch(r'([+-]?[0-9]{1,9})(\.0*)?', text)
+    if not match:
+        raise ValueError(f'{where}: expected a whole number as grade, got {text[:40]!r}')
+    return int(match[1])
 
 
 def _text_reader(paths: list, iter_texts: abc.Callable, prefix: str) -> schema.BlockReader:
@@ -104,7 +124,9 @@ def _text_reader(paths: list, iter_texts: abc.Callable, prefix: str) -> schema.B
 
 
 def _parse_texts(iter_texts: abc.Callable, prefix: str, block) -> list[schema.Text]:
-    return [x._replace(key=prefix + x.key) for x in iter_texts(block.iter_rows())]
+    """The texts of a block; nothing can be learnt from empty ones, whose links are left out."""
+    texts = iter_texts(block.iter_rows())
+    return [x._replace(key=prefix + x.key) for x in texts if x.text.strip()]
 
 
 def _parse_triples(block: text_lines.LineBlock) -> list[schema.Link]:

@@ -72,12 +72,21 @@ class CollectionSource(typing.NamedTuple):
 def parse_json(text: str, where: str) -> dict:
     """The JSON object in a text; ValueError with `where` if there is none."""
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_unique_fields)
     except (ValueError, RecursionError) as error:
         raise ValueError(f'{where}: expected a JSON object, got {error}') from None
     if not isinstance(content, dict):
         raise ValueError(f'{where}: expected a JSON object, got {type(content).__name__}')
     return content
+
+
+def _unique_fields(pairs: list[tuple[str, typing.Any]]) -> dict[str, typing.Any]:
+    """The object of these fields, of which JSON itself would keep the last of a name."""
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f'the field {next(x for x in names if names.count(x) > 1)!r} twice')
+    return fields
 
 
 def iter_objects(lines: abc.Iterable[tuple[str, str]]) -> abc.Iterator[tuple[str, dict]]:
@@ -93,6 +102,18 @@ def get_field(holder: typing.Any, name: str, kind: type, where: str) -> typing.A
         actual = type(holder[name]).__name__
         raise ValueError(f'{where}: expected {name!r} to be a {kind.__name__}, got a {actual}')
     return holder[name]
+
+
+def get_optional(holder: dict, name: str, default: str, where: str) -> str:
+    """The text `holder[name]`, or `default` if it is missing, null or empty; else ValueError."""
+    missing = holder.get(name) in (None, '')
+    return default if missing else get_field(holder, name, str, where)
+
+
+def get_text(holder: dict, names: abc.Sequence[str], where: str) -> str:
+    """The text of the first of the fields that is there, '' if that is null; else ValueError."""
+    name = next((x for x in names if x in holder), names[0])
+    return '' if holder.get(name, name) is None else get_field(holder, name, str, where)
 
 
 def check_group(fields: dict, where: str) -> Group:
@@ -130,5 +151,12 @@ def check_text(text, where: str) -> None:
     """ValueError unless this is a non-empty string without lone surrogates."""
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f'{where}: expected a non-empty text, got {files.shorten(text)}')
+    check_unicode(text, where)
+
+
+def check_unicode(text, where: str) -> None:
+    """ValueError unless this is a string without lone surrogates, which may be empty."""
+    if not isinstance(text, str):
+        raise ValueError(f'{where}: expected a text, got {files.shorten(text)}')
     if SURROGATE.search(text):
         raise ValueError(f'{where}: expected Unicode text, got a lone surrogate')

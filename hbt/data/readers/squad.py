@@ -37,7 +37,7 @@ def iter_questions(paragraph: dict, where: str) -> abc.Iterator[tuple[str, str, 
         key = schema.get_field(entry, 'id', str, entry_where)
         question = schema.get_field(entry, 'question', str, entry_where)
         schema.check_text(key, f'{entry_where}: id')
-        schema.check_text(question, f'{entry_where}: question')
+        schema.check_unicode(question, f'{entry_where}: question')
         yield entry_where, key, question, entry
 
 
@@ -47,6 +47,7 @@ def _joined_blocks(paths: dict[str, list[pathlib.Path]]) -> abc.Iterator[list[sc
     for language, path in ((language, path) for language, part in paths.items() for path in part):
         for where, paragraph in iter_paragraphs(path):
             for entry_where, key, question, entry in iter_questions(paragraph, where):
+                schema.check_text(question, f'{entry_where}: question')
                 schema.check_text(paragraph.get('context'), f'{where}: context')
                 if entry.get('is_impossible'):
                     continue

@@ -4,10 +4,18 @@
 of which `assemble` makes a `Benchmark`.
 """
 
-from hbt.evaluation.benchmarks.assembly import Benchmark, Collection, Entry, TextColumns, assemble
+from hbt.evaluation.benchmarks.assembly import (
+    MISSING,
+    Benchmark,
+    Collection,
+    Entry,
+    TextColumns,
+    assemble,
+)
 from hbt.evaluation.benchmarks.registry import load_benchmark, texts_to_decontaminate
 
 __all__ = [
+    'MISSING',
     'Benchmark',
     'Collection',
     'Entry',

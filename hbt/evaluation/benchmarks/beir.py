@@ -18,7 +18,8 @@ HUB_FILES = ('corpus.jsonl*', 'queries.jsonl*', '*.tsv')
 def read_beir(_name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """A folder under `root`, or a data set of the hub, whose judgements may be in a second one.
 
-    Queries without a judgement are left out. A query's ranking excludes the document of its id.
+    Queries without a judgement are left out. A query's ranking excludes the document of its id, as
+    in BEIR itself, unless that is judged relevant.
     """
     folder = root / argument
     if not folder.exists() and re.fullmatch(r'[\w.-]+/[\w.-]+', argument):
@@ -45,29 +46,33 @@ def _read_folder(
         if path is None:
             raise ValueError(f'{folder}: expected {name}, got none')
     corpus_file, queries_file, qrels_file = files = tuple(paths.values())
-    qrels = _read_qrels(qrels_file, prefix)
-    documents = _iter_entries(corpus_file, f'd:{prefix}', language)
-    entries = _iter_entries(queries_file, f'q:{prefix}', language)
-    queries = [query for query in entries if query.id in qrels]
+    documents = assembly.Entries(_iter_entries, corpus_file, f'd:{prefix}', language)
+    queries = [*_iter_entries(queries_file, f'q:{prefix}', language)]
+    qrels = {}
+    rows = _iter_judgements(qrels_file, {query.id[2 + len(prefix) :] for query in queries})
+    for _, query, document, grade in retrieval.parse_judgements(rows):
+        qrels.setdefault(f'q:{prefix}{query}', {})[f'd:{prefix}{document}'] = grade
+    queries = [query for query in queries if query.id in qrels]
     unknown = qrels.keys() - {query.id for query in queries}
     if unknown:
         message = f'{len(unknown)} others, such as {min(unknown)[2 + len(prefix) :]!r}'
         raise ValueError(f'{qrels_file}: expected queries of {queries_file}, got {message}')
-    excluded = {query: f'd{query[1:]}' for query in qrels}
-    for query, document in excluded.items():
-        qrels[query].pop(document, None)
+    own = {query: f'd{query[1:]}' for query in qrels}
+    excluded = {query: x for query, x in own.items() if qrels[query].get(x, 0) <= 0}
     return assembly.Collection(queries, documents, qrels, excluded=excluded, files=files)
 
 
-def _read_qrels(path: pathlib.Path, prefix: str) -> dict[str, dict[str, int]]:
-    """Query -> document -> grade; the first line may be a header."""
-    qrels, names = {}, ('query-id', 'corpus-id', 'score')
+def _iter_judgements(path: pathlib.Path, queries: set[str]) -> Iterator[tuple[str, ...]]:
+    """Yields (where, query, document, grade) as text; the first line may be a header.
+
+    A header has no number for a grade, and no query's id: `query-id`, `corpus-id`, `score`.
+    """
+    names = 'query-id', 'corpus-id', 'score'
     for number, (where, line) in enumerate(text_lines.iter_rows(path)):
         query, document, grade = text_lines.split_columns(where, line, names)
-        if number or grade.lstrip('-').isdigit():
-            grades = qrels.setdefault(f'q:{prefix}{query}', {})
-            grades[f'd:{prefix}{document}'] = retrieval.parse_grade(grade, where)
-    return qrels
+        is_header = not number and not re.search('[0-9]', grade) and query not in queries
+        if not is_header:
+            yield where, query, document, grade
 
 
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
@@ -76,8 +81,9 @@ def _find(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 
 def _iter_entries(path: pathlib.Path, prefix: str, language: str) -> Iterator[assembly.Entry]:
     for where, row in schema.iter_objects(text_lines.iter_rows(path)):
-        row['language'] = row.get('language') or row.get('lang') or language
-        row['title'] = row.get('title') or ''
-        names = ('_id', 'language', 'title', 'text')
-        key, code, title, text = (schema.get_field(row, x, str, where) for x in names)
-        yield assembly.Entry(prefix + key, code, retrieval.join_title(title, text))
+        key, title = row.get('_id'), schema.get_optional(row, 'title', '', where)
+        schema.check_text(key, f'{where}: _id')
+        code = schema.get_optional(row, 'lang', language, where)
+        code = schema.get_optional(row, 'language', code, where)
+        text = schema.get_text(row, ('text',), where)
+        yield assembly.Entry(prefix + key, code, retrieval.join_title(title, text), where)

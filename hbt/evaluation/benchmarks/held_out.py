@@ -9,13 +9,18 @@ from hbt.evaluation.benchmarks import assembly
 def read_groups(_name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """Groups of a JSONL file: a query is answered by the passages of its group.
 
-    Equal texts of a language are one query, or one document, of all the groups that have it.
+    Equal texts of a language are one query, or one document, of all the groups that have it. A
+    query's ranking excludes the document of its own text, as a translation pair has it.
     """
     path = root / argument
     if not path.is_file():
         raise ValueError(f'{path}: expected a JSONL file (plain or .gz), got no such file')
-    queries, documents, qrels, parallel = {}, {}, {}, {}
-    for group in registry.open_groups(str(path)).iter_groups():
+    queries, documents, qrels, parallel, numbers = {}, {}, {}, {}, {}
+    source = registry.open_groups(str(path))
+    for number, group in enumerate(source.iter_groups()):
+        if (first := numbers.setdefault(group.id, number)) != number:
+            where, other = source.where(number), source.where(first)
+            raise ValueError(f'{where}: id: expected a new one, got that of {other}')
         grades = {}
         for key in group.passage.items():
             grades[documents.setdefault(key, f'd:{key[0]}:{len(documents):09}')] = 1
@@ -23,8 +28,11 @@ def read_groups(_name: str, argument: str, root: pathlib.Path) -> assembly.Colle
             query = queries.setdefault(key, f'q:{key[0]}:{len(queries):09}')
             qrels.setdefault(query, {}).update(grades)
             parallel.setdefault(query, group.id)
+    excluded = {query: documents[key] for key, query in queries.items() if key in documents}
+    for query, document in excluded.items():
+        qrels[query].pop(document, None)
     entries = ([assembly.Entry(id, *key) for key, id in x.items()] for x in (queries, documents))
-    return assembly.Collection(*entries, qrels, parallel, files=(path,))
+    return assembly.Collection(*entries, qrels, parallel, excluded, (path,))
 
 
 def read_cldr(_name: str, _argument: str, _root: pathlib.Path) -> assembly.Collection:

@@ -24,9 +24,9 @@ def read_lareqa(name: str, _argument: str, root: pathlib.Path) -> assembly.Colle
             raise ValueError(f'{path}: expected a language code of 2 or 3 letters as the name')
         documents_of_language, questions = _read_language(path)
         documents += documents_of_language
-        for key, (text, document) in questions.items():
+        for key, (where, text, document) in questions.items():
             query = f'q:{language}:{key}'
-            queries.append(assembly.Entry(query, language, text))
+            queries.append(assembly.Entry(query, language, text, where))
             parallel[query] = key
             sentences.setdefault(key, {})[document] = 1
     qrels = {query: sentences[key] for query, key in parallel.items()}
@@ -34,18 +34,19 @@ def read_lareqa(name: str, _argument: str, root: pathlib.Path) -> assembly.Colle
 
 
 def _read_language(path: pathlib.Path) -> tuple[list[assembly.Entry], dict]:
-    """The sentences, and id of a question -> (question, id of the sentence that answers it)."""
+    """The sentences, and id of a question -> (where, question, id of the answering sentence)."""
     documents, questions = [], {}
     for number, (where, paragraph) in enumerate(squad.iter_paragraphs(path)):
         sentences = schema.get_field(paragraph, 'sentences', list, where)
         stem = f'd:{path.stem}:{number:05}'
         for i, text in enumerate(sentences):
-            schema.check_text(text, f'{where}.sentences[{i}]')
-            documents.append(assembly.Entry(f'{stem}:{i:04}', path.stem, text))
+            place = f'{where}.sentences[{i}]'
+            schema.check_unicode(text, place)
+            documents.append(assembly.Entry(f'{stem}:{i:04}', path.stem, text, place))
         for key, text, sentence in _iter_questions(paragraph, len(sentences), where):
             if key in questions:
                 raise ValueError(f'{where}: expected each question id once, got {key!r} again')
-            questions[key] = text, f'{stem}:{sentence:04}'
+            questions[key] = where, text, f'{stem}:{sentence:04}'
     if not documents or not questions:
         message = f'{len(documents)} and {len(questions)} of them'
         raise ValueError(f'{path}: expected sentences and questions, got {message}')

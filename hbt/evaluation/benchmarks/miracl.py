@@ -61,13 +61,13 @@ def _read_language(layout: Layout, roots: Roots, language: str) -> assembly.Coll
     for where, key, text in texts:
         if key in queries:
             raise ValueError(f'{where}: expected each query once, got {key!r} again')
-        queries[key] = assembly.Entry(f'q:{language}:{key}', language, text)
+        queries[key] = assembly.Entry(f'q:{language}:{key}', language, text, where)
     qrels = {
         f'q:{language}:{key}': {f'd:{language}:{x}': grade for x, grade in grades.items()}
         for key, grades in qrels.items()
     }
     shards = _find_shards(roots, layout.corpus.format(name))
-    documents = _iter_passages(language, shards)
+    documents = assembly.Entries(_iter_passages, language, shards)
     return assembly.Collection([*queries.values()], documents, qrels, files=(*files, *shards))
 
 
@@ -87,7 +87,8 @@ def _read_json_queries(path: pathlib.Path, _roots: Roots) -> Queries:
     """Mr. TyDi's queries, as JSON lines with query_id, query and positive_passages."""
     texts, qrels = [], {}
     for where, row in schema.iter_objects(text_lines.iter_rows(path)):
-        key, text = (schema.get_field(row, x, str, where) for x in ('query_id', 'query'))
+        key, text = row.get('query_id'), schema.get_text(row, ('query',), where)
+        schema.check_text(key, f'{where}: query_id')
         texts.append(schema.Text(where, key, text))
         passages = schema.get_field(row, 'positive_passages', list, where)
         qrels[key] = {schema.get_field(x, 'docid', str, where): 1 for x in passages}
@@ -119,7 +120,7 @@ def _find_shards(roots: Roots, pattern: str) -> list[pathlib.Path]:
 def _iter_passages(language: str, shards: list[pathlib.Path]) -> Iterator[assembly.Entry]:
     text = None
     for text in retrieval.iter_documents(text_lines.iter_rows(*shards)):
-        yield assembly.Entry(f'd:{language}:{text.key}', language, text.text)
+        yield assembly.Entry(f'd:{language}:{text.key}', language, text.text, text.where)
     if text is None:
         raise ValueError(f'{shards[0]}: expected passages of {language}, got an empty corpus')
 

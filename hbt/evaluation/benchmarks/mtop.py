@@ -7,7 +7,7 @@ import collections
 import pathlib
 import re
 
-from hbt.data.readers import text_lines
+from hbt.data.readers import schema, text_lines
 from hbt.evaluation.benchmarks import assembly
 
 COLUMNS = 'id', 'intent', 'slots', 'utterance', 'domain', 'locale', 'decoupled parse', 'tokens'
@@ -28,11 +28,12 @@ def read_mtop(name: str, argument: str, root: pathlib.Path) -> assembly.Collecti
             raise ValueError(f'{path}: expected a file <language>/test.txt, got none')
         for where, line in text_lines.iter_rows(path):
             row = dict(zip(COLUMNS, text_lines.split_columns(where, line, COLUMNS), strict=True))
+            schema.check_text(row['id'], f'{where}: id')
             query, document = (f'{kind}:{language}:{row["id"]}' for kind in 'qd')
             if query in parallel:
                 raise ValueError(f'{where}: expected each id once, got {row["id"]!r} again')
-            queries.append(assembly.Entry(query, language, row['utterance']))
-            documents.append(assembly.Entry(document, language, row['utterance']))
+            queries.append(assembly.Entry(query, language, row['utterance'], where))
+            documents.append(assembly.Entry(document, language, row['utterance'], where))
             parallel[query], excluded[query] = row['id'], document
             relevant[query] = by_value[row[SHARED_COLUMN[name]]]
             relevant[query].append(document)

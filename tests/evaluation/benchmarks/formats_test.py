@@ -77,7 +77,24 @@ def test_several_languages_of_miracl_are_one_corpus_and_each_is_answered_in_its_
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        (lambda r: miracl(r, qrels='5#5\t1'), "the relevant 'd:sw:5#5' of 'q:sw:12', which is not"),
+        (
+            lambda r: miracl(r, qrels='7#0 1\n12\tQ0\t7#0\t2'),
+            "2: expected one grade of '7#0' for .*1 and 2",
+        ),
+        (
+            lambda r: write(r / 'miracl-corpus-v1.0-sw/docs-3.jsonl.gz', passages('9#0', '7#1')),
+            "docs-3.jsonl.gz:2: expected each id once, got 'd:sw:7#1' again",
+        ),
+        (
+            lambda r: write(r / 'miracl-corpus-v1.0-sw/docs-3.jsonl.gz', passages('9 0')),
+            "docs-3.jsonl.gz:1: expected an id without whitespace, got 'd:sw:9 0'",
+        ),
+        (
+            lambda r: write(
+                r / 'miracl-corpus-v1.0-sw/docs-3.jsonl.gz', '{"docid": "1", "docid": "2"}'
+            ),
+            "docs-3.jsonl.gz:1: expected a JSON object, got the field 'docid' twice",
+        ),
         (lambda r: miracl(r, qrels='7#0\tx'), "dev.tsv:1: expected a whole number .* got 'x'"),
         (
             lambda r: write(r / 'miracl-corpus-v1.0-sw/docs-2.jsonl.gz', '{}\n'),
@@ -198,7 +215,7 @@ def beir(folder, gz=''):
     write(folder / f'corpus.jsonl{gz}', lines(*corpus))
     queries = ({'_id': id, 'text': id} for id in ('q1', 'q2', 'unjudged'))
     write(folder / f'queries.jsonl{gz}', lines(*queries))
-    judged = 'query-id\tcorpus-id\tscore\nq1\tb\t2\nq1\ta\t1\nq1\tq1\t1\nq2\ta\t1\n'
+    judged = 'query-id\tcorpus-id\tscore\nq1\tb\t2\nq1\ta\t1\nq1\tq1\t0\nq2\ta\t1\n'
     write(folder / 'qrels/test.tsv', judged)
 
 
@@ -211,6 +228,46 @@ def test_a_beir_folder_is_read_with_its_grades_and_without_the_query_itself(tmp_
     assert benchmark.excluded.tolist() == [[0], [-1]] and benchmark.documents.ids[0] == 'd:q1'
     assert [*benchmark.documents.texts] == ['the query itself', 'two', 'A one']
     assert score(benchmark).numbers['pairs']['und-und']['queries'] == 2
+
+
+def judge(folder, text):
+    write(folder / 'qrels/test.tsv', text)
+    return answers(benchmarks.load_benchmark('beir:', folder))
+
+
+def test_a_document_of_the_querys_id_that_is_judged_relevant_is_ranked(tmp_path):
+    beir(tmp_path)
+    assert judge(tmp_path, 'q1\tb\t1\nq1\tq1\t1\n') == {'q:q1': ['d:q1', 'd:b']}
+    assert benchmarks.load_benchmark('beir:', tmp_path).excluded is None
+
+
+def test_the_first_line_of_beirs_judgements_may_be_one(tmp_path):
+    """Grades such as 1.0 are whole numbers; a judgement that comes twice is one."""
+    beir(tmp_path)
+    expected = {'q:q1': ['d:a'], 'q:q2': ['d:b']}
+    for grade in ('1', '1.0', '+1', '1.'):
+        assert judge(tmp_path, f'q1\ta\t{grade}\nq2\tb\t1\nq1\ta\t1\n') == expected
+    for header in ('query-id\tcorpus-id\tscore', 'qid\tdid\trelevance', 'q\td\t"score"'):
+        assert judge(tmp_path, f'{header}\nq1\ta\t1\nq2\tb\t1.0\n') == expected
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('q1\ta\tyes\nq2\ta\t1\n', "test.tsv:1: expected a whole number as grade, got 'yes'"),
+        ('q1\ta\t0.5\n', "test.tsv:1: expected a whole number as grade, got '0.5'"),
+        ('q1\ta\t1\nq2\ta\tnan\n', "test.tsv:2: expected a whole number as grade, got 'nan'"),
+        ('q1\ta\t' + '9' * 400, 'test.tsv:1: expected a whole number as grade, got .999'),
+        (
+            'q1\ta\t1\nq1\ta\t0\n',
+            "test.tsv:2: expected one grade of 'a' for the query 'q1', got 1 and 0",
+        ),
+    ],
+)
+def test_grades_that_are_none_or_disagree_are_refused_with_their_line(tmp_path, text, message):
+    beir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        judge(tmp_path, text)
 
 
 def test_beir_folders_by_language_are_one_corpus(tmp_path):
@@ -226,8 +283,10 @@ def test_beirs_files_are_checked(tmp_path):
     write(tmp_path / 'qrels/test.tsv', 'q1\ta\t1\nq9\ta\t1\n')
     with pytest.raises(ValueError, match="got 1 others, such as 'q9'"):
         benchmarks.load_benchmark('beir:', tmp_path)
-    write(tmp_path / 'qrels/test.tsv', 'q1\ta\t1\nq2\tz\t1\n')
-    with pytest.raises(ValueError, match="documents of the corpus, got the relevant 'd:z'"):
+    write(tmp_path / 'qrels/test.tsv', 'q1\ty\t1\nq2\tz\t1\n')
+    with pytest.raises(
+        ValueError, match="expected relevant documents, got none in the corpus, which lacks 'd:y'"
+    ):
         benchmarks.load_benchmark('beir:', tmp_path)
     (tmp_path / 'qrels/test.tsv').unlink()
     with pytest.raises(ValueError, match='expected qrels/test.tsv, got none'):
@@ -257,6 +316,10 @@ def test_a_file_in_the_training_format_is_a_held_out_set(tmp_path):
     }
     assert sorted(texts) == ['w', 'x', 'y', 'z'] and benchmark.parallel.tolist() == [0, 0, 1]
     assert set(score(benchmark).numbers['metrics']) == {'mono', 'cross', 'multi'}
+    assert benchmark.excluded is None
+    write(tmp_path / 'twice.jsonl', lines(*rows, rows[1]))
+    with pytest.raises(ValueError, match='twice.jsonl:4: id: .* got that of .*twice.jsonl:2'):
+        benchmarks.load_benchmark('jsonl:twice.jsonl', tmp_path)
     with pytest.raises(ValueError, match='none.jsonl: expected a JSONL file'):
         benchmarks.load_benchmark('jsonl:none.jsonl', tmp_path)
 
@@ -297,18 +360,78 @@ def test_ids_and_texts_are_checked(tmp_path):
     beir(tmp_path)
     for row, message in (
         ({'_id': 'a', 'text': 'again'}, "expected each id once, got 'd:a' again"),
-        ({'_id': 'c d', 'text': 'x'}, "id without whitespace, got 'd:c d'"),
-        ({'_id': 'e', 'text': ' '}, '\'d:e\': expected a non-empty text, got " "'),
-        ({'_id': 'e', 'text': 'x', 'lang': '!'}, "expected a language code such as en, got '!'"),
-        ({'_id': 'e', 'text': 'x', 'lang': 1}, "expected 'language' to be a str, got a int"),
-        ({'_id': 'e', 'text': 'x', 'title': True}, "jsonl:3: expected 'title' to be a str, got a"),
+        ({'_id': 'c d', 'text': 'x'}, "expected an id without whitespace, got 'd:c d'"),
+        ({'_id': '', 'text': 'x'}, '_id: expected a non-empty text, got ""'),
+        ({'_id': 5, 'text': 'x'}, '_id: expected a non-empty text, got 5'),
+        ({'_id': 'e', 'text': ['x']}, "expected 'text' to be a str, got a list"),
+        ({'_id': 'e', 'title': 'x'}, "expected a field 'text', got none"),
+        ({'_id': 'e', 'text': '\ud800'}, "'d:e': expected Unicode text, got a lone surrogate"),
+        ({'_id': 'e', 'text': 'x', 'lang': '!'}, 'd:e: expected a language code such as en'),
+        ({'_id': 'e', 'text': 'x', 'lang': 1}, "expected 'lang' to be a str, got a int"),
+        ({'_id': 'e', 'text': 'x', 'language': ['en']}, "expected 'language' to be a str, got a l"),
+        ({'_id': 'e', 'text': 'x', 'language': 0}, "expected 'language' to be a str, got a int"),
+        ({'_id': 'e', 'text': 'x', 'title': True}, "expected 'title' to be a str, got a bool"),
+        ({'_id': 'e', 'text': 'x', 'title': []}, "expected 'title' to be a str, got a list"),
     ):
         write(
             tmp_path / 'corpus.jsonl',
-            lines({'_id': 'a', 'text': 'A'}, {'_id': 'b', 'text': 'B'}, row),
+            ''.join(
+                json.dumps(x) + '\n'
+                for x in ({'_id': 'a', 'text': 'A'}, {'_id': 'b', 'text': 'B'}, row)
+            ),
         )
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f'corpus.jsonl:3: {message}'):
             benchmarks.load_benchmark('beir:', tmp_path)
+
+
+def test_documents_and_queries_without_text_are_read_and_counted(tmp_path):
+    beir(tmp_path / 'b')
+    texts = (
+        {'_id': 'a', 'text': ''},
+        {'_id': 'b', 'title': ' ', 'text': None},
+        {'_id': 'c', 'text': 'c'},
+    )
+    write(tmp_path / 'b/corpus.jsonl', lines(*texts))
+    write(
+        tmp_path / 'b/queries.jsonl', lines({'_id': 'q1', 'text': ''}, {'_id': 'q2', 'text': 'x'})
+    )
+    read = [benchmarks.load_benchmark('beir:b', tmp_path)]
+    miracl(tmp_path)
+    row = {'docid': '8#0', 'title': '', 'text': ''}
+    write(tmp_path / 'miracl-corpus-v1.0-sw/docs-10.jsonl.gz', lines(row))
+    write(tmp_path / 'miracl-v1.0-sw/topics/topics.miracl-v1.0-sw-dev.tsv', '12\tNani?\n9\t\n')
+    read.append(benchmarks.load_benchmark('miracl:sw', tmp_path))
+    assert [x.empty for x in read] == [3, 2] and read[1].documents.texts[0] == ''
+    manifest = results.make_manifest(read[0], {})
+    assert [manifest[x] for x in results.EXCEPTIONS] == [0, 0, 3]
+
+
+def test_a_missing_passage_of_miracl_is_of_the_querys_language(tmp_path):
+    for language in ('sw', 'yo'):
+        miracl(tmp_path, language, qrels='5#5\t1')
+    for name, code in (('miracl:sw', 0), ('miracl:yo', 0), ('miracl', 1)):
+        benchmark = benchmarks.load_benchmark(name, tmp_path)
+        languages = benchmark.relevant_languages
+        assert benchmark.relevant[-2].tolist() == [-2] and languages[-2:].tolist() == [[code]] * 2
+        assert len(benchmark.missing) == len(benchmark.languages)
+
+
+def test_the_manifest_counts_what_is_excluded_and_what_is_missing(tmp_path):
+    beir(tmp_path)
+    write(tmp_path / 'qrels/test.tsv', 'q1\ta\t1\nq1\tz\t2\nq1\ty\t1\nq2\tw\t1\nq2\tx\t0\n')
+    benchmark = benchmarks.load_benchmark('beir:', tmp_path)
+    assert benchmark.missing == ('d:y', 'd:z', 'd:w')
+    assert benchmark.relevant.tolist() == [[2, -2, -2], [-2, -1, -1]]
+    manifest = results.make_manifest(benchmark, {})
+    assert {x: manifest[x] for x in (*results.EXCEPTIONS, 'unanswerable')} == {
+        'excluded': 1,
+        'missing': 3,
+        'empty': 0,
+        'unanswerable': 0,
+    }
+    numbers = {'benchmark': 'beir:', 'counts': {'queries': 2, 'documents': 3}, 'manifest': manifest}
+    shown = evaluator.format_result(numbers | {'languages': {}, 'metrics': {}}, 3)
+    assert shown.startswith('beir: at step 3: 2 queries, 3 documents, 1 excluded, 3 missing\n')
 
 
 def test_texts_of_a_corpus_are_on_disk_and_come_in_any_order():

@@ -157,6 +157,12 @@ def test_the_root_may_be_the_directory_of_the_files_itself(tmp_path):
     assert inner.queries == outer.queries and inner.documents.ids == outer.documents.ids
 
 
+def test_sentences_and_questions_without_text_are_read_and_counted(tmp_path):
+    write_json(tmp_path, 'de', paragraph([('k', '', 0)], ('One.', ' ')))
+    benchmark = benchmarks.load_benchmark('xquad_r', tmp_path)
+    assert benchmark.empty == 2 and [*benchmark.documents.texts] == [' ', 'One.']
+
+
 def test_equal_sentences_of_two_paragraphs_stay_two_documents(tmp_path):
     texts = make_two_languages(tmp_path).documents.texts
     assert texts.count('One fish. ') == 2
@@ -184,7 +190,7 @@ MALFORMED = {
 }
 ODD = [
     ({'sentences': 'One'}, r"paragraphs\[0\]: expected 'sentences' to be a list, got a str"),
-    ({'sentences': ['One', ' ']}, r'sentences\[1\]: expected a non-empty text, got " "'),
+    ({'sentences': ['One', 1]}, r'sentences\[1\]: expected a text, got 1'),
     ({'sentences': ['One']}, r'expected 1 sentence_breaks, got 2'),
     ({'sentence_breaks': [[0, 9], [9]]}, r'sentence_breaks\[1\]: expected \[start, end\]'),
     ({'sentence_breaks': [[1, 9], [9, 19]]}, r'answer_start inside one sentence, got 0 inside 0'),
