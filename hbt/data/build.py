@@ -135,6 +135,8 @@ def format_counts(manifest: dict) -> str:
                 rows.append((entry['name'], side, language, *counts))
         for language, count in sorted(entry['negatives'].items()):
             rows.append((entry['name'], 'negatives', language or 'all', count))
+        for what, count in entry.get('left_out', {}).items():
+            rows += [(entry['name'], f'{what} left out', 'all', count)] if count else []
     header = ('dataset', 'side', 'language', 'texts', 'tokens', 'truncated %')
     return text_table.format_table(header, rows)
 

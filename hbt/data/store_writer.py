@@ -75,13 +75,13 @@ def _finish_groups(arrays: array_files.ArrayFiles, source: schema.GroupSource) -
     arrays.write('query.indices', np.arange(groups, dtype=np.int32))
     for name in sorted(arrays.sizes):
         if name.startswith('progress.negatives.'):
-            _write_offsets(arrays, name.removeprefix('progress.').removesuffix('.counts'))
+            counts = arrays.map_array(name, np.int32, groups)
+            _write_offsets(arrays, name.removeprefix('progress.').removesuffix('.counts'), counts)
     _finish_tables(arrays, {'query': groups, 'passage': arrays.state['passages']})
 
 
-def _write_offsets(arrays: array_files.ArrayFiles, stem: str) -> None:
+def _write_offsets(arrays: array_files.ArrayFiles, stem: str, counts: np.ndarray) -> None:
     """Counts of negatives -> where those of each group begin and end."""
-    counts = arrays.map_array(f'progress.{stem}.counts', np.int32, arrays.state['groups'])
     ends = np.zeros(1, np.int64)
     arrays.write(f'{stem}.offsets', ends)
     for start in range(0, len(counts), _CHUNK):
@@ -121,7 +121,7 @@ def write_collection(folder: pathlib.Path, source, run_blocks, config: tokenizat
             _write_collection_texts(arrays, source, run_blocks, side, language, config)
     if not arrays.state['done']:
         _finish_collection(arrays, source)
-    return _counts_by_side(arrays.state)
+    return _counts_by_side(arrays.state) | {'left_out': arrays.state.get('left_out', {})}
 
 
 def _write_links(arrays: array_files.ArrayFiles, source, run_blocks) -> None:
@@ -200,31 +200,63 @@ def _select_unnamed(ids, lengths: np.ndarray) -> tokenization.EncodedTexts:
 
 
 def _finish_collection(arrays: array_files.ArrayFiles, source: schema.CollectionSource) -> None:
-    """Turns keys into indices of texts; ValueError names a link to a text that is missing."""
+    """Turns keys into indices of texts; links and negatives without a text are left out."""
     keys = {side: _map_hashes(arrays, f'keys.{side}') for side in store.SIDES}
-    for side in store.SIDES:
-        lengths = arrays.map_array(f'{side}.ids.lengths', np.int32, len(keys[side]))
-        if not lengths.all():
-            raise _missing_text(source, side, keys[side][lengths == 0])
-    for name, array in (('query', 'indices'), ('passage', 'indices'), ('negatives', '.passages')):
-        links, texts = _map_hashes(arrays, f'links.{name}'), keys.get(name, keys['passage'])
-        for start in range(0, len(links), _CHUNK):
-            indices = np.searchsorted(texts, links[start : start + _CHUNK])
-            arrays.write(f'{name}.{array}', indices.astype(np.int32))
-    if arrays.sizes['progress.links.negatives']:
-        _write_offsets(arrays, 'negatives.')
+    names = [(side, f'{side}.ids.lengths', len(keys[side])) for side in store.SIDES]
+    present = {side: arrays.map_array(name, np.int32, n) > 0 for side, name, n in names}
+    groups, left_out = _write_indices(arrays, keys, present)
+    if not all(x.all() for x in present.values()):
+        missing = {side: {*keys[side][~present[side]].tolist()} for side in store.SIDES}
+        where, message = _locate_missing(source, missing)
+        if not groups:
+            raise ValueError(f'{where}: expected {message}, and no link has a query and a passage')
+        counts = '{links} links and {negatives} negatives'.format_map(left_out)
+        log.info(f'{where}: expected {message}; left out {counts} without a text')
+    arrays.state.update(groups=groups, left_out=left_out)
+    if arrays.sizes.get('negatives..passages'):
+        counts = arrays.map_array('progress.negatives.kept', np.int32, groups)
+        _write_offsets(arrays, 'negatives.', counts)
     _finish_tables(arrays, {side: len(keys[side]) for side in store.SIDES})
 
 
-def _missing_text(source: schema.CollectionSource, side: str, keys: np.ndarray) -> ValueError:
-    """The error for the first link to one of these keys."""
-    missing = set(keys.tolist())
+def _write_indices(arrays, keys: dict, present: dict) -> tuple[int, dict[str, int]]:
+    """Writes the texts of the links that have them; returns the number of these, and of the rest.
+
+    `keys` are those of the texts of each side, in order, and `present` says which have a text.
+    """
+    linked, groups, end = arrays.state['groups'], 0, 0
+    hashes = {name: _map_hashes(arrays, f'links.{name}') for name in (*store.SIDES, 'negatives')}
+    counts = arrays.map_array('progress.negatives..counts', np.int32, linked)
+    left_out = {'links': 0, 'negatives': 0}
+    for start in range(0, linked, _CHUNK // 16):
+        part = slice(start, start + _CHUNK // 16)
+        first, end = end, end + int(counts[part].sum())
+        query, passage = (np.searchsorted(keys[x], hashes[x][part]) for x in store.SIDES)
+        negatives = np.searchsorted(keys['passage'], hashes['negatives'][first:end])
+        kept = present['query'][query] & present['passage'][passage]
+        group = np.repeat(np.arange(len(kept)), counts[part])
+        negatives, group = negatives[kept[group]], group[kept[group]]
+        with_text = present['passage'][negatives]
+        sizes = np.bincount(group[with_text], minlength=len(kept))[kept]
+        arrays.write('query.indices', query[kept].astype(np.int32))
+        arrays.write('passage.indices', passage[kept].astype(np.int32))
+        arrays.write('progress.negatives.kept', sizes.astype(np.int32))
+        if with_text.any():
+            arrays.write('negatives..passages', negatives[with_text].astype(np.int32))
+        groups += int(kept.sum())
+        left_out['links'] += int((~kept).sum())
+        left_out['negatives'] += int((~with_text).sum())
+    return groups, left_out
+
+
+def _locate_missing(source: schema.CollectionSource, missing: dict) -> tuple[str, str]:
+    """The place of the first link to a text that is missing, and what is expected there."""
     for block in source.links.blocks():
         for link in source.links.parse(block):
-            names = [link.query_key] if side == 'query' else [link.passage_key, *link.negative_keys]
-            for name, key in zip(names, ragged.hash_keys(names).tolist(), strict=True):
-                if key in missing:
-                    return ValueError(
-                        f'{link.where}: expected the id of a {side} in the collection, got {name!r}'
-                    )
+            names = [link.query_key, link.passage_key, *link.negative_keys]
+            for i, key in enumerate(ragged.hash_keys(names).tolist()):
+                side = store.SIDES[min(i, 1)]
+                if key in missing[side]:
+                    message = f'the id of a {side} with text in the collection, got {names[i]!r}'
+                    return link.where, message
     raise AssertionError('a key without a link')

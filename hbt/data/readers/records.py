@@ -92,8 +92,11 @@ def _convert_record(record: dict, fields: dict[str, str], where: str) -> list[sc
     number, groups = re.search(r'\d+$', where)[0], []
     for i in range(count):
         items = {k: v[i] if k in lists else v for k, v in values.items()}
-        name = str(items.pop('id', number))
-        group = {'id': f'{name}-{i}' if lists else name} | {side: {} for side in SIDES}
+        name = items.pop('id', number)
+        if type(name) not in (str, int, float):
+            shown = files.shorten(name)
+            raise ValueError(f'{where}: id: expected a text or a number, got {shown}')
+        group = {'id': f'{name}-{i}' if lists else str(name)} | {side: {} for side in SIDES}
         for key, value in items.items():
             side, _, language = key.partition('.')
             language = language or codes[i]
@@ -104,7 +107,10 @@ def _convert_record(record: dict, fields: dict[str, str], where: str) -> list[sc
             if not language and not isinstance(value, dict):
                 shown = files.shorten(value)
                 raise ValueError(f'{where}: {side}: expected {{language: text}}, got {shown}')
-            group[side] |= {language: value} if language else value
+            texts = {language: value} if language else value
+            if repeated := group[side].keys() & texts.keys():
+                raise ValueError(f'{where}: {side}: expected one {min(repeated)!r}, got two')
+            group[side] |= texts
         groups.append(schema.check_group(group, where))
     return groups
 
@@ -115,7 +121,7 @@ def _languages(record: dict, fields: dict[str, str], where: str, count: int) -> 
     if code and not languages.is_language(code):
         code = _follow_path(record, code, where)
     codes = code if isinstance(code, list) else [code] * count
-    if len(codes) < count or not all(isinstance(x, str) for x in codes):
+    if len(codes) != count or not all(isinstance(x, str) for x in codes):
         shown = files.shorten(code)
         raise ValueError(f'{where}: language: expected one code or {count}, got {shown}')
     return codes

@@ -64,6 +64,8 @@ def _open_source(spec: str) -> Source:
         if not is_option or not equals or not value:
             known = ', '.join(names) + ', id, language, query, passage, negatives' * form.has_fields
             raise ValueError(f'{spec}: expected OPTION=VALUE with {known}, got {item!r}')
+        if key in options:
+            raise ValueError(f'{spec}: expected each option once, got {key!r} again')
         options[key] = value
     for key in form.required:
         if key not in options:

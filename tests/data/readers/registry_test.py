@@ -8,7 +8,7 @@ import pytest
 import tokenizers
 
 from hbt import config
-from hbt.data import build
+from hbt.data import build, store
 from hbt.data.readers import registry, text_lines
 from hbt.sampling import sampler
 from tests import tiny
@@ -298,18 +298,17 @@ GERMAN, QUERIES = 'collections/german_collection.tsv', 'queries/train/german_que
 TRIPLES, KLINGON = 'triples.train.ids.small.tsv', 'queries/train/klingonisch_queries.train.tsv'
 BAD = {
     'a missing column': (GERMAN, '0\tp\n1 q\n', r':2: expected 2 columns \(id, text\), got 1'),
-    'an empty text': (GERMAN, '0\t \n', ':1: expected a non-empty text'),
     'an empty id': (GERMAN, '\tx\n', ':1: id: expected a non-empty'),
     'an id twice': (GERMAN, '0\tp\n1\tq\n0\tr\n', ':3: id: expected a new one'),
-    'a passage that is nowhere': (
+    'no passage that is there': (
         TRIPLES,
-        '11\t0\t3\n11\t0\t99\n',
-        ":2: expected the id of a passage in the collection, got '99'",
+        '11\t99\t3\n12\t98\t3\n',
+        ":1: expected the id of a passage with text in the collection, got '99', and no link has",
     ),
-    'a query that is nowhere': (
+    'no query that is there': (
         TRIPLES,
-        '11\t0\t3\n77\t0\t3\n',
-        ":2: expected the id of a query in the collection, got '77'",
+        '77\t0\t3\n',
+        ":1: expected the id of a query with text in the collection, got '77', and no link has",
     ),
     'a pair': (TRIPLES, '11\t0\n', ':1: expected ids of a query, a passage and negatives'),
     'no triple': (TRIPLES, '', 'expected at least one link, got none'),
@@ -324,6 +323,44 @@ BAD = {
 }
 
 
+def test_links_without_a_text_are_left_out_and_counted(tmp_path, capsys):
+    """Passage 9 and query 77 are nowhere, and passage 2 is there without a text."""
+    links = (
+        ('77', '0', '3'),
+        ('11', '0', '9', '3'),
+        ('12', '9', '4'),
+        ('11', '2', '0'),
+        ('12', '1', '2'),
+    )
+    english = tsv(*((str(i), ' ' if i == 2 else f'p {i} en') for i in range(6)))
+    german = tsv(('0', 'p 0 de'), ('2', ''))
+    files = {TRIPLES: tsv(*links), 'collections/english_collection.tsv': english, GERMAN: german}
+    dataset, text = build_dataset(tmp_path, marco_files(tmp_path, **files))
+    assert dataset.num_groups == 2
+    assert groups_of(dataset, text) == {
+        '11/0': (
+            {'de': 'q 11 de', 'en': 'q 11 en'},
+            {'de': 'p 0 de', 'en': 'p 0 en'},
+            {'en': ['p 3 en']},
+        ),
+        '12/1': ({'de': 'q 12 de', 'en': 'q 12 en'}, {'en': 'p 1 en'}, {}),
+    }
+    manifest = store.open_store(tmp_path / 'store').manifest
+    assert manifest['datasets'][0]['left_out'] == {'links': 3, 'negatives': 2}
+    counts = build.format_counts(manifest).splitlines()
+    assert [x.split()[-1] for x in counts if 'left out' in x] == ['3', '2']
+    place = f"{TRIPLES}:1: expected the id of a query with text in the collection, got '77'"
+    assert f'{place}; left out 3 links and 2 negatives without a text' in capsys.readouterr().out
+
+
+def test_judged_passages_that_the_corpus_lacks_are_left_out(tmp_path):
+    qrels = 'miracl-v1.0-sw/qrels/qrels.miracl-v1.0-sw-train.tsv'
+    text = '0 Q0 7#9 1\n0 Q0 7#0 1.0\n0 Q0 7#8 0\n0 Q0 7#0 1\n'
+    dataset, text = build_dataset(tmp_path, trec_files(tmp_path, **{qrels: text}))
+    assert [x for x in groups_of(dataset, text) if x.startswith('sw/')] == ['sw/0/sw/7#0']
+    assert dataset.num_groups == 3
+
+
 @pytest.mark.parametrize('name', BAD)
 def test_what_is_wrong_in_a_collection_is_named(tmp_path, name):
     file, text, message = BAD[name]
@@ -336,7 +373,7 @@ def test_what_is_wrong_in_a_collection_is_named(tmp_path, name):
 def test_what_is_wrong_in_judgments_is_named(tmp_path):
     qrels = 'miracl-v1.0-sw/qrels/qrels.miracl-v1.0-sw-train.tsv'
     for text, message in (
-        ('0\tQ0\t7#9\t1\n', "train.tsv:1: expected the id of a passage .* got 'sw/7#9'"),
+        ('0 0 7#0 1\n3 0 7#2 1\n0 0 7#0 0\n', "train.tsv:3: expected one grade of '7#0' for"),
         ('0\tQ0\t7#0\n', r'train.tsv:1: expected 4 columns \(query, Q0, document, relevance\)'),
         ('0\tQ0\t7#0\tyes\n', "train.tsv:1: expected a whole number as grade, got 'yes'"),
     ):
@@ -364,6 +401,7 @@ def test_what_is_wrong_in_records_is_named(tmp_path):
     refuses(
         f'table:file={tmp_path}/none,query.en=q,passage.en=p', 'file=.*none: expected some files'
     )
+    refuses(f'table:file={table},query.en=q,query.en=p,passage.en=p', "once, got 'query.en' again")
     refuses('tabel:file=x', 'tabel:file=x: expected a JSONL file .* FORMAT:... with one of table')
     double = squad_file('en', [['a'], ['a']])
     write(tmp_path / 'en.json', double)
@@ -375,6 +413,21 @@ def test_what_is_wrong_in_records_is_named(tmp_path):
     refuses(spec, r"data\[0\]: expected a field 'paragraphs', got none")
     refuses(f'table:file={tmp_path}/{{lang}}.tsv,query.en=q,passage.en=p', 'expected no {lang} in')
     page = write(tmp_path / 'page.jsonl', json.dumps({'q': ['a', 'b'], 'p': ['c']}) + '\n')
+    for fields, message in (
+        ({'q': 'a', 'l': ['en', 'de']}, r'language: expected one code or 1, got \["en", "de"\]'),
+        ({'q': 'a', 'l': 5}, 'language: expected one code or 1, got 5'),
+        ({'q': 'a', 'l': 'en', 'i': None}, 'id: expected a text or a number, got nothing'),
+        ({'q': 'a', 'l': 'en', 'i': {}}, 'id: expected a text or a number, got {}'),
+        ({'q': {'en': 'a'}, 'l': 'en'}, 'query: en: expected a non-empty text, got {"en": "a"}'),
+    ):
+        row = {'p': 'c', 'i': 1} | fields
+        odd = write(tmp_path / 'odd.jsonl', json.dumps(row) + '\n')
+        spec = f'table:file={odd},query=q,passage=p,language=l,id=i'
+        refuses(spec, f'odd.jsonl:1: {message}')
+    spec = f'table:file={odd},query=p,query.en=q,passage=p,language=en'
+    refuses(spec, "odd.jsonl:1: query: expected one 'en', got two")
+    twice = write(tmp_path / 'twice.jsonl', '{"id": "1", "query": {"en": "a", "en": "b"}}\n')
+    refuses(str(twice), "twice.jsonl:1: expected a JSON object, got the field 'en' twice")
     lengths = 'page.jsonl:1: expected lists of one length, got query.en of 2, passage.en of 1'
     refuses(f'table:file={page},query.en=q,passage.en=p', lengths)
 
