@@ -11,9 +11,14 @@ from hbt import config
 
 
 def make_optimizer(c: config.Optim, steps: int) -> tuple:
-    """The optax transformation of clipped gradients, and the learning rate by step."""
+    """The optax transformation of clipped gradients, and the learning rate by its state.
+
+    It counts updates, of which a step that is skipped has none.
+    """
     rate = make_schedule(c, steps)
-    return optax.adamw(rate, c.b1, c.b2, c.eps, weight_decay=c.weight_decay, mask=decay_mask), rate
+    settings = {'weight_decay': c.weight_decay, 'mask': decay_mask}
+    transform = optax.adamw(rate, c.b1, c.b2, c.eps, **settings)
+    return transform, lambda state: rate(state[-1].count)
 
 
 def make_schedule(c: config.Optim, steps: int) -> optax.Schedule:

@@ -40,11 +40,13 @@ def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
         with jax.numpy_dtype_promotion('standard'):  # optax raises floats to integer counts
             updates, opt = transform.update(grads, state.opt, old)
         new = optax.apply_updates(old, updates)
+        if c.loss.learned:  # not in the loss: there it would have no gradient, and never fall again
+            new['scale'] = jnp.minimum(new['scale'], max_log_scale(c.loss))
         finite = jnp.isfinite(metrics['loss']) & jnp.isfinite(norm)
         new, opt = jax.tree.map(lambda a, b: jnp.where(finite, a, b), (new, opt), (old, state.opt))
         metrics |= {
             'grad_norm': norm,
-            'lr': rate(state.step),
+            'lr': rate(state.opt),
             'skipped': jnp.where(finite, 0.0, 1.0),
             'temperature': jnp.exp(-state.log_scale),
         }
@@ -146,7 +148,7 @@ def _merge(split, replicated):
 
 def _loss(trainable: dict, batch: batches.Batch, c: config.Config, step, platform: str):
     """Weighted mean InfoNCE of the tasks over this device's pairs, with metrics."""
-    scale = effective_log_scale(trainable['scale'], c.loss)
+    scale = trainable['scale'] if c.loss.learned else jax.lax.stop_gradient(trainable['scale'])
     vectors = _embed_batch(trainable['encoder'], batch, c, step, platform)  # t b n d
 
     def task_metrics(i):
@@ -237,8 +239,6 @@ def _map_chunks(function: abc.Callable, rows, size: int):
     return results.reshape(-1, *results.shape[2:])[:count]
 
 
-def effective_log_scale(log_scale: Float[Array, ''], c: config.Loss) -> Float[Array, '']:
-    """The scale in use. A learned temperature is kept above .01 (Radford et al. 2021)."""
-    if not c.learned:
-        return jax.lax.stop_gradient(log_scale)
-    return jnp.minimum(log_scale, -math.log(min(c.temperature, 0.01)))
+def max_log_scale(c: config.Loss) -> float:
+    """Of a learned temperature, which is kept above .01 (Radford et al. 2021), or its beginning."""
+    return -math.log(min(c.temperature, 0.01))

@@ -267,10 +267,38 @@ def test_a_learned_temperature_moves_and_a_fixed_one_stays():
             state, metrics = step(state, random_batch(mesh.size, seed=i))
         moved = abs(state.log_scale - jnp.float32(-np.log(0.05)))
         assert (moved > 1e-4) if learned else (moved == 0)
-    np.testing.assert_allclose(train_step.effective_log_scale(jnp.float32(9), c.loss), 9)
-    assert train_step.effective_log_scale(jnp.float32(9), config.Loss(learned=True)) == jnp.float32(
-        np.log(100)
-    )
+
+
+@pytest.fixture(scope='module')
+def learned():
+    """An experiment with a learned temperature, its devices and its step."""
+    c, mesh = experiment(loss=config.Loss(temperature=0.05, learned=True)), devices(2)
+    return c, mesh, train_step.make_step(c, mesh)
+
+
+def test_a_learned_temperature_stops_at_its_limit_and_leaves_it_again(learned):
+    c, mesh, step = learned
+    state = train_state.init_state(c, mesh)
+    limit = jnp.float32(np.log(100))
+    state = state._replace(log_scale=jax.device_put(limit + 1, state.log_scale.sharding))
+    state, _ = step(state, random_batch(mesh.size))  # whose pairs the model does not know yet
+    assert state.log_scale == limit
+    for i in range(3):
+        state, metrics = step(state, random_batch(mesh.size, seed=i))
+    assert state.log_scale < limit - 1e-4
+    np.testing.assert_allclose(metrics['temperature'], 0.01, rtol=0.01)
+
+
+def test_the_logged_rate_is_that_of_the_optimizer_also_after_a_skipped_step(learned):
+    c, mesh, step = learned
+    state = train_state.init_state(c, mesh)
+    rates, expected = [], optimizer.make_schedule(c.optim, c.steps)
+    for log_scale in (jnp.nan, 3.0, jnp.nan, 3.0, 3.0):
+        scale = jax.device_put(jnp.float32(log_scale), state.log_scale.sharding)
+        state, metrics = step(state._replace(log_scale=scale), random_batch(mesh.size))
+        assert bool(metrics['skipped']) == np.isnan(log_scale)
+        rates.append(float(metrics['lr']))
+    np.testing.assert_allclose(rates, [expected(i) for i in (0, 0, 1, 1, 2)], rtol=1e-6)
 
 
 def test_training_lowers_the_loss():
