@@ -8,7 +8,7 @@ from ml_collections import config_flags
 from hbt import config
 from hbt.data import build
 from hbt.training import loop, replay
-from hbt.utils import cli, distributed, log, sharding
+from hbt.utils import cli, distributed, files, log, sharding
 
 
 def main(_) -> None:
@@ -36,7 +36,7 @@ def run(c: config.Config) -> None:
 def make_store(c: config.Config) -> None:
     """Makes the store of the config from `data.sources`, if there are any and it is missing."""
     root = config.store_path(c)
-    if root.exists() or not c.data.sources:
+    if not files.is_free(root) or not c.data.sources:
         return
     log.info(f'{root}: no store yet, preparing it from {", ".join(c.data.sources)}')
     try:

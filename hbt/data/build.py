@@ -43,7 +43,7 @@ def build_store(
     sources = registry.open_sources(inputs)
     tokenizer = _load_tokenizer(data, sources)
     manifest = _describe_store(data, tokenizer, sources, checks.changed_settings(cleaning_config))
-    if out.exists():
+    if not files.is_free(out):
         return _reopen_store(out, manifest)
     partial = resume.open_folder(out, manifest, restart=True)
     file = str(partial / 'tokenizer.json')

@@ -92,6 +92,11 @@ def open_store(path: str | os.PathLike) -> Store:
     """
     path = pathlib.Path(path)
     file = path / 'manifest.json'
+    if not files.is_free(path) and not file.exists():
+        got = files.describe_path(path)
+        raise ValueError(
+            f'{path}: expected a store, with a manifest.json, got {got}; choose another path'
+        )
     if not file.exists():
         raise ValueError(
             f'{path}: no store there; make one with '

@@ -46,7 +46,7 @@ def embed_lines(embed, source: pathlib.Path, out: pathlib.Path, settings: dict) 
     no finite embedding, or the output that exists already.
     """
     if out.exists():
-        raise ValueError(f'{out}: expected nothing there yet, got a file')
+        raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
     count = sum(1 for _ in text_lines.iter_lines(source))
     if not count:
         raise ValueError(f'{source}: expected texts, one a line, got an empty file')

@@ -221,7 +221,7 @@ def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
 
 def write_model(out: pathlib.Path, model: Model, card: str) -> None:
     """Writes the new directory `out`, whole or not at all; `card` becomes its README.md."""
-    if out.exists():
+    if not files.is_free(out):
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
     partial = files.partial_path(out)
     shutil.rmtree(partial, ignore_errors=True)
@@ -277,7 +277,10 @@ def _module_files(c: config.Encoder) -> dict[str, dict | list]:
 
 def _write_tensors(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     file.parent.mkdir(exist_ok=True)
+    file.touch()
+    mode = file.stat().st_mode  # as the umask has it; safetensors would let only the owner read
     try:
         safetensors.numpy.save_file(arrays, file, {'format': 'pt'})
     except safetensors.SafetensorError as error:
         raise OSError(f'{file}: {error}') from error
+    file.chmod(mode)

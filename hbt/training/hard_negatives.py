@@ -54,7 +54,7 @@ def mine_negatives(
     for name, low in (('count', 1), ('depth', settings.count), ('margin', -2)):
         if getattr(settings, name) < low:
             raise ValueError(f'--{name}: expected {low} or more, got {getattr(settings, name)}')
-    if out.exists():
+    if not files.is_free(out):
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
     origin = {'model': model, 'store': s.manifest['checksum'], **dataclasses.asdict(settings)}
     partial = resume.open_folder(out, origin)

@@ -56,6 +56,11 @@ def describe_path(path: str | pathlib.Path) -> str:
     return shorten_list(sorted(entry.name for entry in path.iterdir()), 12) or 'an empty one'
 
 
+def is_free(path: pathlib.Path) -> bool:
+    """Whether nothing is at a path but perhaps an empty folder, so that a new one can go there."""
+    return not (any(path.iterdir()) if path.is_dir() else path.exists())
+
+
 def sha256(file: pathlib.Path) -> str:
     """SHA-256 of the bytes of a file, in hexadecimal digits."""
     with file.open('rb') as data:

@@ -150,6 +150,19 @@ def test_a_store_is_reused_for_the_same_inputs_and_refused_for_others(tmp_path):
         build.build_store(DATA, tmp_path / 's', [path])
 
 
+def test_a_folder_that_is_no_store_is_named_and_an_empty_one_is_filled(tmp_path):
+    path, out = write(tmp_path / 'a.jsonl', lines(*GROUPS)), tmp_path / 's'
+    out.mkdir()
+    assert build.build_store(DATA, out, [path]).path == out
+    (out / 'manifest.json').unlink()
+    for folder, got in ((out, 'a, tokenizer.json'), (tmp_path / 'a.jsonl', 'a file')):
+        message = (
+            f'{folder}: expected a store, with a manifest.json, got {got}; choose another path'
+        )
+        with pytest.raises(ValueError, match=message):
+            build.build_store(DATA, folder, [path])
+
+
 def test_a_store_whose_files_changed_size_is_refused(tmp_path):
     opened = build.build_store(DATA, tmp_path / 's', [write(tmp_path / 'a.jsonl', lines(*GROUPS))])
     file = next(iter(sorted((opened.path / 'a').glob('*.tokens'))))

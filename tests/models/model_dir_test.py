@@ -59,6 +59,8 @@ def test_a_written_directory_is_read_as_it_was(tmp_path):
     assert again.tokenizer.to_str() == model.tokenizer.to_str()
     jax.tree.map(np.testing.assert_array_equal, again.params, model.params)
     assert (tmp_path / 'out' / 'README.md').read_text() == '# A card\n'
+    files = [x for x in (tmp_path / 'out').rglob('*') if x.is_file()]
+    assert len({x.stat().st_mode for x in files}) == 1, 'all are for those whom the umask admits'
     for file in ('model.safetensors', '2_Dense/model.safetensors'):
         ours = safetensors.numpy.load_file(tmp_path / 'out' / file)
         theirs = safetensors.numpy.load_file(LABSE / file)

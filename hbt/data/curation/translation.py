@@ -72,7 +72,7 @@ def translate_source(source, out: pathlib.Path, config: TranslationConfig) -> di
 
 def _check_config(config: TranslationConfig, out: pathlib.Path) -> None:
     if out.exists() or not out.name.endswith('.jsonl.gz'):
-        description = 'a file' if out.exists() else out.name
+        description = files.describe_path(out) if out.exists() else out.name
         raise ValueError(f'--out: expected a new name that ends with .jsonl.gz, got {description}')
     for language in (config.source, *config.targets):
         languages.check_language(language, '--source, --languages')
