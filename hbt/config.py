@@ -200,7 +200,10 @@ def check(config: Config) -> Config:
     settings.parse_weights(sampler.pairs, 'sampler.pairs', 2)
     alphas = [alpha for _, alpha in alpha_points(sampler)] or [sampler.alpha]
     if min(alphas) < 1 and len(sampler.languages) == 1:
-        raise ValueError('sampler.languages: cross-lingual batches need at least two, got one')
+        raise ValueError(
+            'sampler.languages: cross-lingual batches need at least two, got one; '
+            'with sampler.alpha=1, all batches are monolingual'
+        )
     if config.shard_params and config.mapping == 'pmap':
         raise ValueError('mapping: expected shard_map with shard_params, got pmap')
     if loss.negatives == 'hard' and not sampler.negatives:

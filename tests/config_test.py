@@ -76,6 +76,14 @@ def test_words_of_a_tuple_may_be_typed_with_commas():
     assert config.check(c).sampler.languages == ('en', 'de')
 
 
+def test_one_language_needs_monolingual_batches():
+    c = tiny.make(sampler=config.Sampler(languages=('en',)))
+    with pytest.raises(ValueError, match='need at least two, got one; with sampler.alpha=1, all'):
+        config.check(c)
+    c.sampler.alpha = 1.0
+    assert config.check(c) is c
+
+
 def test_a_saved_config_is_read_back_equal(tmp_path):
     c = tiny.make(sampler=config.Sampler(alpha=0.25, languages=('en', 'de')))
     config.save(c, tmp_path / 'config.json')
