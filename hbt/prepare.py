@@ -11,6 +11,7 @@ from hbt import config
 from hbt.data import build
 from hbt.data.curation import checks, cleaning
 from hbt.evaluation import benchmarks
+from hbt.sampling import repetition
 from hbt.utils import cli, settings
 
 _DATA = ('query_prefix', 'passage_prefix', 'query_length', 'passage_length')
@@ -29,6 +30,8 @@ def main(_) -> None:
     if 'cleaning' in store.manifest:
         counts = {entry['name']: entry['cleaning'] for entry in store.manifest['datasets']}
         print(cleaning.format_counts(counts))
+    for line in repetition.describe_store(store, config.Config().batch_size):
+        print(line)
 
 
 def _define_flags(defaults, names: tuple[str, ...]) -> None:

@@ -90,7 +90,7 @@ def _cross_proportions(c: config.Sampler, pools: list[Pool], weights: dict[int, 
     pools = [pool for pool in pools if not table or pool.languages in table]
     if c.cross_first == 'dataset':
         datasets = [pool.dataset for pool in pools]
-        sizes = {i: _count_groups([x for x in pools if x.dataset == i]) for i in set(datasets)}
+        sizes = {i: count_groups([x for x in pools if x.dataset == i]) for i in set(datasets)}
         of_dataset = {i: weights[i] * sizes[i] ** c.dataset_power for i in dict.fromkeys(datasets)}
         of_pool = [table[x.languages] if table else x.size**c.pair_power for x in pools]
         proportions = _two_stage(of_dataset, datasets, of_pool)
@@ -122,7 +122,7 @@ def _sizes(pools: list[Pool]) -> collections.Counter:
     return total
 
 
-def _count_groups(pools: list[Pool]) -> int:
+def count_groups(pools: list[Pool]) -> int:
     """Groups that are in at least one of the pools of a dataset."""
     last = [int(pool.select_groups(np.array([pool.size - 1]))[0]) for pool in pools]
     if max(pool.size for pool in pools) == max(last) + 1:

@@ -27,11 +27,11 @@ class Mixture:
         by_key = collections.defaultdict(list)
         for i, key in enumerate(keys):
             by_key[key].append(i)
-        self._members = [np.array(x) for x in by_key.values()]  # pools of each key
-        self._keys = draws.Stream((*seed, 0), [proportions[x].sum() for x in self._members])
+        self.members = [np.array(x) for x in by_key.values()]  # numbers of the pools of each key
+        self._keys = draws.Stream((*seed, 0), [proportions[x].sum() for x in self.members])
         self._pools = [  # of each pair, by key; None where there is one pool
             draws.Stream((*seed, 1, i), proportions[x]) if len(x) > 1 else None
-            for i, x in enumerate(self._members)
+            for i, x in enumerate(self.members)
         ]
         self._fields = np.array([(p.dataset, *p.languages, p.size) for p in pools]).T
         self._orders = np.array([p.key for p in pools], np.uint64)
@@ -47,7 +47,7 @@ class Mixture:
             choices, turns = np.zeros(n, int), start + np.arange(n)
             if stream:
                 choices, turns = stream.draws_from(start, n)
-            pools[mask] = self._members[key][choices].reshape(-1, size)
+            pools[mask] = self.members[key][choices].reshape(-1, size)
             indices[mask] = turns.reshape(-1, size)
         pools, indices = pools.ravel(), indices.ravel()
         datasets, query_languages, passage_languages, sizes = self._fields[:, pools]
@@ -65,7 +65,7 @@ class Mixture:
         """Pairs of each pool in the first `count` batches of `size` pairs."""
         counts = np.zeros(len(self.pools), np.int64)
         of_key = self._keys.counts_before(count)
-        for members, stream, n in zip(self._members, self._pools, of_key, strict=True):
+        for members, stream, n in zip(self.members, self._pools, of_key, strict=True):
             counts[members] = stream.counts_before(int(n) * size) if stream else n * size
         return counts
 
@@ -88,10 +88,7 @@ class Sampler:
                 continue
             usable = [p for p in pools if (len(set(p.languages)) == 1) == (kind == 'mono')]
             if not usable:
-                raise ValueError(
-                    f'sampler.alpha: asks for {kind} batches, but no group of {s.path} in '
-                    f'{", ".join(self.languages)} can be in one'
-                )
+                raise _nothing_to_draw(c.sampler, kind, s, self.languages, bool(pools))
             proportions_of = mixture.PROPORTIONS[kind]
             drawn, proportions = proportions_of(c.sampler, usable, weights, self.languages)
             one_language = kind == 'mono' and c.sampler.mono == 'one'
@@ -144,6 +141,23 @@ class Sampler:
             for step, *fields in zip(steps, *pairs, strict=True):
                 plans[step - first].append(batches.Plan(int(step), kind, *fields))
         return plans
+
+
+def _nothing_to_draw(
+    c: config.Sampler, kind: str, s: store.Store, languages: abc.Sequence[str], has_others: bool
+) -> ValueError:
+    """The error that no group can be in a batch of a kind; says how to draw the others alone."""
+    message = (
+        f'sampler.alpha: asks for {kind} batches, but no group of {s.path} in '
+        f'{", ".join(languages)} can be in one'
+    )
+    if has_others:
+        others, alpha = {'cross': ('mono', 1), 'mono': ('cross', 0)}[kind]
+        changes = f'sampler.alpha={alpha}'
+        changes += ' and no sampler.alpha_points' if c.alpha_points else ''
+        changes += ' and sampler.kind=hybrid' if c.kind == 'multitask' else ''
+        message += f'; with {changes}, all batches are {others}'
+    return ValueError(message)
 
 
 def check_store(c: config.Config, s: store.Store) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from hbt import config
 from hbt.data import ragged
 from hbt.evaluation import evaluator, rank_counts, search
 from hbt.models import embedder
-from hbt.sampling import batches, packing, proportions, sampler
+from hbt.sampling import batches, packing, proportions, repetition, sampler
 from hbt.training import telemetry, train_state, train_step
 from hbt.utils import compiled, settings, sharding, slices, text_table
 
@@ -132,6 +132,8 @@ def _epochs(c: config.Config, s: sampler.Sampler) -> abc.Iterator[tuple[str, str
             pairs = sum(pool.size for pool in s.mixtures[kind].pools)
             steps = pairs / (c.batch_size * part)
             yield f'{kind} epoch', f'{pairs:,} pairs, {steps:,.0f} steps of {c.batch_size} pairs'
+    for kind, epochs in repetition.count_epochs(s).items():
+        yield f'{kind} epochs', ', '.join(f'{x} {n:,.1f}' for x, n in epochs.items())
 
 
 def plan_slice(

@@ -11,6 +11,7 @@ import jax
 from hbt import config
 from hbt.data import store, tokenizer_files
 from hbt.models import encoder, model_dir
+from hbt.sampling import repetition, sampler
 from hbt.training import checkpoint
 from hbt.utils import distributed, files, hub, log, settings, sharding
 
@@ -71,6 +72,23 @@ def resolve_config(c: config.Config, s: store.Store, mesh: jax.sharding.Mesh) ->
     if not architecture.normalise:
         raise ValueError('encoder.normalise: expected true: the loss compares cosines, got false')
     return dataclasses.replace(c, encoder=architecture)
+
+
+def list_surprises(s: sampler.Sampler) -> list[str]:
+    """Lines to print before a run: what its settings mean for its length and its store."""
+    c, lines = s.config, []
+    if c.optim.warmup > c.steps:
+        lines.append(
+            f'optim.warmup: {c.optim.warmup:,} steps are cut to steps={c.steps}: the learning rate '
+            'rises to its peak at the last step and never falls'
+        )
+    last = max((step for step, _ in config.alpha_points(c.sampler)), default=0)
+    if last > c.steps:
+        lines.append(
+            f'sampler.alpha_points: the one at step {last:,.0f} is beyond steps={c.steps}: '
+            'alpha does not get there'
+        )
+    return lines + repetition.describe_run(s)
 
 
 def _pretrained_architecture(c: config.Config, s: store.Store) -> config.Encoder:

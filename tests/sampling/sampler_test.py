@@ -62,6 +62,16 @@ def test_a_stream_counts_what_came_before():
     assert abs(counts[1] / 20_000 - 0.5) < 0.015
 
 
+def test_a_stream_of_many_values_counts_each_of_them():
+    size = 2**16 + 5000
+    values, nth = draws.Stream((1, 2), np.ones(size)).draws_from(0, 100_000)
+    assert values.max() >= 2**16
+    counts = collections.Counter()
+    for value, count in zip(values.tolist(), nth.tolist(), strict=True):
+        assert counts[value] == count
+        counts[value] += 1
+
+
 @pytest.mark.parametrize('size', [1, 2, 3, 4, 5, 7, 16, 17, 64, 1000, 4096, 4097])
 def test_a_permutation_visits_every_element_once_an_epoch(size):
     index = np.arange(3 * size)
@@ -255,8 +265,18 @@ def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):
 def test_settings_that_leave_nothing_to_draw_are_named(stored):
     with pytest.raises(ValueError, match="languages: expected some of de, en, ja, got 'xx'"):
         make(stored, languages=('xx',))
-    with pytest.raises(ValueError, match='asks for cross batches, but no group .* in en can'):
-        make(stored, languages=('en',))
+    for changes, advice in (
+        ({}, 'with sampler.alpha=1, all batches are mono'),
+        ({'alpha_points': '0:1,5:0'}, 'sampler.alpha=1 and no sampler.alpha_points, all'),
+        ({'kind': 'multitask'}, 'sampler.alpha=1 and sampler.kind=hybrid, all'),
+    ):
+        message = 'asks for cross batches, but no group .* in en can be in one; .*' + advice
+        c = tiny.make(
+            data=config.Data(query_length=32, passage_length=64),
+            sampler=config.Sampler(languages=('en',), **changes),
+        )
+        with pytest.raises(ValueError, match=message):
+            sampler.Sampler(c, stored)
     c = tiny.make(data=config.Data(query_length=33, passage_length=64))
     with pytest.raises(ValueError, match='data.query_length: expected 32, .* got 33'):
         sampler.Sampler(c, stored)

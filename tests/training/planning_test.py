@@ -45,9 +45,21 @@ def test_a_step_is_described_by_sizes_shapes_and_collectives(tiny_store, chunk):
     assert '7 reduce-scatter, 1 all-reduce' in lines['collectives'], 'kernels, loss; the rest'
     text = planning.describe_step(c, s, mesh, compile=False)
     assert 'parameters' in text and 'collectives' not in text and 'bytes' not in text
+    assert lines['mono epochs'].startswith('ar 0.') and ', de 0.' in lines['cross epochs']
     mono = numbers(lines['mono epoch'])
     assert mono[0] == sum(x.size for x in s.mixtures['mono'].pools)
     assert mono[1] == round(mono[0] / (16 * c.sampler.alpha))
+
+
+def test_what_a_run_cuts_short_or_repeats_is_said(tiny_store):
+    c = tiny.get_config()
+    assert not run_dir.list_surprises(sampler.Sampler(c, tiny_store))
+    c.sampler, c.optim.warmup = config.Sampler(alpha_points='0:1,6:0.5,40:0'), 13
+    c.batch_size = 128
+    lines = run_dir.list_surprises(sampler.Sampler(config.check(c), tiny_store))
+    assert lines[0].startswith('optim.warmup: 13 steps are cut to steps=12: the learning rate')
+    assert lines[1].startswith('sampler.alpha_points: the one at step 40 is beyond steps=12')
+    assert 'mono ar' in '\n'.join(lines[2:]) and 'sampler.mono=mixed' in lines[-1]
 
 
 def run(root, *flags, program='plan', **variables):
