@@ -33,6 +33,19 @@ def load_benchmarks(c: config.Eval) -> list[benchmarks.Benchmark]:
     return [benchmarks.load_benchmark(name, c.root) for name in c.benchmarks]
 
 
+def check_best(c: config.Eval, suite: abc.Sequence[benchmarks.Benchmark]) -> None:
+    """ValueError if no evaluation of the first benchmark can have the metric `eval.best`."""
+    for benchmark in suite[:1]:
+        languages, own = benchmark.relevant_languages, benchmark.query_languages[:, None]
+        is_there = {'mono': languages == own, 'cross': (languages >= 0) & (languages != own)}
+        settings = [name for name, mask in is_there.items() if mask.any()] + ['multi']
+        if c.best.partition('.')[0] not in settings:
+            raise ValueError(
+                f'eval.best: expected a metric of {" or ".join(settings)}, for which '
+                f'{benchmark.name} has relevant documents, got {c.best}'
+            )
+
+
 def evaluate_model(
     model: model_dir.Model,
     suite: abc.Sequence[benchmarks.Benchmark],

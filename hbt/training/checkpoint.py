@@ -4,7 +4,9 @@ Each has a checksum of every array. A damaged one goes to `damaged/`; the one be
 """
 
 import json
+import math
 import pathlib
+import shutil
 import typing
 import zlib
 
@@ -16,6 +18,7 @@ from hbt.utils import distributed, log
 
 VERSION = 2  # of the names in a state and of what is saved with it
 KEEP = 2  # newest states
+NEW = 'new'  # in best/: parameters that are saved, but not yet in the place of those before
 
 
 class Damaged(Exception):
@@ -27,14 +30,13 @@ class Checkpoints:
 
     def __init__(self, workdir: pathlib.Path):
         """Sets aside, and names, checkpoints that cannot even be opened."""
-        for folder in (workdir / 'ckpt', workdir / 'best'):
-            for step in sorted(int(x.name) for x in folder.glob('*') if x.name.isdigit()):
-                try:
-                    _read_metadata(folder / str(step))
-                except Damaged as error:
-                    _set_aside(folder, step, error)
-        self.newest = _open_folder(workdir / 'ckpt', KEEP)
-        self.best = _open_folder(workdir / 'best', 1)
+        folder = workdir.absolute() / 'ckpt'
+        _set_damaged_aside(folder)
+        self.newest = ocp.training.Checkpointer(
+            folder,
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+            preservation_policy=ocp.training.preservation_policies.LatestN(KEEP),
+        )
         self.writing = None
 
     def restore(self, shapes, before: int | None = None) -> tuple[typing.Any, dict] | None:
@@ -47,9 +49,9 @@ class Checkpoints:
         folder = pathlib.Path(self.newest.directory)
         for step in reversed(steps):
             try:
-                return _load(self.newest, step, shapes)
+                return _load(folder / str(step), shapes)
             except Damaged as error:
-                _set_aside(folder, step, error)
+                _set_aside(folder / str(step), error)
                 self.newest.reload()
         if steps:
             raise ValueError(
@@ -70,17 +72,62 @@ class Checkpoints:
             writing, self.writing = self.writing, None
             writing.result()
 
-    def save_best(self, step: int, params, score: float) -> None:
-        """Saves the parameters if no earlier step scored as high."""
-        latest = self.best.latest
-        if latest is None or score > latest.metrics['score']:
-            metadata = _make_metadata(params, {})
-            self.best.save(step, params, metrics={'score': score}, custom_metadata=metadata)
-
     def close(self) -> None:
         self.newest.close()
-        self.best.close()
         self.wait()
+
+
+class Best:
+    """The best parameters of one training run, by the metric that each call names.
+
+    Not an orbax `Checkpointer`, whose steps can only rise: a run that resumes repeats evaluations.
+    """
+
+    def __init__(self, workdir: pathlib.Path):
+        """Sets aside, and names, what cannot be opened."""
+        self.folder = workdir.absolute() / 'best'
+        _set_damaged_aside(self.folder)
+        _put_in_place(self.folder)
+        self.scores = _kept_scores(workdir, self.folder)
+
+    def save(self, step: int, params, scores: dict[str, float], metric: str) -> None:
+        """Saves the parameters if those that are kept have no score as high in the metric.
+
+        All scores of the evaluation are saved too: a later call may name another metric.
+        """
+        if scores[metric] > self.scores.get(metric, -math.inf):
+            metadata = _make_metadata(params, {'step': step, 'scores': scores})
+            ocp.save(self.folder / NEW, params, custom_metadata=metadata)
+            _put_in_place(self.folder)
+            self.scores = scores
+
+
+def _put_in_place(folder: pathlib.Path) -> None:
+    """Replaces the best parameters by those that were saved last; finishes what a kill stopped."""
+    if distributed.is_main_process():
+        folder.mkdir(exist_ok=True)
+        for path in (*folder.glob('*.old'), *folder.glob(f'{NEW}.*')):
+            shutil.rmtree(path)  # of a call that was killed
+        if (folder / NEW).exists():
+            step = _read_metadata(folder / NEW)['notes']['step']
+            before = [folder / str(x) for x in _list_steps(folder)]
+            before = [path.rename(path.with_suffix('.old')) for path in before]
+            (folder / NEW).rename(folder / str(step))
+            for path in before:
+                shutil.rmtree(path)
+    distributed.barrier('best')
+
+
+def _kept_scores(workdir: pathlib.Path, folder: pathlib.Path) -> dict:
+    """Every score of the evaluation whose parameters are kept; none without any."""
+    step = max(_list_steps(folder), default=None)
+    if step is None:
+        return {}
+    notes = _read_metadata(folder / str(step))['notes']
+    if 'scores' not in notes:  # of a run of before: they are in its log alone
+        lines = log.read_metrics(workdir / 'metrics.jsonl')
+        return {name: x for line in lines if line['step'] == step for name, x in line.items()}
+    return notes['scores']
 
 
 def load_params(
@@ -91,48 +138,49 @@ def load_params(
     Raises ValueError for a step that is not there, with those that are, or a damaged checkpoint.
     """
     is_best = which == 'best'
-    folder = workdir / ('best' if is_best else 'ckpt')
+    folder = workdir.absolute() / ('best' if is_best else 'ckpt')
     if not folder.is_dir():
         raise ValueError(f'{workdir}: expected a run with a folder {folder.name}/, got none')
-    with _open_folder(folder, KEEP) as checkpoints:
-        steps = [x.step for x in checkpoints.checkpoints]
-        if is_best and not steps:
-            raise ValueError(
-                f'{folder}: expected the best step of the evaluations, but there was none; '
-                f'--step=latest takes the newest'
-            )
-        step = str(steps[-1]) if which in ('latest', 'best') and steps else which
-        if step not in map(str, steps):
-            raise ValueError(f'{folder}: expected one of the steps {steps}, got {which!r}')
-        tree = checkpoints.metadata(int(step)).metadata
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            tree if is_best else tree['params'],
+    steps = _list_steps(folder)
+    if is_best and not steps:
+        raise ValueError(
+            f'{folder}: expected the best step of the evaluations, but there was none; '
+            f'--step=latest takes the newest'
         )
-        if not is_best:
-            shapes = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree) | {'params': shapes}
-        try:
-            loaded, _ = _load(checkpoints, int(step), shapes)
-        except Damaged as error:
-            raise ValueError(f'{error}; others are {steps}') from error
-    return int(step), loaded if is_best else loaded['params']
+    step = str(steps[-1]) if which in ('latest', 'best') and steps else which
+    if step not in map(str, steps):
+        raise ValueError(f'{folder}: expected one of the steps {steps}, got {which!r}')
+    try:
+        return int(step), _load_params(folder / step, is_best, sharding)
+    except Damaged as error:
+        raise ValueError(f'{error}; others are {steps}') from error
 
 
-def _open_folder(folder: pathlib.Path, keep: int) -> ocp.training.Checkpointer:
-    return ocp.training.Checkpointer(
-        folder.absolute(),
-        save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-        preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+def _load_params(path: pathlib.Path, is_best: bool, sharding: jax.sharding.Sharding) -> dict:
+    """The parameters of a checkpoint, which holds nothing else, or a state."""
+    _read_metadata(path)  # Damaged, before orbax fails in its own words
+    tree = ocp.metadata(path).metadata
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        tree if is_best else tree['params'],
     )
+    if is_best:
+        return _load(path, shapes)[0]
+    others = jax.tree.map(lambda _: ocp.PLACEHOLDER, tree)
+    return _load(path, others | {'params': shapes})[0]['params']
 
 
-def _load(checkpoints: ocp.training.Checkpointer, step: int, shapes) -> tuple[typing.Any, dict]:
+def _list_steps(folder: pathlib.Path) -> list[int]:
+    """The steps whose checkpoints are in a folder, ascending."""
+    return sorted(int(x.name) for x in folder.glob('*') if x.name.isdigit())
+
+
+def _load(path: pathlib.Path, shapes) -> tuple[typing.Any, dict]:
     """A checkpoint in the layout of `shapes`, and its notes; Damaged if it is not sound."""
-    path = pathlib.Path(checkpoints.directory) / str(step)
     metadata = _read_metadata(path)
     expected = metadata['sums']
     try:
-        tree = checkpoints.load(step, shapes)
+        tree = ocp.load(path, shapes)
     except Exception as error:  # of orbax and tensorstore
         raise _damaged(path, error) from error
     for name, checksum in checksums(tree).items():
@@ -180,16 +228,28 @@ def _damaged(path: pathlib.Path, error: BaseException) -> Damaged:
     return Damaged(f'{path}: damaged: {type(error).__name__}: {reason}')
 
 
-def _set_aside(folder: pathlib.Path, step: int, error: Damaged) -> None:
+def _set_damaged_aside(folder: pathlib.Path) -> None:
+    """Sets aside, and names, the checkpoints in a folder that cannot even be opened."""
+    names = [*map(str, _list_steps(folder)), *(x.name for x in folder.glob(NEW))]
+    distributed.barrier(f'{folder.name} listed')  # before any process moves one
+    for name in names:
+        try:
+            _read_metadata(folder / name)
+        except Damaged as error:
+            _set_aside(folder / name, error)
+
+
+def _set_aside(checkpoint: pathlib.Path, error: Damaged) -> None:
     """Moves a checkpoint to where it is neither read nor overwritten, and says so."""
-    path = folder.with_name('damaged') / f'{folder.name}-{step}'
+    folder, name = checkpoint.parent, f'{checkpoint.parent.name}-{checkpoint.name}'
+    path = folder.with_name('damaged') / name
     if distributed.is_main_process():
         path.parent.mkdir(exist_ok=True)
         while path.exists():
             path = path.with_name(path.name + '+')
-        (folder / str(step)).rename(path)
+        checkpoint.rename(path)
     log.info(f'{error}; set aside as {path}')
-    distributed.barrier(f'{folder.name}-{step} set aside')
+    distributed.barrier(f'{name} set aside')
 
 
 def checksums(tree) -> dict[str, int]:

@@ -32,6 +32,7 @@ class Run(typing.NamedTuple):
     evaluation: abc.Callable
     metrics: log.MetricsWriter
     checkpoints: checkpoint.Checkpoints
+    best: checkpoint.Best
 
 
 def keep_compiled(folder: str | None = None) -> None:
@@ -66,22 +67,26 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         store.verify_store(s)
     batch_sampler = sampler.Sampler(c, s, mesh.size)
     tokenizer = tokenizer_files.load_tokenizer(s.path / 'tokenizer.json')
-    evaluation = evaluator.make_evaluation(c, tokenizer, mesh, evaluator.load_benchmarks(c.eval))
+    suite = evaluator.load_benchmarks(c.eval)
+    evaluator.check_best(c.eval, suite)
+    evaluation = evaluator.make_evaluation(c, tokenizer, mesh, suite)
     with contextlib.ExitStack() as stack:  # closed in the opposite order
         stack.enter_context(run_dir.claim(c, workdir, s))
         distributed.barrier('workdir')
-        checkpoints = checkpoint.Checkpoints(workdir)
+        checkpoints, best = checkpoint.Checkpoints(workdir), checkpoint.Best(workdir)
         restored = checkpoints.restore(train_state.state_shapes(c, mesh))
         state, sums = restored or (train_state.init_state(c, mesh), {})
         start = int(state.step)
         metrics = log.MetricsWriter(workdir, start if restored else -1)
-        run = Run(c, workdir, mesh, batch_sampler, evaluation, metrics, checkpoints)
+        run = Run(c, workdir, mesh, batch_sampler, evaluation, metrics, checkpoints, best)
         if restored:
             encoder.check_finite(state.params, f'{workdir}: step {start}')
             status = 'complete at' if start >= c.steps else 'continuing after'
             log.info(f'{workdir}: {status} step {start}')
         elif c.eval.at_start:
             _evaluate(run, state)
+        for line in run_dir.list_surprises(batch_sampler):
+            log.info(line)
         _report_proportions(run, 0)
         requests = stack.enter_context(distributed.StopRequests())
         stack.enter_context(files.name_in_errors(workdir))
@@ -172,10 +177,7 @@ def _evaluate(run: Run, state: train_state.State) -> None:
     if evaluated:
         scores = evaluator.flatten_scores(evaluated)
         run.metrics.write(done, scores)
-        name = f'{settings.benchmarks[0]}/{settings.best}'
-        if name not in scores:
-            raise ValueError(f'eval.best: expected one of {", ".join(scores)}, got {name}')
-        run.checkpoints.save_best(done, state.params, scores[name])
+        run.best.save(done, state.params, scores, f'{settings.benchmarks[0]}/{settings.best}')
 
 
 def _prefetch(run: Run, start: int) -> abc.Iterator[tuple[list[batches.Plan], batches.Batch]]:

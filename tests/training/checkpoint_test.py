@@ -1,6 +1,8 @@
 """What is restored is what was saved, whatever happened to the files."""
 
 import gc
+import json
+import logging
 import pathlib
 import random
 import shutil
@@ -10,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from orbax.checkpoint import v1 as ocp
 
 from hbt.training import checkpoint
 from hbt.utils import sharding
@@ -47,14 +50,27 @@ def assert_same(a, b):
 def saved(tmp_path_factory):
     """A workdir with the states 1 and 2, of which 2 is the best."""
     folder = tmp_path_factory.mktemp('saved')
-    opened = checkpoint.Checkpoints(folder)
+    opened, best = checkpoint.Checkpoints(folder), checkpoint.Best(folder)
     assert opened.restore(state(0)) is None
     for step in (1, 2):
         opened.save(step, state(step), {'seen': step / 3})
-        opened.save_best(step, state(step).params, 0.1 * step)
-    opened.save_best(3, state(3).params, 0.0)
+        save_best(best, step, 0.1 * step)
+    save_best(best, 3, 0.0)
     opened.close()
     return folder
+
+
+def save_best(best, step, score, metric='map', seed=0, **others):
+    """Saves parameters that differ by step and seed."""
+    best.save(step, state(step + 100 * seed).params, {metric: score} | others, metric)
+
+
+def assert_best(folder, step, seed=0):
+    """Of the parameters that are kept, which no other folder is beside."""
+    assert [x.name for x in (folder / 'best').iterdir()] == [str(step)]
+    got, params = checkpoint.load_params(folder, 'best', ONE)
+    assert got == step
+    assert_same(params, state(step + 100 * seed).params)
 
 
 def restore(folder):
@@ -91,6 +107,8 @@ def test_a_checkpoint_of_another_version_is_refused_and_stays(saved, tmp_path, m
     message = 'ckpt/1: expected a checkpoint of version 3, got 2; .* another --workdir'
     with pytest.raises(ValueError, match=message):
         checkpoint.Checkpoints(folder)
+    with pytest.raises(ValueError, match='best/2: expected a checkpoint of version 3, got 2'):
+        checkpoint.Best(folder)
     with pytest.raises(ValueError, match='best/2: expected a checkpoint of version 3, got 2'):
         checkpoint.load_params(folder, 'best', ONE)
     assert (folder / 'ckpt/1').is_dir() and not (folder / 'damaged').exists()
@@ -157,3 +175,63 @@ def test_damaged_best_parameters_are_refused(saved, tmp_path):
         file.write_bytes(file.read_bytes()[:50])
     with pytest.raises(ValueError, match=r'best/2: damaged: .*; others are \[2\]'):
         checkpoint.load_params(folder, 'best', ONE)
+
+
+def test_an_evaluation_that_is_repeated_or_of_an_earlier_step_is_kept_if_it_scores_higher(tmp_path):
+    save_best(checkpoint.Best(tmp_path), 6, 0.5)
+    save_best(checkpoint.Best(tmp_path), 6, 0.5, seed=1)
+    assert_best(tmp_path, 6, seed=0)
+    save_best(checkpoint.Best(tmp_path), 6, 0.6, seed=2)
+    assert_best(tmp_path, 6, seed=2)
+    resumed = checkpoint.Best(tmp_path)
+    save_best(resumed, 3, 0.55)
+    assert_best(tmp_path, 6, seed=2)
+    save_best(resumed, 4, 0.7)
+    assert_best(tmp_path, 4)
+    save_best(resumed, 9, 0.65)
+    assert_best(tmp_path, 4)
+
+
+def test_scores_of_two_metrics_are_not_compared(tmp_path):
+    save_best(checkpoint.Best(tmp_path), 6, 0.9, 'recall', map=0.3)
+    resumed = checkpoint.Best(tmp_path)
+    save_best(resumed, 9, 0.2, 'map', recall=0.95)
+    assert_best(tmp_path, 6)
+    save_best(resumed, 12, 0.4, 'map', recall=0.1)
+    assert_best(tmp_path, 12)
+    save_best(resumed, 15, 0.01, 'map of another benchmark')
+    assert_best(tmp_path, 15)
+
+
+def test_the_best_of_a_run_of_before_is_compared_by_the_scores_in_its_log(tmp_path):
+    for number, kept in enumerate([True, False]):
+        folder = tmp_path / str(number)
+        with ocp.training.Checkpointer(folder / 'best') as older:
+            metadata = checkpoint._make_metadata(state(6).params, {})
+            older.save(6, state(6).params, metrics={'score': 0.9}, custom_metadata=metadata)
+        lines = [{'step': 5, 'map': 0.1}, {'step': 6, 'map': 0.9, 'recall': 0.1}, {'step': 6}]
+        (folder / 'metrics.jsonl').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+        save_best(checkpoint.Best(folder), 9, 0.5, 'map' if kept else 'recall')
+        assert_best(folder, 6 if kept else 9)
+
+
+def test_parameters_whose_saving_was_killed_are_put_in_their_place(tmp_path, monkeypatch):
+    killed = checkpoint.Best(tmp_path)
+    save_best(killed, 6, 0.5)
+    monkeypatch.setattr(checkpoint, '_put_in_place', lambda folder: None)
+    save_best(killed, 4, 0.7)
+    monkeypatch.undo()
+    assert checkpoint.load_params(tmp_path, 'best', ONE)[0] == 6
+    shutil.copytree(tmp_path / 'best/6', tmp_path / 'best/6.old')
+    shutil.copytree(tmp_path / 'best/6', tmp_path / 'best/new.orbax-checkpoint-tmp')
+    save_best(checkpoint.Best(tmp_path), 3, 0.6)
+    assert_best(tmp_path, 4)
+
+
+def test_a_relative_workdir_resumes_without_a_warning(saved, monkeypatch, caplog):
+    monkeypatch.chdir(saved.parent)
+    with caplog.at_level(logging.WARNING):
+        restore(pathlib.Path(saved.name))
+        checkpoint.Best(pathlib.Path(saved.name))
+        checkpoint.load_params(pathlib.Path(saved.name), 'best', ONE)
+    assert not caplog.messages

@@ -215,6 +215,10 @@ def test_settings_that_do_not_fit_are_refused_before_training(tiny_store, tmp_pa
     short.max_positions = 20
     refuses('encoder: max_positions: expected at least 34', encoder=short)
     refuses('benchmark: expected one of', eval=config.Eval(benchmarks=('squad',)))
+    row = {'id': '0', 'query': {'en': 'five'}, 'passage': {'en': '5'}}
+    (tmp_path / 'held.jsonl').write_text(json.dumps(row) + '\n')
+    impossible = config.Eval(benchmarks=('jsonl:held.jsonl',), root=str(tmp_path), best='cross.map')
+    refuses('eval.best: expected a metric of mono or multi, .* got cross.map', eval=impossible)
     refuses('xquad-r/', eval=config.Eval(benchmarks=('xquad_r',), root=str(tmp_path)))
 
 
