@@ -146,7 +146,7 @@ def test_gradient_caching_draws_the_dropout_of_the_whole():
 def test_both_mappings_take_the_same_steps():
     states = []
     for mapping in ('shard_map', 'pmap'):
-        c = experiment(mapping, dropout=0.1)
+        c = experiment(mapping, dropout=0.1, loss=config.Loss(learned=True))
         mesh = devices(4)
         state, step = train_state.init_state(c, mesh), train_step.make_step(c, mesh)
         for i in range(3):
