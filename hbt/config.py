@@ -250,7 +250,7 @@ def save(config: Config, path: pathlib.Path) -> None:
 def load(path: pathlib.Path) -> Config:
     """Reads what `save` wrote; ValueError names the file, and the version or setting at fault."""
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text('utf-8-sig'))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f'{path}: expected the config of a training run, got {error}') from None
     if not isinstance(values, dict) or values.pop('version', 1) != VERSION:

@@ -64,6 +64,8 @@ def build_store(
         for entry, source in zip(manifest['datasets'], sources, strict=True):
             write = _WRITERS[type(source)]
             entry.update(write(partial / entry['name'], source, run_blocks, encoding))
+        dtype = manifest['tokenizer']['dtype']
+        store_writer.write_clusters(partial, manifest['datasets'], dtype)
         manifest['files'] = store.describe_files(partial, '*')
         files.write_json(partial / 'manifest.json', store.add_checksum(manifest))
     resume.finish_folder(out)
@@ -104,6 +106,7 @@ def _describe_store(data: config.Data, tokenizer, sources, cleaning_settings: di
             'dtype': 'uint16' if vocab_size <= 2**16 else 'uint32',
         },
         'settings': {name: getattr(data, name) for name in settings},
+        'clusters': store.CLUSTERS,
         'datasets': [{'name': x.name, 'source': x.spec, 'sha256': x.sha256} for x in sources],
     }
     return manifest | ({'cleaning': cleaning_settings} if cleaning_settings else {})

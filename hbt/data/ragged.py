@@ -88,6 +88,20 @@ def hash_texts(texts: abc.Iterable[str]) -> _Hashes:
     return hash_keys(' '.join(text.split()) for text in texts)
 
 
+def hash_tokens(table: TokenTable) -> _Hashes:
+    """64 bits of the tokens of each text, equal for texts that a model cannot tell; 0 for none."""
+    data, size = memoryview(table.tokens.view(np.uint8)), table.tokens.itemsize
+    starts, present = table.starts * size, np.flatnonzero(table.hashes)
+    ends = starts + table.lengths * size
+    digests = (
+        hashlib.blake2b(data[start:end], digest_size=8).digest()
+        for start, end in zip(starts[present].tolist(), ends[present].tolist(), strict=True)
+    )
+    hashes = np.zeros(len(table.hashes), np.uint64)
+    hashes[present] = np.maximum(np.frombuffer(b''.join(digests), '<u8'), 1)
+    return hashes
+
+
 def hash_keys(keys: abc.Iterable[str]) -> _Hashes:
     """64 bits of each string, never 0."""
     data = b''.join(hashlib.blake2b(key.encode(), digest_size=8).digest() for key in keys)

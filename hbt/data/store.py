@@ -24,6 +24,7 @@ from hbt.data import ragged
 from hbt.utils import files
 
 VERSION = 3  # of the layout
+CLUSTERS = 'of all datasets'  # numbers duplicate clusters; of older stores, those of each
 SIDES = ('query', 'passage')
 TABLE_TYPES = {'starts': np.int64, 'lengths': np.int32, 'hashes': np.uint64}  # next to the tokens
 
@@ -47,17 +48,20 @@ class Dataset(typing.NamedTuple):
     passage_indices: np.ndarray  # groups
     query_clusters: np.ndarray  # texts
     passage_clusters: np.ndarray  # texts
-    cluster_offset: int  # added to clusters, makes them unique in the store
+    cluster_offset: int  # added to clusters: 0, or of older stores what makes them unique
     query_ids: ragged.TokenTable  # of bytes
     passage_ids: ragged.TokenTable | None = None  # where passages have ids of their own
+
+    def clusters(self, side: str, texts: Int[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
+        """The duplicate cluster of texts of a side, over all datasets."""
+        return self.cluster_offset + getattr(self, f'{side}_clusters')[texts]
 
     def texts_of_groups(
         self, side: str, language: str, groups: Int[np.ndarray, ' n']
     ) -> tuple[ragged.TokenTable, Int[np.ndarray, ' n'], Int[np.ndarray, ' n']]:
         """The table of a side, the indices of the groups' texts in it, and their clusters."""
         indices = getattr(self, f'{side}_indices')[groups]
-        clusters = self.cluster_offset + getattr(self, f'{side}_clusters')[indices]
-        return getattr(self, side)[language], indices, clusters
+        return getattr(self, side)[language], indices, self.clusters(side, indices)
 
     def group_id(self, group: int | np.integer) -> str:
         """The id that the source gives to a group; in a collection, those of query and passage."""
@@ -120,7 +124,8 @@ def open_store(path: str | os.PathLike) -> Store:
     offset, datasets = 0, []
     for entry in manifest['datasets']:
         dataset = _open_dataset(path / entry['name'], entry, manifest['tokenizer']['dtype'], offset)
-        offset += max(len(dataset.query_clusters), len(dataset.passage_clusters))
+        if manifest.get('clusters') != CLUSTERS:
+            offset += max(len(dataset.query_clusters), len(dataset.passage_clusters))
         datasets.append(dataset)
     return Store(path, manifest, tuple(datasets))
 
@@ -153,25 +158,29 @@ def add_checksum(manifest: dict) -> dict:
     return content | {'checksum': files.sha256_of_text(json.dumps(content, sort_keys=True))}
 
 
+def map_table(folder: pathlib.Path, stem: str, token_type: str) -> ragged.TokenTable:
+    """The table `stem`, such as query.en, in the folder of a dataset."""
+    types = {'tokens': token_type} | TABLE_TYPES
+    return ragged.TokenTable(*(_map(folder / f'{stem}.{x}', dtype) for x, dtype in types.items()))
+
+
+def _map(file: pathlib.Path, dtype) -> np.ndarray:
+    # memmap refuses empty files.
+    return np.memmap(file, dtype, 'r') if file.stat().st_size else np.zeros(0, dtype)
+
+
 def _open_dataset(folder: pathlib.Path, entry: dict, token_type: str, offset: int) -> Dataset:
-    def array(name: str, dtype) -> np.ndarray:
-        size = (folder / name).stat().st_size  # memmap refuses empty files
-        return np.memmap(folder / name, dtype, 'r') if size else np.zeros(0, dtype)
-
-    def table(stem: str, token_type: str = token_type) -> ragged.TokenTable:
-        types = {'tokens': token_type} | TABLE_TYPES
-        return ragged.TokenTable(*(array(f'{stem}.{x}', dtype) for x, dtype in types.items()))
-
-    fields = {side: {x: table(f'{side}.{x}') for x in entry[side]} for side in SIDES}
+    fields = {}
     for side in SIDES:
-        fields[f'{side}_indices'] = array(f'{side}.indices', np.int32)
-        fields[f'{side}_clusters'] = array(f'{side}.clusters', np.int32)
+        fields[side] = {x: map_table(folder, f'{side}.{x}', token_type) for x in entry[side]}
+        fields[f'{side}_indices'] = _map(folder / f'{side}.indices', np.int32)
+        fields[f'{side}_clusters'] = _map(folder / f'{side}.clusters', np.int32)
         if (folder / f'{side}.ids.tokens').exists():
-            fields[f'{side}_ids'] = table(f'{side}.ids', 'uint8')
+            fields[f'{side}_ids'] = map_table(folder, f'{side}.ids', 'uint8')
     negatives = {}
     for x in entry['negatives']:
-        offsets = array(f'negatives.{x}.offsets', np.int64)
-        negatives[x] = Negatives(offsets, array(f'negatives.{x}.passages', np.int32))
+        offsets = _map(folder / f'negatives.{x}.offsets', np.int64)
+        negatives[x] = Negatives(offsets, _map(folder / f'negatives.{x}.passages', np.int32))
     if '' in negatives:  # the same in all languages
         negatives = dict.fromkeys(fields['passage'], negatives[''])
     return Dataset(

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import pathlib
+from collections import abc
 
 import numpy as np
 
@@ -91,15 +92,45 @@ def _write_offsets(arrays: array_files.ArrayFiles, stem: str, counts: np.ndarray
 
 
 def _finish_tables(arrays: array_files.ArrayFiles, sizes: dict[str, int]) -> None:
-    """Makes every array as long as its side has texts, and writes the duplicate clusters."""
+    """Makes every array as long as its side has texts."""
     for side, size in sizes.items():
         stems = sorted(x for x in arrays.state['counts'] if x.startswith(f'{side}.'))
         for stem, (name, dtype) in itertools.product(stems, store.TABLE_TYPES.items()):
             arrays.grow(f'{stem}.{name}', size * np.dtype(dtype).itemsize)
-        tables = (arrays.map_array(f'{stem}.hashes', np.uint64, size) for stem in stems)
-        arrays.write(f'{side}.clusters', dedup.duplicate_clusters(tables, size))
     arrays.state['done'] = True
     arrays.commit()
+
+
+def write_clusters(folder: pathlib.Path, entries: list[dict], token_type: str) -> None:
+    """Writes the duplicate clusters of the texts of all datasets, given by their manifest entries.
+
+    Texts are one if they are equal, or have equal tokens, as far as the store has them.
+    """
+    for side in store.SIDES:
+        tables = [
+            {
+                x: store.map_table(folder / entry['name'], f'{side}.{x}', token_type)
+                for x in entry[side]
+            }
+            for entry in entries
+        ]
+        sizes = [len(next(iter(x.values())).hashes) for x in tables]
+        hashes = _iter_hashes(tables, sizes)
+        clusters = dedup.duplicate_clusters(hashes, sum(sizes))
+        for entry, part in zip(entries, np.split(clusters, np.cumsum(sizes)[:-1]), strict=True):
+            part.tofile(folder / entry['name'] / f'{side}.clusters')
+
+
+def _iter_hashes(tables: list[dict[str, ragged.TokenTable]], sizes: list[int]) -> abc.Iterator:
+    """Yields hashes of the texts of all datasets, and of their tokens, by language; 0 for none."""
+    for language in sorted(set().union(*tables)):
+        for hash_table in (lambda table: table.hashes, ragged.hash_tokens):
+            yield np.concatenate(
+                [
+                    hash_table(x[language]) if language in x else np.zeros(size, np.uint64)
+                    for x, size in zip(tables, sizes, strict=True)
+                ]
+            )
 
 
 def _counts_by_side(state: dict) -> dict:

@@ -97,7 +97,7 @@ def _read_table(
     """Query -> document -> the number in a column."""
     table = {}
     for where, line in text_lines.iter_lines(path):
-        columns = line.split()
+        columns = text_lines.split_white_space(line)
         if not columns:
             continue
         try:

@@ -45,7 +45,7 @@ def run_card(
         metadata=metadata,
         datasets=datasets,
         languages=languages,
-        results=[json.loads(path.read_text()) for path in paths],
+        results=[json.loads(path.read_text('utf-8')) for path in paths],
         settings={name: x for name, x in settings.entries(c).items() if name in changed},
         versions={name: versions[name] for name in PACKAGES if name in versions},
     )

@@ -60,7 +60,7 @@ def read_tensors(folder: str | pathlib.Path) -> Tensors:
 def read_shard_index(index: pathlib.Path) -> dict[str, list[str]]:
     """File -> the dotted names of its tensors, from an index of shards."""
     try:
-        table = dict(json.loads(index.read_text('utf-8'))['weight_map'])
+        table = dict(json.loads(index.read_text('utf-8-sig'))['weight_map'])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise files.format_error(index, 'a JSON object with weight_map', error) from error
     shards = {}

@@ -166,5 +166,5 @@ def _hard_negatives(c: config.Config, dataset: store.Dataset, language: str, tas
         texts = negatives.passages[first[having] + turn]
         present = table.lengths[texts] > 0  # a collection may lack a text in some language
         having, texts = having[present], texts[present]
-        ids = dataset.cluster_offset + dataset.passage_clusters[texts]
+        ids = dataset.clusters('passage', texts)
         yield ColumnTexts(task, 1 + number, pairs[having], table, texts, ids, limit)

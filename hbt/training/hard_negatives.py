@@ -74,7 +74,9 @@ def mine_negatives(
         for language in dataset.passage:
             report = folder / f'progress.{language}.json'
             if not report.exists():
-                files.write_json(report, _mine_language(dataset, language, embed, folder, settings))
+                files.write_json(
+                    report, _mine_language(s, dataset, language, embed, folder, settings)
+                )
         counts = {x: files.read_json(folder / f'progress.{x}.json', dict) for x in dataset.passage}
         entry['negatives'] = {x: count['negatives'] for x, count in counts.items()}
         entry['mined'] = counts
@@ -98,7 +100,12 @@ def _finish_store(s: store.Store, manifest: dict, out: pathlib.Path) -> store.St
 
 
 def _mine_language(
-    dataset: store.Dataset, language: str, embed, folder: pathlib.Path, settings: Settings
+    s: store.Store,
+    dataset: store.Dataset,
+    language: str,
+    embed,
+    folder: pathlib.Path,
+    settings: Settings,
 ) -> dict[str, int]:
     """Writes the negatives of one language; returns its counts."""
     groups, query_of_group, queries, clusters = _collect_queries(dataset, language)
@@ -118,7 +125,7 @@ def _mine_language(
         passage_vectors, _ = embedding_file.fill_embeddings(blocks, len(corpus), file, {}, language)
         chunks = (embed(dataset.query[code], x, 'query') for code, x in queries.items())
         query_vectors = np.concatenate(list(itertools.chain.from_iterable(chunks)))
-        excluded = _find_answers(dataset, clusters, corpus)
+        excluded = _find_answers(s, clusters, dataset.clusters('passage', corpus))
         depth = min(settings.depth, len(corpus))
         scores, top_k = _search_without(query_vectors, passage_vectors, excluded, depth)
         hashes = table.hashes[dataset.passage_indices[groups]]
@@ -156,21 +163,26 @@ def _collect_queries(dataset: store.Dataset, language: str) -> tuple:
         if len(groups):
             query_of_group[groups] = count + number
             indices[code] = dataset.query_indices[groups[first]]
-            clusters.append(dataset.query_clusters[indices[code]])
+            clusters.append(dataset.clusters('query', indices[code]))
             count += len(first)
     clusters = np.concatenate([np.zeros(0, np.int32), *clusters])
     return np.flatnonzero(query_of_group >= 0), query_of_group, indices, clusters
 
 
 def _find_answers(
-    dataset: store.Dataset, clusters: Int[np.ndarray, ' q'], corpus: Int[np.ndarray, ' n']
+    s: store.Store, clusters: Int[np.ndarray, ' q'], corpus: Int[np.ndarray, ' n']
 ) -> scipy.sparse.csr_array:
-    """Row i holds the passages of the corpus that answer any query of cluster i, [q n]."""
-    query, passage = dataset.query_clusters, dataset.passage_clusters
-    pairs = query[dataset.query_indices], passage[dataset.passage_indices]
-    shape = int(query.max()) + 1, int(passage.max()) + 1
-    answers = scipy.sparse.csr_array((np.ones(len(pairs[0]), bool), pairs), shape)
-    members = passage[corpus], np.arange(len(corpus))
+    """Row i: the passages of a corpus that answer, in any dataset, a query of cluster i, [q n].
+
+    `clusters` are those of the queries, `corpus` those of the passages.
+    """
+    query, passage = (
+        np.concatenate([d.clusters(x, getattr(d, f'{x}_indices')) for d in s.datasets])
+        for x in store.SIDES
+    )
+    shape = int(query.max()) + 1, int(max(passage.max(), corpus.max())) + 1
+    answers = scipy.sparse.csr_array((np.ones(len(query), bool), (query, passage)), shape)
+    members = corpus, np.arange(len(corpus))
     texts = scipy.sparse.csr_array((np.ones(len(corpus), bool), members), (shape[1], len(corpus)))
     return (answers @ texts)[clusters]
 

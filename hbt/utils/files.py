@@ -15,7 +15,7 @@ import filelock
 def read_json(file: pathlib.Path, kind: type[dict] | type[list]):
     """The content of a JSON file; ValueError unless it is of this kind."""
     try:
-        content = json.loads(file.read_text('utf-8'))
+        content = json.loads(file.read_text('utf-8-sig'))  # with or without a byte order mark
         if not isinstance(content, kind):
             raise ValueError(type(content).__name__)
     except OSError as error:

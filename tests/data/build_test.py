@@ -180,6 +180,19 @@ def test_a_store_whose_files_changed_size_is_refused(tmp_path):
         store.open_store(tmp_path / 'nowhere')
 
 
+def test_an_older_store_keeps_the_duplicate_clusters_of_each_dataset(tmp_path):
+    inputs = [write(tmp_path / f'{x}.jsonl', lines(*GROUPS)) for x in 'ab']
+    opened = build.build_store(DATA, tmp_path / 's', inputs)
+    first, second = (x.clusters('query', x.query_indices) for x in opened.datasets)
+    np.testing.assert_array_equal(first, second)
+    del opened.manifest['clusters']
+    manifest = json.dumps(store.add_checksum(opened.manifest))
+    (opened.path / 'manifest.json').write_text(manifest)
+    again = build.build_store(DATA, tmp_path / 's', inputs)
+    first, second = (x.clusters('query', x.query_indices) for x in again.datasets)
+    assert not set(first) & set(second)
+
+
 def test_embedded_groups_are_a_source(tmp_path):
     opened = build.build_store(DATA, tmp_path / 's', ['cldr:20'])
     assert opened.datasets[0].num_groups == 20 and len(opened.languages) >= 11

@@ -26,6 +26,14 @@ def test_grades_are_written_and_read(tmp_path):
     assert trec.read_qrels(tmp_path / 'qrels') == {'q1': {'a': 1}}
 
 
+def test_files_are_cut_at_the_white_space_of_trec_eval_alone(tmp_path):
+    ids = 'a\u2028b', 'c\x85', 'd\u3000e\xa0f'
+    (tmp_path / 'x').write_text(''.join(f'q 0 {x} 1\r\n' for x in ids), 'utf-8-sig', newline='')
+    assert trec.read_qrels(tmp_path / 'x') == {'q': dict.fromkeys(ids, 1)}
+    (tmp_path / 'x').write_text(''.join(f'q\tQ0 {x} 1 2.5 t\n' for x in ids), 'utf-8-sig')
+    assert trec.read_run(tmp_path / 'x') == {'q': dict.fromkeys(ids, 2.5)}
+
+
 def test_a_run_of_something_else_is_refused(tmp_path):
     for top, tag, message in (
         (np.array([[0]] * 2), 'a tag', 'without whitespace'),

@@ -64,6 +64,28 @@ def test_a_killed_call_is_resumed(tmp_path, monkeypatch):
     assert sorted(os.listdir(tmp_path)) == ['out.npy', 'x.gz']
 
 
+@pytest.mark.parametrize('chunk', [1, 2, 9])
+def test_lines_end_in_newlines_alone_and_a_byte_order_mark_is_no_text(tmp_path, monkeypatch, chunk):
+    monkeypatch.setattr(embedding_file, 'CHUNK', chunk)
+    texts, embedded = ['a\u2028b', 'c\x85d', '', 'e\x0cf'], []
+
+    def embed(texts):
+        embedded.extend(texts)
+        return np.zeros((len(texts), 1), np.float32)
+
+    source = tmp_path / 'x'
+    source.write_bytes('\r\n'.join(texts).encode('utf-8-sig'))
+    embedding_file.embed_lines(embed, source, tmp_path / 'out.npy', {})
+    assert embedded == texts and len(np.load(tmp_path / 'out.npy')) == 4
+    for content, message in (
+        (b'a\rb\n', 'x:1: expected lines'),
+        (b'\xef\xbb\xbf', 'x: expected t'),
+    ):
+        source.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            embedding_file.embed_lines(embed, source, tmp_path / 'new.npy', {})
+
+
 def test_bad_lines_and_files_are_named(tmp_path):
     def refuses(content, message):
         (tmp_path / 'x').write_bytes(content)

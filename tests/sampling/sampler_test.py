@@ -3,6 +3,7 @@ import itertools
 import json
 import subprocess
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -229,6 +230,37 @@ def test_groups_that_share_a_text_share_a_duplicate_cluster(tmp_path):
     queries, passages = s.datasets[0].query_clusters, s.datasets[0].passage_clusters
     assert passages[3] == passages[7] and len(set(passages)) == 19
     assert queries[5] == queries[9] and len(set(queries)) == 19
+
+
+def test_texts_that_the_model_cannot_tell_share_a_duplicate_cluster(tmp_path):
+    rows = [group(i, ('en', 'de')) for i in range(12)]
+    text = 'Crème brûlée, déjà vu, naïveté, Ångström'
+    rows[2]['passage']['de'] = unicodedata.normalize('NFC', text)
+    rows[7]['passage']['de'] = unicodedata.normalize('NFD', text)
+    rows[4]['passage']['en'] = 'the same ' * 70 + 'and a'  # equal in the 64 tokens that are kept
+    rows[9]['passage']['en'] = 'the same ' * 70 + 'and b'
+    data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
+    s = build.build_store(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
+    passages = s.datasets[0].passage_clusters
+    assert passages[2] == passages[7] and passages[4] == passages[9]
+    assert len(set(passages)) == 10 and len(set(s.datasets[0].query_clusters)) == 12
+
+
+def test_copies_in_two_datasets_are_not_negatives_of_each_other(tmp_path):
+    first, second = ([group(i, ('en', 'de'), x) for i in range(8)] for x in 'ab')
+    second[1]['passage']['de'] = first[6]['passage']['de']
+    second[3]['query']['en'] = first[5]['query']['en']
+    data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
+    inputs = [write(tmp_path / f'{x}.jsonl', rows) for x, rows in (('a', first), ('b', second))]
+    s = build.build_store(data, tmp_path / 'store', inputs)
+    (plan,), batch = make(s, batch_size=16, datasets='mixed', alpha=1.0, mono='mixed').batch(0)
+    groups = {8 * d + g: i for i, (d, g) in enumerate(zip(plan.datasets, plan.groups, strict=True))}
+    pair = np.argsort(batch.pair_indices[0])
+    passages, queries = batch.passage_ids[0, pair, 0], batch.query_ids[0, pair]
+    for a, b in itertools.combinations(groups, 2):
+        i, j = groups[a], groups[b]
+        assert (passages[i] == passages[j]) == ((a, b) in {(6, 9), (9, 6)})
+        assert (queries[i] == queries[j]) == ((a, b) in {(5, 11), (11, 5)})
 
 
 def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):

@@ -57,6 +57,12 @@ def test_a_file_that_is_not_finished_is_not_there(tmp_path):
     assert (tmp_path / 'x').read_text() == 'whole' and not (tmp_path / 'x.partial').exists()
 
 
+def test_json_is_read_with_and_without_a_byte_order_mark(tmp_path):
+    for encoding in ('utf-8', 'utf-8-sig'):
+        (tmp_path / 'x.json').write_text('{"ä": "é"}', encoding)
+        assert files.read_json(tmp_path / 'x.json', dict) == {'ä': 'é'}
+
+
 def test_a_locked_folder_names_the_process(tmp_path):
     with files.lock(tmp_path / 'lock'):
         with pytest.raises(ValueError, match=f'{tmp_path} is locked by process [0-9]+ on '):

@@ -1,7 +1,6 @@
 """Machine translation behind one function: `engine(texts, source, target) -> translations`."""
 
 import functools
-import json
 import pathlib
 import re
 import shlex
@@ -54,7 +53,7 @@ def _run_command(argument: str, texts: list[str], *_) -> list[str]:
             f'{argument}: expected exit code 0, got {process.returncode}: {message[-1]}'
         )
     try:
-        output = process.stdout.decode().removesuffix('\n').split('\n')
+        output = process.stdout.decode('utf-8-sig').removesuffix('\n').split('\n')
     except UnicodeDecodeError as error:
         raise ValueError(f'{argument}: expected UTF-8, got {error}') from None
     if len(output) != len(texts):
@@ -95,7 +94,7 @@ def load_ctranslate2(folder: str) -> tuple:
             f'{folder}: needs the package ctranslate2: pip install hbt[translate]'
         ) from None
     tables = [folder / f'{x}_vocabulary.json' for x in ('shared', 'source')]
-    vocabulary = {x for file in tables if file.is_file() for x in json.loads(file.read_text())}
+    vocabulary = {x for file in tables if file.is_file() for x in files.read_json(file, list)}
     names = ['sentencepiece.bpe.model'] * 2
     if not (folder / names[0]).is_file():
         names = ['source.spm', 'target.spm']

@@ -1,13 +1,12 @@
 """Groups from records with named fields: JSONL, TSV, CSV; Hugging Face and TensorFlow Datasets."""
 
-import csv
 import functools
 import itertools
 import pathlib
 import re
 from collections import abc
 
-from hbt.data.readers import schema, source_files, text_lines
+from hbt.data.readers import delimited, schema, source_files, text_lines
 from hbt.utils import files, languages
 
 BLOCK = 1024  # records of a block
@@ -15,25 +14,39 @@ SIDES = ('query', 'passage', 'negatives')
 
 
 def open_table(options: dict[str, str], spec: str) -> schema.GroupSource:
-    """A JSONL, TSV or CSV `file` (also gzip) with named fields, such as English-only pairs."""
+    """JSONL, TSV or CSV in `file` (also gzip) with named fields, such as English-only pairs.
+
+    The `dialect` is that of the file's ending, unless it is given.
+    """
     fields, paths = _parse_fields(options, spec), source_files.find_files(options, 'file')
-    kind = paths[0].name.removesuffix('.gz').rpartition('.')[2]
-    if kind not in TABLES:
-        raise ValueError(f'{paths[0]}: expected one of {", ".join(TABLES)}, got .{kind}')
-    cut, iter_records = TABLES[kind]
+    if 'dialect' in options:
+        kind, choices = options['dialect'], DIALECTS
+        if kind not in choices:
+            raise ValueError(f'{spec}: dialect: expected one of {", ".join(choices)}, got {kind!r}')
+    else:
+        kind, choices = _find_ending(paths), ENDINGS
+    cut, iter_records = choices[kind]
     name = options.get('name', paths[0].name.split('.')[0])
-    checksum, blocks = source_files.digest_files(paths), functools.partial(cut, paths)
-    parse = functools.partial(_parse_records, iter_records, fields)
-    return schema.GroupSource(
-        name, spec, *checksum, blocks, parse, lambda n: f'{paths[0]}: group {n + 1}'
-    )
+    blocks = functools.partial(cut, paths)
+    parse = functools.partial(_convert_record, fields=fields, has_numbers=len(paths) == 1)
+    return _make_source(name, spec, source_files.digest_files(paths), blocks, iter_records, parse)
+
+
+def _find_ending(paths: list[pathlib.Path]) -> str:
+    """The ending of all these files, which says how they are read."""
+    kinds = [path.name.removesuffix('.gz').rpartition('.')[2] for path in paths]
+    for path, kind in zip(paths, kinds, strict=True):
+        if kind not in ENDINGS or kind != kinds[0]:
+            expected = ', '.join(ENDINGS) if kind == kinds[0] else f'.{kinds[0]}, as {paths[0]}'
+            raise ValueError(f'{path}: expected {expected}, or a dialect, got .{kind}')
+    return kinds[0]
 
 
 def open_hugging_face(options: dict[str, str], spec: str) -> schema.GroupSource:
     """A set of the library `datasets`: `path` is a hub name, files or what save_to_disk wrote."""
     load = _loader('hf', options, 'config')
     paths = [pathlib.Path(x['filename']) for x in load().cache_files]
-    return _make_source(load, source_files.digest_files(paths), options, spec)
+    return _open_library(load, source_files.digest_files(paths), options, spec)
 
 
 def open_tfds(options: dict[str, str], spec: str) -> schema.GroupSource:
@@ -41,7 +54,7 @@ def open_tfds(options: dict[str, str], spec: str) -> schema.GroupSource:
     load = _loader('tfds', options, 'data_dir')
     info = load().dataset_info
     checksum = repr(info.full_name), info.splits[options.get('split', 'train')].num_bytes
-    return _make_source(load, checksum, options, spec)
+    return _open_library(load, checksum, options, spec)
 
 
 def iter_blocks(items: abc.Iterable) -> abc.Iterator[list]:
@@ -74,12 +87,15 @@ def _parse_fields(options: dict[str, str], spec: str) -> dict[str, str]:
     return fields
 
 
-def _convert_record(record: dict, fields: dict[str, str], where: str) -> list[schema.Group]:
+def _convert_record(
+    where: str, record: dict, fields: dict[str, str], has_numbers: bool
+) -> list[schema.Group]:
     """The groups of a record: one, or one for each item where a field holds a list of them.
 
     A path in `fields` ({'id': path, 'query.en': path, ...}) goes through nested values by dots.
     Without a language in its key, a value is in `language`, a code or the path of one, or it is
-    {language: text}. A record without an id has the number that `where` ends with.
+    {language: text}. A record without an id has the number that `where` ends with, or all of
+    `where` if the records of several files have the same numbers.
     """
     values = {k: _follow_path(record, path, where) for k, path in fields.items() if k != 'language'}
     lists = [k for k, v in values.items() if isinstance(v, list) and not k.startswith('negatives')]
@@ -89,14 +105,11 @@ def _convert_record(record: dict, fields: dict[str, str], where: str) -> list[sc
         raise ValueError(f'{where}: expected lists of one length, got {lengths}')
     count = sizes.pop() if sizes else 1
     codes = _languages(record, fields, where, count)
-    number, groups = re.search(r'\d+$', where)[0], []
+    number, groups = re.search(r'\d+$', where)[0] if has_numbers else where, []
     for i in range(count):
         items = {k: v[i] if k in lists else v for k, v in values.items()}
-        name = items.pop('id', number)
-        if type(name) not in (str, int, float):
-            shown = files.shorten(name)
-            raise ValueError(f'{where}: id: expected a text or a number, got {shown}')
-        group = {'id': f'{name}-{i}' if lists else str(name)} | {side: {} for side in SIDES}
+        name = _parse_id(items.pop('id', number), where)
+        group = {'id': f'{name}-{i}' if lists else name} | {side: {} for side in SIDES}
         for key, value in items.items():
             side, _, language = key.partition('.')
             language = language or codes[i]
@@ -113,6 +126,14 @@ def _convert_record(record: dict, fields: dict[str, str], where: str) -> list[sc
             group[side] |= texts
         groups.append(schema.check_group(group, where))
     return groups
+
+
+def _parse_id(value, where: str) -> str:
+    """The id of a record: a text, or a number."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value:
+        shown = files.shorten(value)
+        raise ValueError(f'{where}: id: expected a non-empty string or a number, got {shown}')
+    return str(value)
 
 
 def _languages(record: dict, fields: dict[str, str], where: str, count: int) -> list[str]:
@@ -139,47 +160,47 @@ def _follow_path(record, path: str, where: str):
     return record
 
 
-def _parse_records(iter_records: abc.Callable, fields: dict[str, str], block) -> list[schema.Group]:
-    """The groups of a block of records."""
-    groups = []
-    for where, record in iter_records(block):
-        groups += _convert_record(record, fields, where)
-    return groups
-
-
-def _delimited_blocks(separator: str, paths: list[pathlib.Path]) -> abc.Iterator[list]:
-    for path in paths:
-        yield from iter_blocks(_iter_delimited(path, separator))
-
-
-def _iter_delimited(path: pathlib.Path, separator: str) -> abc.Iterator[tuple[str, dict]]:
-    """Yields (where, record) of a table with a header; a quoted column may have several lines."""
-    csv.field_size_limit(text_lines.LONGEST)  # its own is 128 KiB
-    blocks = text_lines.iter_blocks([path])
-    lines = (f'{line}\n' for block in blocks for _, line in block.iter_lines())
-    quoting = csv.QUOTE_MINIMAL if separator == ',' else csv.QUOTE_NONE
-    reader = csv.reader(lines, delimiter=separator, quoting=quoting)
-    try:
-        names = next(reader, [])
-        for columns in reader:
-            where = f'{path}:{reader.line_num}'
-            if len(columns) != len(names):
-                expected = f'{len(names)} columns ({", ".join(names)})'
-                raise ValueError(f'{where}: expected {expected}, got {len(columns)}')
-            yield where, dict(zip(names, columns, strict=True))
-    except csv.Error as error:
-        raise ValueError(f'{path}:{reader.line_num}: expected a table, got {error}') from None
-
-
 def _make_source(
+    name: str,
+    spec: str,
+    checksum: tuple[str, int],
+    blocks: abc.Callable,
+    iter_records: abc.Callable,
+    parse: abc.Callable,
+) -> schema.GroupSource:
+    """The source of records: `iter_records(block)` yields (where, record), `parse` their groups."""
+
+    @functools.cache
+    def places() -> list[str]:
+        records = itertools.chain.from_iterable(map(iter_records, blocks()))
+        return [where for where, record in records for _ in parse(where, record)]
+
+    parse_block = functools.partial(_parse_records, iter_records, parse)
+    return schema.GroupSource(name, spec, *checksum, blocks, parse_block, lambda n: places()[n])
+
+
+def _parse_records(iter_records: abc.Callable, parse: abc.Callable, block) -> list[schema.Group]:
+    """The groups of a block of records."""
+    return [group for where, record in iter_records(block) for group in parse(where, record)]
+
+
+def _delimited_blocks(
+    dialect: delimited.Dialect, paths: list[pathlib.Path]
+) -> abc.Iterator[list[tuple[str, dict[str, str]]]]:
+    for path in paths:
+        yield from iter_blocks(delimited.iter_records(path, dialect))
+
+
+def _open_library(
     load: abc.Callable, checksum: tuple[str, int], options: dict[str, str], spec: str
 ) -> schema.GroupSource:
     """The source of the data set `load()`, which every process loads for itself."""
     name = options.get('name', options['path'].rstrip('/').rpartition('/')[2])
     blocks = functools.partial(iter_blocks, range(len(load())))
     iter_records = functools.partial(_dataset_records, load, spec)
-    parse = functools.partial(_parse_records, iter_records, _parse_fields(options, spec))
-    return schema.GroupSource(name, spec, *checksum, blocks, parse, lambda n: f'{spec}: record {n}')
+    fields = _parse_fields(options, spec)
+    parse = functools.partial(_convert_record, fields=fields, has_numbers=True)
+    return _make_source(name, spec, checksum, blocks, iter_records, parse)
 
 
 def _loader(library: str, options: dict[str, str], option: str) -> abc.Callable:
@@ -217,23 +238,28 @@ def _load_tfds(path: str, data_dir: str | None, split: str):
 
 def _dataset_records(load: abc.Callable, spec: str, block: list[int]) -> abc.Iterator:
     """Yields (where, record) of the records of these numbers."""
-    return ((f'{spec}: record {number}', _plain(load()[number])) for number in block)
+    for number in block:
+        where = f'{spec}: record {number}'
+        yield where, _plain(load()[number], where)
 
 
-def _plain(value):
+def _plain(value, where: str):
     """A record with its arrays as lists and its bytes as text."""
     value = value.tolist() if hasattr(value, 'tolist') else value
     if isinstance(value, bytes):
-        return value.decode()
+        return text_lines.decode(value, where)
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(x) for x in value] if isinstance(value, list) else value
+        return {k: _plain(v, where) for k, v in value.items()}
+    return [_plain(x, where) for x in value] if isinstance(value, list) else value
 
 
-TABLES = {  # ending of the file -> its blocks, and the (where, record) of a block
-    'jsonl': (text_lines.iter_blocks, iter_json),
-    'json': (text_lines.iter_blocks, iter_json),
-    'tsv': (functools.partial(_delimited_blocks, '\t'), iter),
-    'csv': (functools.partial(_delimited_blocks, ','), iter),
-}
+_JSON = (text_lines.iter_blocks, iter_json)  # blocks, and the (where, record) of a block
+
+
+def _delimited(dialects: dict[str, delimited.Dialect]) -> dict[str, tuple]:
+    return {x: (functools.partial(_delimited_blocks, d), iter) for x, d in dialects.items()}
+
+
+DIALECTS = {'jsonl': _JSON} | _delimited(delimited.DIALECTS)
+ENDINGS = {'jsonl': _JSON, 'json': _JSON} | _delimited(delimited.ENDINGS)
 LIBRARIES = {'hf': _load_hugging_face, 'tfds': _load_tfds}

@@ -92,7 +92,7 @@ def _cldr_blocks(count: int) -> abc.Iterator[list[schema.Group]]:
 
 
 FORMATS = {
-    'table': Format(records.open_table, ('file',), has_fields=True),
+    'table': Format(records.open_table, ('file',), ('dialect',), has_fields=True),
     'squad': Format(squad.open_squad, ('files',), ('language',)),
     'hf': Format(records.open_hugging_face, ('path',), ('config', 'split'), has_fields=True),
     'tfds': Format(records.open_tfds, ('path',), ('data_dir', 'split'), has_fields=True),

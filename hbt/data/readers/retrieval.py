@@ -82,7 +82,7 @@ def iter_documents(lines: Lines) -> abc.Iterator[schema.Text]:
 def iter_judgements(lines: Lines) -> abc.Iterator[tuple[str, str, str, int]]:
     """Yields (where, query, document, grade) of TREC's qrels, as `parse_judgements`."""
     names = ('query', 'Q0', 'document', 'relevance')
-    rows = ((where, *text_lines.split_columns(where, line, names, None)) for where, line in lines)
+    rows = ((where, *text_lines.split_columns(where, line, names, ' ')) for where, line in lines)
     return parse_judgements((where, query, id, grade) for where, query, _, id, grade in rows)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 
@@ -158,6 +159,14 @@ def test_a_converted_m2m_100_model_is_told_the_languages(libraries, tmp_path, mo
         assert translate(list(ENGLISH), 'en', code) == list(expected)
     with pytest.raises(ValueError, match="expected a language of the model, got 'nds'"):
         translators.make_engine([f'ctranslate2:{tmp_path}/converted'], ['nds'])(['a'], 'en', 'nds')
+
+
+def test_a_byte_order_mark_of_a_program_is_no_translation(tmp_path):
+    program = tmp_path / 'engine.py'
+    code = 'import sys\ndata = sys.stdin.buffer.read().upper()\n'
+    program.write_text(code + "sys.stdout.buffer.write(b'\\xef\\xbb\\xbf' + data)\n")
+    translate = translators.make_engine([f'command:{sys.executable} {program}'], ['de'])
+    assert translate(['a\u2028b', 'c'], 'en', 'de') == ['A B', 'C']
 
 
 def test_a_directory_without_a_model_is_named(tmp_path):

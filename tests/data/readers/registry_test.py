@@ -1,5 +1,6 @@
 """Every source is read from small files in exactly its format, and bad ones are named."""
 
+import csv
 import gzip
 import json
 
@@ -228,6 +229,87 @@ def test_a_quoted_column_has_several_lines(tmp_path, monkeypatch, size):
     (source,) = registry.open_sources([f'table:file={path},query.en=q,passage.en=p'])
     groups = {x.id: (x.query['en'], x.passage['en']) for x in source.iter_groups()}
     assert groups == {'4': ('who\n\nasks?', 'me'), '6': ('what', 'it\n')}
+
+
+def records_of(spec):
+    """[(id, query, passage)] of a source in English."""
+    (source,) = registry.open_sources([spec])
+    return [(x.id, x.query['en'], x.passage['en']) for x in source.iter_groups()]
+
+
+CELLS = [['q', 'p'], ['he said "yes"', 'a\tb'], ['two\n\nlines\n', '"so"'], ['plain', 'x;y,z']]
+
+
+@pytest.mark.parametrize('size', [1, 3, 8, 1000])
+@pytest.mark.parametrize('ending', ['\n', '\r\n'])
+@pytest.mark.parametrize(
+    'suffix, dialect, separator',
+    [('csv', '', ','), ('csv', 'semicolon', ';'), ('tsv', 'quoted_tsv', '\t'), ('x', 'csv', ',')],
+)
+def test_quoted_tables_are_read_in_the_dialect_that_is_asked_for(
+    tmp_path, monkeypatch, size, ending, suffix, dialect, separator
+):
+    monkeypatch.setattr(text_lines, 'BLOCK', size)
+    path = tmp_path / f'x.{suffix}'
+    with path.open('w', newline='') as file:
+        csv.writer(file, delimiter=separator, lineterminator=ending).writerows(CELLS)
+    spec = f'table:file={path},query.en=q,passage.en=p' + f',dialect={dialect}' * bool(dialect)
+    assert [[q, p] for _, q, p in records_of(spec)] == CELLS[1:]
+
+
+def test_quotes_in_a_tsv_file_are_text_only_if_the_dialect_says_so(tmp_path):
+    path = write(tmp_path / 'x.tsv', 'q\tp\nwho\tme "too"\n"wer?"\t"ich ""selbst"""\n')
+    spec = f'table:file={path},query.en=q,passage.en=p'
+    with pytest.raises(ValueError, match='x.tsv:3: expected dialect=quoted_tsv .* or dialect=tsv'):
+        records_of(spec)
+    assert records_of(f'{spec},dialect=tsv')[1] == ('3', '"wer?"', '"ich ""selbst"""')
+    assert records_of(f'{spec},dialect=quoted_tsv')[1] == ('3', 'wer?', 'ich "selbst"')
+    with pytest.raises(ValueError, match="dialect: expected one of jsonl, csv, .* got 'excel'"):
+        records_of(f'{spec},dialect=excel')
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('q,p\na,b\nc,"d\ne,f\ng,h\n', 'x.csv:3: expected a row of a table, got unexpected end'),
+        ('q,p\n"a" b,c\n', "x.csv:2: expected a row of a table, got ',' expected after"),
+        ('q,p\ra,b\r', 'x.csv:1: expected a row of a table, got new-line character'),
+        ('q,p,q\na,b,c\n', "x.csv:1: expected columns of different names, got 'q' twice"),
+        ('\nq,p\na,b\n', 'x.csv:1: expected columns of different names, got an empty line'),
+        ('q;p\na;b\n', r"x.csv:2: expected a field 'q' of 'q', got q;p"),
+    ],
+)
+def test_a_table_that_cannot_be_read_right_is_refused(tmp_path, text, message):
+    path = write(tmp_path / 'x.csv', text)
+    with pytest.raises(ValueError, match=message):
+        records_of(f'table:file={path},query.en=q,passage.en=p')
+
+
+def test_records_of_several_files_without_ids_are_told_by_their_file(tmp_path):
+    for name in ('a', 'b'):
+        write(tmp_path / f'{name}.tsv', f'q\tp\nwho {name}?\t{name}\n')
+    spec = f'table:file={tmp_path}/*.tsv,name=all,query.en=q,passage.en=p'
+    expected = {f'{tmp_path}/{x}.tsv:2': ({'en': f'who {x}?'}, {'en': x}, {}) for x in 'ab'}
+    assert groups_of(*build_dataset(tmp_path, spec)) == expected
+    write(tmp_path / 'c.csv', 'q,p\n')
+    with pytest.raises(ValueError, match=r'c.csv: expected .tsv, as .*a.tsv, .* got .csv'):
+        records_of(spec.replace('*.tsv', '*'))
+
+
+def test_an_id_twice_is_named_with_both_files_and_lines(tmp_path):
+    write(tmp_path / 'a.csv', 'i,q,p\n1,"who\n\nasks?",me\n2,what,it\n')
+    write(tmp_path / 'b.csv', 'i,q,p\n3,who,me\n2,what,it\n')
+    spec = f'table:file={tmp_path}/*.csv,name=all,id=i,query.en=q,passage.en=p'
+    message = r'b.csv:3: id: expected a new one, got that of .*a.csv:5'
+    with pytest.raises(ValueError, match=message):
+        build.build_store(DATA, tmp_path / 's', [spec])
+
+
+@pytest.mark.parametrize('value', ['null', 'true', 'NaN', '{}', '""'])
+def test_an_id_that_is_none_is_refused(tmp_path, value):
+    path = write(tmp_path / 'x.jsonl', f'{{"i": {value}, "q": "a", "p": "b"}}\n')
+    with pytest.raises(ValueError, match='x.jsonl:1: id: expected a non-empty string'):
+        records_of(f'table:file={path},id=i,query.en=q,passage.en=p')
 
 
 RECORDS = {
@@ -472,6 +554,65 @@ def test_lines_are_read_one_by_one_with_the_blank_ones(tmp_path):
         text_lines.read_text(path)
     with pytest.raises(ValueError, match='y:2: expected UTF-8'):
         list(text_lines.iter_lines(write(tmp_path / 'y', b'a\n\xff\n')))
+
+
+BOM = b'\xef\xbb\xbf'
+
+
+@pytest.mark.parametrize('size', [1, 2, 4, 1000])
+@pytest.mark.parametrize('name', ['x', 'x.gz'])
+def test_a_byte_order_mark_is_no_text(tmp_path, monkeypatch, size, name):
+    monkeypatch.setattr(text_lines, 'BLOCK', size)
+    for mark in (b'', BOM):
+        path = write(tmp_path / name, mark + b'a\n\xef\xbb\xbfb\n')
+        assert [x for _, x in text_lines.iter_lines(path)] == ['a', '\ufeffb']
+        assert [x for _, x in text_lines.iter_rows(path, path)] == ['a', '\ufeffb'] * 2
+        assert text_lines.read_text(path) == 'a\n\ufeffb\n'
+    for content in (BOM, BOM[:2]):
+        path = write(tmp_path / name, content)
+        if content == BOM:
+            assert [*text_lines.iter_lines(path)] == [*text_lines.iter_rows(path)] == []
+        else:
+            with pytest.raises(ValueError, match=f'{name}:1: expected UTF-8'):
+                list(text_lines.iter_lines(path))
+
+
+def test_sources_with_a_byte_order_mark_are_those_without(tmp_path):
+    def dataset_of(folder, mark):
+        spec = marco_files(folder)
+        for path in folder.rglob('*.tsv'):
+            path.write_bytes(mark + path.read_bytes())
+        return build_dataset(folder, spec)
+
+    plain = groups_of(*dataset_of(tmp_path / 'a', b''))
+    marked = groups_of(*dataset_of(tmp_path / 'b', BOM))
+    assert plain == marked
+    path = write(tmp_path / 'x.csv', BOM + b'q,p\na,b\n')
+    assert records_of(f'table:file={path},query.en=q,passage.en=p') == [('2', 'a', 'b')]
+    path = write(tmp_path / 'en.json', BOM + squad_file('en', [['a']]).encode())
+    assert records_of(f'squad:files={path},language=en') == [('a', 'a? en', 'paragraph 0 en')]
+
+
+def test_lines_end_in_newlines_and_in_no_other_character(tmp_path):
+    line = 'a\u2028b\x85c\x0cd\x1ce\x0bf\u2029g'
+    path = write(tmp_path / 'x', f'{line}\r\n{line}\n')
+    assert [x for _, x in text_lines.iter_lines(path)] == [line] * 2
+    assert [x for _, x in text_lines.iter_rows(path)] == [line] * 2
+    path = write(tmp_path / 'x', 'a\nb\rc\n')
+    for read in (text_lines.iter_lines, text_lines.iter_rows):
+        with pytest.raises(ValueError, match=r'x:2: expected lines .* got a CR after "b\\r"'):
+            list(read(path))
+
+
+@pytest.mark.parametrize('encoding', ['utf-16', 'utf-16-le', 'utf-16-be', 'utf-32', 'cp1252'])
+def test_other_encodings_are_refused(tmp_path, encoding):
+    path = write(tmp_path / 'x', 'caf\xe9 x\n'.encode(encoding))
+    for read in (text_lines.iter_lines, text_lines.iter_rows):
+        with pytest.raises(ValueError, match='x:1: expected .*UTF-8'):
+            list(read(path))
+    path = write(tmp_path / 'x', 'ascii\n'.encode('utf-16-le'))
+    with pytest.raises(ValueError, match='x:1: expected text in UTF-8, got a NUL'):
+        list(text_lines.iter_lines(path))
 
 
 def test_every_group_of_every_source_is_the_same_in_blocks_of_any_size(tmp_path, monkeypatch):
