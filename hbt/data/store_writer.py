@@ -122,15 +122,15 @@ def write_clusters(folder: pathlib.Path, entries: list[dict], token_type: str) -
 
 
 def _iter_hashes(tables: list[dict[str, ragged.TokenTable]], sizes: list[int]) -> abc.Iterator:
-    """Yields hashes of the texts of all datasets, and of their tokens, by language; 0 for none."""
-    for language in sorted(set().union(*tables)):
-        for hash_table in (lambda table: table.hashes, ragged.hash_tokens):
-            yield np.concatenate(
-                [
-                    hash_table(x[language]) if language in x else np.zeros(size, np.uint64)
-                    for x, size in zip(tables, sizes, strict=True)
-                ]
-            )
+    """Yields hashes of all texts, and of their tokens, by language and text; 0 for none."""
+    languages = sorted(set().union(*tables))
+    for hash_table in (lambda table: table.hashes, ragged.hash_tokens):
+        hashes = np.zeros((len(languages), sum(sizes)), np.uint64)
+        for row, language in zip(hashes, languages, strict=True):
+            for part, table in zip(np.split(row, np.cumsum(sizes)[:-1]), tables, strict=True):
+                if language in table:
+                    part[:] = hash_table(table[language])
+        yield hashes
 
 
 def _counts_by_side(state: dict) -> dict:

@@ -38,9 +38,9 @@ def format_error(file: pathlib.Path, expected: str, error: BaseException) -> Val
 
 
 def shorten_list(names: list[str], limit: int = 4) -> str:
-    """The first names, and how many there are."""
+    """The first names, in one line, and how many there are."""
     rest = f', ... ({len(names)} in all)' if len(names) > limit else ''
-    return ', '.join(names[:limit]) + rest
+    return ' '.join(', '.join(names[:limit]).split()) + rest
 
 
 def first_line(error: BaseException) -> str:

@@ -82,7 +82,7 @@ def tabs(folder, separator='\t', suffix='.tsv'):
     rows = [('q', 'p', 'l'), ('who', 'me', 'en'), ('wer', '"ich"', 'de')]
     file = folder / f'rows{suffix}'
     file.write_text(''.join(separator.join(x) + '\n' for x in rows))
-    return f'table:file={file},query=q,passage=p,language=l'
+    return f'table:file={file},query=q,passage=p,language=l,dialect={suffix[1:]}'
 
 
 def json_table(folder):

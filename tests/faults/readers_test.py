@@ -27,7 +27,7 @@ SIGNS = 'ab1"\',;{}\\ \x0b\x0c\x1c\x1e\x85\xa0\u2028\u2029\u3000\ufeff\u200b中�
 TEXT = st.text(SIGNS, min_size=1, max_size=6).map('x{}'.format)
 CELL = st.text(f'{SIGNS}\t\n', min_size=1, max_size=6).map('{}x'.format)
 KEY = st.text('abé\u2028\x85\u3000', min_size=1, max_size=4).map('{}x'.format)
-ENCODINGS = 'utf-16', 'utf-16-le', 'utf-16-be', 'utf-32-le', 'cp1252', 'gb18030', 'utf-8-sig'
+ENCODINGS = 'utf-16', 'utf-16-le', 'utf-16-be', 'utf-32-le', 'cp1252', 'gb18030'
 
 
 class Reader(typing.NamedTuple):
@@ -59,20 +59,23 @@ def plain_objects(text, *names):
     return [[json.loads(x)[name] for name in names] for (x,) in plain_columns(text, '$^')]
 
 
+def plain_documents(text):
+    rows = [json.loads(x) for (x,) in plain_columns(text, '$^')]
+    return [[x.get('docid', x.get('id')), x['text'].strip()] for x in rows]
+
+
 def plain_groups(text):
     return [[q['en'], p['en']] for q, p in plain_objects(text, 'query', 'passage')]
 
 
 def plain_csv(text, **options):
-    lines = plain_columns(text, '$^') if '"' not in text else None  # blank ones at the end
-    text = '\n'.join(x for (x,) in lines) if lines else text
+    end = text.find('\n', len(text.rstrip(' \t\r\n\x0b\x0c')))  # before blank lines at the end
+    text = text[:end] if end >= 0 else text
     try:
         header, *rows = csv.reader(io.StringIO(text, newline=''), strict=True, **options)
     except csv.Error:
         raise ValueError from None
-    while rows and not rows[-1]:
-        rows.pop()
-    order = [header.index(name) for name in 'qp']
+    order = [header.index(name) for name in 'qp'] if rows else []
     if '\0' in text or any(len(x) != len(header) for x in rows):
         raise ValueError
     return [[x[i] for i in order] for x in rows]
@@ -92,7 +95,10 @@ def plain_squad(text):
 
 def plain_trec(text, column, number):
     lines = (re.findall(r'[^ \t\r\f\v]+', x) for x in plain_lines(text))
-    return [[x[2], number(x[column])] for x in lines if x]
+    rows = [(x[0], x[2], number(x[column])) for x in lines if x]
+    return [
+        [key, x] for query in dict.fromkeys(x[0] for x in rows) for q, key, x in rows if q == query
+    ]
 
 
 def write_lines(form, head=''):
@@ -201,7 +207,7 @@ READERS = {
     'documents': Reader(
         KEYED,
         write_objects(lambda key, text: {'docid': key, 'text': f'{text}x'}),
-        lambda x: [[key, text.strip()] for key, text in plain_objects(x, 'docid', 'text')],
+        plain_documents,
         read_texts(retrieval.iter_documents),
     ),
     'entries': Reader(
@@ -242,7 +248,7 @@ def try_to_read(reader, file, data, dice):
 def test_rows_are_read_as_a_plain_reader_reads_them(name, tmp_path_factory):
     reader, file = READERS[name], tmp_path_factory.mktemp('rows') / f'x.{READERS[name].suffix}'
 
-    @hypothesis.settings(max_examples=60, deadline=None)
+    @hypothesis.settings(max_examples=30, deadline=None)
     @hypothesis.given(rows_of(reader), st.randoms(use_true_random=False))
     def check(rows, dice):
         text = reader.write(rows)
@@ -263,17 +269,17 @@ def damage(text, dice):
     lines, at = text.split('\n'), dice.randrange(len(text))
     line = dice.randrange(len(lines))
     odd = dice.choice('"\r\n\t,;\0\ufeff\u2028\x85 {}\ud800')
-    other = dice.choice(('null', '7', '1.0', 'true', '[]', '["a"]', '{}', 'NaN', '""', ''))
+    other = dice.choice(('null', '7', '1.0', 'true', '[]', '{}', 'NaN', '""', ''))
     damaged = dice.choice((
         text[:at] + odd + text[at:],
         text[:at] + text[at + dice.randrange(1, 9) :],
         text.replace('\n', '\r'),
-        text.replace('\n', dice.choice(('\r\r\n', '\n\n', '\u2028', '\x0c'))),
+        text.replace('\n', dice.choice(('\n\n', '\u2028', '\x0c'))),
         '\n'.join([*lines[:line], dice.choice(lines), *lines[line:]]),
         re.sub('"[^"]*"', lambda x: other if x.start() >= at else x[0], text, count=9),
     ))  # fmt: skip
     try:
-        return damaged.encode(dice.choice(('utf-8', *ENCODINGS)))
+        return damaged.encode(dice.choice(('utf-8', 'utf-8-sig') * 7 + ENCODINGS))
     except UnicodeEncodeError:
         return damaged.encode('utf-8', 'surrogatepass')
 
@@ -282,7 +288,7 @@ def damage(text, dice):
 def test_damaged_rows_are_read_as_a_plain_reader_reads_them_or_refused(name, tmp_path_factory):
     reader, file = READERS[name], tmp_path_factory.mktemp('rows') / f'x.{READERS[name].suffix}'
 
-    @hypothesis.settings(max_examples=150, deadline=None)
+    @hypothesis.settings(max_examples=60, deadline=None)
     @hypothesis.given(rows_of(reader), st.integers())
     def check(rows, seed):
         dice = random.Random(seed)

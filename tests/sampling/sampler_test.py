@@ -239,11 +239,13 @@ def test_texts_that_the_model_cannot_tell_share_a_duplicate_cluster(tmp_path):
     rows[7]['passage']['de'] = unicodedata.normalize('NFD', text)
     rows[4]['passage']['en'] = 'the same ' * 70 + 'and a'  # equal in the 64 tokens that are kept
     rows[9]['passage']['en'] = 'the same ' * 70 + 'and b'
+    rows[5]['query']['de'] = rows[8]['query']['en']
     data = config.Data(tokenizer='train:300', query_length=32, passage_length=64)
     s = build.build_store(data, tmp_path / 'store', [write(tmp_path / 'a.jsonl', rows)])
-    passages = s.datasets[0].passage_clusters
+    queries, passages = s.datasets[0].query_clusters, s.datasets[0].passage_clusters
     assert passages[2] == passages[7] and passages[4] == passages[9]
-    assert len(set(passages)) == 10 and len(set(s.datasets[0].query_clusters)) == 12
+    assert queries[5] == queries[8]
+    assert len(set(passages)) == 10 and len(set(queries)) == 11
 
 
 def test_copies_in_two_datasets_are_not_negatives_of_each_other(tmp_path):

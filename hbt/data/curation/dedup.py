@@ -87,20 +87,20 @@ def _components(pairs: Int[np.ndarray, 'p 2'], size: int) -> Int[np.ndarray, ' n
 
 
 def duplicate_clusters(
-    tables: abc.Iterable[UInt64[np.ndarray, ' n']], size: int
+    tables: abc.Iterable[UInt64[np.ndarray, 'l n']], size: int
 ) -> Int[np.ndarray, ' n']:
-    """The duplicate cluster of each of `size` texts: those equal in some language are connected.
+    """The duplicate cluster of each of `size` texts: those with a hash in common are connected.
 
-    `tables` are, by language, hashes of the texts, 0 for none. Collections repeat texts (headings,
+    A table has hashes of the texts by language, 0 for none. Collections repeat texts (headings,
     boilerplate) whose translations differ: they must not be negatives of each other anywhere.
     """
-    pairs = np.concatenate([np.zeros((0, 2), np.int32), *map(equal_pairs, tables)])
+    pairs = np.concatenate([equal_pairs(hashes.ravel()) % size for hashes in tables])
     return _components(pairs, size).astype(np.int32)
 
 
 def equal_pairs(hashes: UInt64[np.ndarray, ' n']) -> Int[np.ndarray, 'p 2']:
     """Pairs of neighbours among equal hashes that are not 0: enough to connect all of them."""
-    order = np.argsort(hashes, kind='stable').astype(np.int32)
+    order = np.argsort(hashes, kind='stable')
     ordered = hashes[order]
     same = (ordered[1:] == ordered[:-1]) & (ordered[1:] != 0)
     return np.stack([order[:-1][same], order[1:][same]], 1)

@@ -46,7 +46,7 @@ def iter_records(path: pathlib.Path, dialect: Dialect) -> abc.Iterator[tuple[str
                 names = _check_header(columns, where)
                 continue
             if len(columns) != len(names):
-                expected = f'{len(names)} columns ({", ".join(names)})'
+                expected = f'{len(names)} columns ({files.shorten_list(names, 12)})'
                 raise ValueError(f'{where}: expected {expected}, got {len(columns)}')
             yield where, dict(zip(names, columns, strict=True))
     except csv.Error as error:  # line_num is where it ends, which may be the end of the file

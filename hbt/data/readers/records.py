@@ -154,7 +154,8 @@ def _follow_path(record, path: str, where: str):
         if isinstance(record, list):
             return [_follow_path(item, path.split('.', i)[i], where) for item in record]
         if not isinstance(record, dict) or name not in record:
-            names = ', '.join(record) if isinstance(record, dict) else files.shorten(record)
+            is_dict = isinstance(record, dict)
+            names = files.shorten_list([*record], 12) if is_dict else files.shorten(record)
             raise ValueError(f'{where}: expected a field {name!r} of {path!r}, got {names}')
         record = record[name]
     return record
