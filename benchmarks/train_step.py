@@ -72,7 +72,7 @@ def find_peak(device: str) -> float:
     import jax
 
     if device == 'cpu':
-        return measure_product()
+        return telemetry.measure_product('bfloat16')
 
     kinds = {x.device_kind for x in jax.devices() if x.platform == 'gpu'}
     if not kinds:
@@ -82,24 +82,6 @@ def find_peak(device: str) -> float:
     if peak is None:
         sys.exit(f'error: --device=gpu: expected a GPU of makers speed, got {min(kinds)}')
     return peak
-
-
-def measure_product() -> float:
-    """FLOP/s of the product of a feed-forward layer of XLM-R base, the fastest of ten.
-
-    Summed in float32: without, XLA's CPU products of bfloat16 are those of float32.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    a, b = jnp.ones((4096, 768), jnp.bfloat16), jnp.ones((768, 3072), jnp.bfloat16)
-    product = jax.jit(functools.partial(jnp.dot, preferred_element_type=jnp.float32))
-    seconds = []
-    for _ in range(11):  # the first compiles
-        start = time.perf_counter()
-        product(a, b).block_until_ready()
-        seconds.append(time.perf_counter() - start)
-    return 2 * a.size * b.shape[1] / min(seconds)
 
 
 def step(root: pathlib.Path) -> None:

@@ -39,7 +39,7 @@ def main(_) -> None:
         proportions.write_proportions(pools, args.out)
     c = run_dir.resolve_config(c, s, mesh)
     batches = sampler.Sampler(c, s, mesh.size)
-    for line in run_dir.list_surprises(batches):
+    for line in run_dir.list_surprises(batches, sharding.platform(mesh)):
         print(line)
     if tpu:
         for line in planning.plan_slice(c, batches, mesh, tpu, args.compile):

@@ -85,7 +85,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
             log.info(f'{workdir}: {status} step {start}')
         elif c.eval.at_start:
             _evaluate(run, state)
-        for line in run_dir.list_surprises(batch_sampler):
+        for line in run_dir.list_surprises(batch_sampler, sharding.platform(mesh)):
             log.info(line)
         _report_proportions(run, 0)
         requests = stack.enter_context(distributed.StopRequests())

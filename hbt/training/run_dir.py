@@ -12,7 +12,7 @@ from hbt import config
 from hbt.data import store, tokenizer_files
 from hbt.models import encoder, model_dir
 from hbt.sampling import repetition, sampler
-from hbt.training import checkpoint
+from hbt.training import checkpoint, telemetry
 from hbt.utils import distributed, files, hub, log, settings, sharding
 
 # Settings that may change when a run is resumed: they have no say in what the next step computes.
@@ -74,8 +74,8 @@ def resolve_config(c: config.Config, s: store.Store, mesh: jax.sharding.Mesh) ->
     return dataclasses.replace(c, encoder=architecture)
 
 
-def list_surprises(s: sampler.Sampler) -> list[str]:
-    """Lines to print before a run: what its settings mean for its length and its store."""
+def list_surprises(s: sampler.Sampler, platform: str) -> list[str]:
+    """Lines to print before a run: what its settings mean for its length, store and platform."""
     c, lines = s.config, []
     if c.optim.warmup > c.steps:
         lines.append(
@@ -88,6 +88,13 @@ def list_surprises(s: sampler.Sampler) -> list[str]:
             f'sampler.alpha_points: the one at step {last:,.0f} is beyond steps={c.steps}: '
             'alpha does not get there'
         )
+    if platform == 'cpu' and c.encoder.dtype == 'bfloat16':
+        half, full = (telemetry.measure_product(x, 512, 3) for x in ('bfloat16', 'float32'))
+        if half < full:
+            lines.append(
+                f'encoder.dtype: on this CPU a product of bfloat16 takes {full / half:.1f} times '
+                'as long as one of float32; encoder.dtype=float32 makes faster steps'
+            )
     return lines + repetition.describe_run(s)
 
 

@@ -53,13 +53,29 @@ def test_a_step_is_described_by_sizes_shapes_and_collectives(tiny_store, chunk):
 
 def test_what_a_run_cuts_short_or_repeats_is_said(tiny_store):
     c = tiny.get_config()
-    assert not run_dir.list_surprises(sampler.Sampler(c, tiny_store))
+    assert not run_dir.list_surprises(sampler.Sampler(c, tiny_store), 'cpu')
     c.sampler, c.optim.warmup = config.Sampler(alpha_points='0:1,6:0.5,40:0'), 13
     c.batch_size = 128
-    lines = run_dir.list_surprises(sampler.Sampler(config.check(c), tiny_store))
+    lines = run_dir.list_surprises(sampler.Sampler(config.check(c), tiny_store), 'cpu')
     assert lines[0].startswith('optim.warmup: 13 steps are cut to steps=12: the learning rate')
     assert lines[1].startswith('sampler.alpha_points: the one at step 40 is beyond steps=12')
     assert 'mono ar' in '\n'.join(lines[2:]) and 'sampler.mono=mixed' in lines[-1]
+
+
+@pytest.mark.parametrize('half, said', [(50e9, True), (200e9, False)])
+def test_a_cpu_whose_bfloat16_is_slower_than_its_float32_is_named(
+    tiny_store, monkeypatch, half, said
+):
+    speed = {'bfloat16': half, 'float32': 100e9}
+    monkeypatch.setattr(telemetry, 'measure_product', lambda dtype, *_: speed[dtype])
+    c = tiny.get_config()
+    c.encoder.dtype = 'bfloat16'
+    s = sampler.Sampler(c, tiny_store)
+    lines = run_dir.list_surprises(s, 'cpu')
+    assert len(lines) == said and all(
+        'takes 2.0 times as long as one of float32' in x for x in lines
+    )
+    assert not run_dir.list_surprises(s, 'gpu')
 
 
 def run(root, *flags, program='plan', **variables):
