@@ -42,9 +42,9 @@ def is_language(code: str) -> bool:
     return code.isidentifier() and code.split('_')[0] in _codes_by_name().values()
 
 
-def check_language(code: str, where: str) -> None:
-    """ValueError unless `is_language`."""
-    if not is_language(code):
+def check_language(code, where: str) -> None:
+    """ValueError unless this is a string, and `is_language`."""
+    if not isinstance(code, str) or not is_language(code):
         raise ValueError(f'{where}: expected a language code such as en, got {code!r}')
 
 

@@ -111,7 +111,7 @@ def join_title(title: str, text: str) -> str:
 
 def parse_grade(text: str, where: str) -> int:
     """The grade of a judgement, such as 1 or 1.0; ValueError unless it is a whole number."""
-    match = re.fullmatch(r'([+-]?[0-9]{1,9})(\.0*)?', text)
+    match = re.fullmatch(r'([+-]?[0-9]{1,9})(\.0*)?', text.strip())
     if not match:
         raise ValueError(f'{where}: expected a whole number as grade, got {text[:40]!r}')
     return int(match[1])

@@ -245,7 +245,7 @@ def test_the_first_line_of_beirs_judgements_may_be_one(tmp_path):
     """Grades such as 1.0 are whole numbers; a judgement that comes twice is one."""
     beir(tmp_path)
     expected = {'q:q1': ['d:a'], 'q:q2': ['d:b']}
-    for grade in ('1', '1.0', '+1', '1.'):
+    for grade in ('1', '1.0', '+1', '1.', '1 '):
         assert judge(tmp_path, f'q1\ta\t{grade}\nq2\tb\t1\nq1\ta\t1\n') == expected
     for header in ('query-id\tcorpus-id\tscore', 'qid\tdid\trelevance', 'q\td\t"score"'):
         assert judge(tmp_path, f'{header}\nq1\ta\t1\nq2\tb\t1.0\n') == expected
