@@ -217,3 +217,18 @@ def test_wrong_settings_and_stores_are_refused(stored, model, tmp_path):
         hard_negatives.mine_negatives(other, params, stored, tmp_path / 'no', SETTING)
     with pytest.raises(ValueError, match='expected nothing there yet'):
         hard_negatives.mine_negatives(c, params, stored, stored.path, SETTING)
+
+
+def test_answers_that_another_dataset_gives_to_a_query_are_no_negatives(tmp_path):
+    def row(i, query, passage):
+        return json.dumps({'id': str(i), 'query': {'en': query}, 'passage': {'en': passage}}) + '\n'
+
+    first = [('who is it', 'one'), ('what is it', 'two'), ('where is it', 'three')]
+    (tmp_path / 'a.jsonl').write_text(''.join(row(i, *x) for i, x in enumerate(first)))
+    (tmp_path / 'b.jsonl').write_text(row(0, 'who is it', 'three'))
+    opened = build.build_store(DATA, tmp_path / 's', [str(tmp_path / f'{x}.jsonl') for x in 'ab'])
+    dataset = opened.datasets[0]
+    queries = dataset.clusters('query', dataset.query_indices)
+    passages = dataset.clusters('passage', dataset.passage_indices)
+    answers = hard_negatives._find_answers(opened, queries, passages).toarray()
+    assert answers.tolist() == [[True, False, True], [False, True, False], [False, False, True]]

@@ -6,6 +6,7 @@ import pathlib
 from collections import abc
 
 from hbt.data.readers import records, schema, source_files, text_lines
+from hbt.utils import files
 
 
 def open_squad(options: dict[str, str], spec: str) -> schema.GroupSource:
@@ -27,7 +28,11 @@ def iter_paragraphs(path: pathlib.Path) -> abc.Iterator[tuple[str, dict]]:
     for i, article in enumerate(schema.get_field(content, 'data', list, str(path))):
         where = f'{path}: data[{i}]'
         for j, paragraph in enumerate(schema.get_field(article, 'paragraphs', list, where)):
-            yield f'{where}.paragraphs[{j}]', paragraph
+            paragraph_where = f'{where}.paragraphs[{j}]'
+            if not isinstance(paragraph, dict):
+                shown = files.shorten(paragraph)
+                raise ValueError(f'{paragraph_where}: expected a JSON object, got {shown}')
+            yield paragraph_where, paragraph
 
 
 def iter_questions(paragraph: dict, where: str) -> abc.Iterator[tuple[str, str, str, dict]]:

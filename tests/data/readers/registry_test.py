@@ -491,6 +491,8 @@ def test_what_is_wrong_in_records_is_named(tmp_path):
     refuses(spec, r"paragraphs\[1\].qas\[0\]: id: expected a new one, got 'a' again")
     write(tmp_path / 'en.json', double[:99])
     refuses(spec, 'en.json: expected a JSON object')
+    write(tmp_path / 'en.json', '{"data": [{"paragraphs": [7]}]}')
+    refuses(spec, r'paragraphs\[0\]: expected a JSON object, got 7')
     write(tmp_path / 'en.json', '{"data": [{}]}')
     refuses(spec, r"data\[0\]: expected a field 'paragraphs', got none")
     refuses(f'table:file={tmp_path}/{{lang}}.tsv,query.en=q,passage.en=p', 'expected no {lang} in')
