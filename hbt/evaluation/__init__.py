@@ -2,8 +2,18 @@
 
 `evaluator` embeds the texts of `benchmarks`; `search` ranks the documents, counting on the devices
 by `rank_counts`; `metrics` and `bias` score the ranks of every query, which `aggregate` averages;
-`results` writes, reads and compares the results. `debias` removes language from embeddings, `trec`
-reads and writes qrels and runs.
+`results` writes, reads and compares the results, `samples` some embeddings. `debias` removes
+language from embeddings, `trec` reads and writes qrels and runs.
 """
 
-__all__ = ['benchmarks', 'bias', 'debias', 'evaluator', 'metrics', 'results', 'search', 'trec']
+__all__ = [
+    'benchmarks',
+    'bias',
+    'debias',
+    'evaluator',
+    'metrics',
+    'results',
+    'samples',
+    'search',
+    'trec',
+]

@@ -12,7 +12,17 @@ from jaxtyping import Float
 
 from hbt import config
 from hbt.data import tokenization
-from hbt.evaluation import aggregate, benchmarks, bias, debias, metrics, results, search, trec
+from hbt.evaluation import (
+    aggregate,
+    benchmarks,
+    bias,
+    debias,
+    metrics,
+    results,
+    samples,
+    search,
+    trec,
+)
 from hbt.models import embedder, embedding_file, model_dir
 from hbt.utils import sharding, text_table
 
@@ -160,7 +170,8 @@ def score_embeddings(
     if benchmark.parallel is not None:
         groups = np.where(benchmark.parallel >= 0, benchmark.parallel, groups)
     columns = benchmark.queries.ids, benchmark.languages, benchmark.query_languages, groups
-    return results.Result(numbers, *columns, values, ranking)
+    sample = samples.draw_sample(benchmark, groups, queries, documents)
+    return results.Result(numbers, *columns, values, ranking, sample)
 
 
 def flatten_scores(evaluated: dict[str, results.Result]) -> dict[str, float]:

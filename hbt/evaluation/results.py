@@ -1,6 +1,7 @@
 """The result of an evaluation, in memory and on disk, and whether two of them may be compared.
 
-NAME.json has averages and a manifest of what they depend on, NAME.npz every metric of every query.
+NAME.json has averages and a manifest of what they depend on, NAME.npz every metric of every query,
+samples/NAME.npz the embeddings of some texts.
 """
 
 import collections
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from hbt.evaluation import aggregate, benchmarks, search
+from hbt.evaluation import aggregate, benchmarks, samples, search
 from hbt.utils import files
 
 FORMAT = 2  # of both files; 1 had other names in the .npz, and no `format`
@@ -39,6 +40,7 @@ class Result(typing.NamedTuple):
     query_groups: Int[np.ndarray, ' q']  # equal for translations
     query_metrics: aggregate.QueryMetrics
     ranking: search.SearchResult | None = None  # None in a result that was loaded
+    sample: samples.Sample | None = None  # None in a result that was loaded: in a file of its own
     path: pathlib.Path | None = None  # NAME.json, of a result that was loaded
 
 
@@ -48,12 +50,14 @@ def file_stem(name: str) -> str:
 
 
 def save_result(result: Result, folder: pathlib.Path, step: int) -> None:
-    """Writes FOLDER/NAME.npz and then FOLDER/NAME.json, each whole or not at all."""
+    """Writes the sample, FOLDER/NAME.npz and then FOLDER/NAME.json, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: np.asarray(getattr(result, name)) for name in ARRAYS}
     for side, values in result.query_metrics._asdict().items():
         arrays |= {f'{side}/{name}': x.astype(np.float32) for name, x in values.items()}
     path = folder / f'{file_stem(result.numbers["benchmark"])}.json'
+    if result.sample is not None:
+        samples.save_sample(result.sample, samples.sample_path(path))
     with files.atomic(path.with_suffix('.npz'), 'wb') as file:
         np.savez_compressed(file, **arrays)
     files.write_json(path, {'format': FORMAT, 'step': step} | result.numbers)

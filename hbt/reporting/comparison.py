@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from hbt.evaluation import bias, metrics, results
-from hbt.reporting import experiments, significance
+from hbt.reporting import experiments, render, significance
 
 LEVEL = 0.05  # of significance
+VERDICTS = {'better in': 1, 'worse in': -1, 'changed': 0, 'no significant difference in': 0}
 ABBREVIATIONS = {'map': 'mAP', 'mrr': 'MRR', 'ndcg': 'nDCG', 'recall': 'R', 'success': 'S'}
 
 
@@ -39,6 +40,12 @@ class Test(typing.NamedTuple):
     t: float  # p-value
     holm: float  # the randomisation's p-value, corrected
     hochberg: float  # the same by Benjamini and Hochberg
+    sign: int = 1  # of the measure: 1: a larger number is better
+
+    @property
+    def verdict(self) -> int:
+        """1: the second system is significantly better; -1: worse; 0: neither can be said."""
+        return int(np.sign(self.mean)) * self.sign if self.holm < LEVEL else 0
 
 
 BIAS = (
@@ -130,7 +137,43 @@ def compare_systems(case: Comparison) -> list[Test]:
         return []
     first = np.stack([parts[name, subject] for name, _, subject in tested], axis=1)
     second = np.stack([parts[name, subject] for _, name, subject in tested], axis=1)
-    return _correct(tested, significance.compare(first, second, np.arange(len(first))))
+    tests = _correct(tested, significance.compare(first, second, np.arange(len(first))))
+    signs = {x.name: x.sign for x in case.measures}
+    return [x._replace(sign=signs[x.subject]) for x in tests]
+
+
+def describe_tests(benchmark: str, tests: Sequence[Test]) -> list[render.Phrase]:
+    """A sentence on what the second of two systems does better and worse than the first."""
+    groups = {name: [] for name in VERDICTS}
+    for test in tests:
+        subject, kind = test.subject, [*VERDICTS][-1]
+        if test.holm < LEVEL:
+            difference = render.FORMATS['signed number'](test.mean)
+            subject += f' ({difference}, p {render.FORMATS["p"](test.holm)})'
+            kind = next(name for name, tone in VERDICTS.items() if tone == test.verdict)
+        groups[kind].append(subject)
+    phrases = [render.Phrase(f'On {benchmark}, {tests[0].second} against {tests[0].first}: ')]
+    for name, subjects in groups.items():
+        if subjects:
+            phrases.append(render.Phrase(f'{name} {join_words(subjects)}', VERDICTS[name]))
+            phrases.append(render.Phrase('; '))
+    return [*phrases[:-1], render.Phrase('. ')]
+
+
+def describe_numbers(case: Comparison) -> str:
+    """The measures of the systems in words, where there are none to compare."""
+    words = []
+    for system in case.systems:
+        tree = system.numbers[case.benchmark]['metrics']
+        found = [(x, x.get(tree)) for x in case.measures]
+        numbers = [f'{x.name} {render.FORMATS[x.format](y)}' for x, y in found if y is not None]
+        words.append(f'On {case.benchmark}, {system.label} has {join_words(numbers)}. ')
+    return ''.join(words)
+
+
+def join_words(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return ' and '.join(filter(None, [', '.join(words[:-1]), words[-1]]))
 
 
 def compare_pairs(

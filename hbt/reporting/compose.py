@@ -1,10 +1,11 @@
 """The sections of a report, and what stands in each."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from hbt.reporting import (
     breakdowns,
     comparison,
+    embedding_space,
     experiments,
     figures,
     paper,
@@ -17,6 +18,7 @@ COMPARISON = (
     'mono: queries and documents of one language; cross: of two; multi: documents of all languages '
     'in one pool. All are macro-averages, over languages or ordered pairs of languages.'
 )
+SENTENCES = 6  # of differences between systems in the conclusion
 PAIRS = 'Queries of one language against the documents of one language alone.'
 BIAS = 'How the language of a document changes its rank in the pool of all languages.'
 PAPER = (
@@ -43,31 +45,54 @@ def compose_report(
     if not cases:
         shown = ', '.join(x.name for x in measures)
         raise ValueError(f'--measure: expected numbers that a benchmark has, got {shown}')
-    evaluations = [figures.evaluation_curves(case, loaded) for case in cases]
+    labels = {name: label for x in systems for name, label in x.called().items()}
+    tests = {x.benchmark: comparison.compare_systems(x) for x in cases}
+    views = {x.benchmark: embedding_space.view_systems(x) for x in cases}
+    evaluations = [figures.evaluation_curves(case, loaded, labels) for case in cases]
     shift = [scaling.domain_shift_table(systems, names, in_domain, measures)] if in_domain else []
+    runs = [tables.overview(loaded, labels), tables.differing_settings(loaded, labels)]
+    main = [x for case in cases for x in _main_parts(case, tests[case.benchmark])]
+    bias = [x for case in cases for x in _bias_parts(case, views[case.benchmark])]
     sections = [
-        ('Runs', '', [tables.overview(loaded, systems), tables.differing_settings(loaded)]),
-        ('Comparison of the runs', COMPARISON, [x for case in cases for x in _main_parts(case)]),
+        ('Conclusion', conclude(cases, tests, views), [tables.verdicts(tests)]),
+        ('Runs', '', runs),
+        ('Comparison of the runs', COMPARISON, main),
         ('Pairs of languages', PAIRS, [x for case in cases for x in _pair_parts(case)]),
-        ('Language bias', BIAS, [x for case in cases for x in _bias_parts(case)]),
+        ('Language bias', BIAS, bias),
         ('Languages, scripts and resources', '', [x for case in cases for x in _group_parts(case)]),
         ('Beside the paper', PAPER, paper.overall_tables(systems) + paper.language_tables(systems)),
-        ('Training', '', [figures.training_curves(loaded), *evaluations]),
+        ('Training', '', [figures.training_curves(loaded, labels), *evaluations]),
         ('Scaling', SCALING, _scaling_parts(cases, loaded)),
         ('Domain shift', '', shift + [figures.domain_shift(table) for table in shift if table]),
-        ('Origin of the numbers', '', [tables.provenance(loaded, name) for name in names]),
+        ('Origin of the numbers', '', [tables.provenance(loaded, labels, x) for x in names]),
     ]
     sections = [
         render.Section(title, text, [part for part in parts if part is not None])
         for title, text, parts in sections
     ]
-    return [section for section in sections if section.parts]
+    return [section for i, section in enumerate(sections) if section.parts or not i]
 
 
-def _main_parts(case: comparison.Comparison) -> Parts:
+def conclude(cases, tests: Mapping[str, list[comparison.Test]], views) -> list[render.Phrase]:
+    """What came out, in a paragraph: differences, or else numbers, and the language's variance."""
+    pairs = {}  # of systems -> benchmark -> tests
+    for name, group in tests.items():
+        for x in group:
+            pairs.setdefault((x.first, x.second), {}).setdefault(name, []).append(x)
+    compared = [item for by_name in pairs.values() for item in by_name.items()]
+    phrases = [y for x in compared[:SENTENCES] for y in comparison.describe_tests(*x)]
+    if len(compared) > SENTENCES:
+        count = len(compared) - SENTENCES
+        phrases.append(render.Phrase(f'The table has {count} more comparisons. '))
+    alone = [comparison.describe_numbers(x) for x in cases if not tests[x.benchmark]]
+    shares = [embedding_space.describe_views(x, views[x.benchmark]) for x in cases]
+    return phrases + [render.Phrase(text) for text in (*alone, *shares) if text]
+
+
+def _main_parts(case: comparison.Comparison, tests: Sequence[comparison.Test]) -> Parts:
     table = tables.main_numbers(case)
     parts = [table, figures.main_numbers(case, table), tables.further_metrics(case)]
-    return [*parts, tables.system_tests(case) if len(case.systems) > 1 else None]
+    return [*parts, tables.system_tests(case, tests) if len(case.systems) > 1 else None]
 
 
 def _pair_parts(case: comparison.Comparison) -> Parts:
@@ -81,10 +106,12 @@ def _pair_parts(case: comparison.Comparison) -> Parts:
     return [*parts, tables.pair_numbers(case)]
 
 
-def _bias_parts(case: comparison.Comparison) -> Parts:
+def _bias_parts(case: comparison.Comparison, views: Sequence[embedding_space.View]) -> Parts:
     if not comparison.make_comparison(case.systems, case.benchmark, comparison.BIAS).measures:
         return []
-    parts = [tables.language_bias(case), figures.own_language_share(case)]
+    parts = [figures.embedding_map(case, views)] if views else []
+    parts += [embedding_space.variance_table(case, views)] if views else []
+    parts += [tables.language_bias(case), figures.own_language_share(case)]
     return [*parts, figures.language_bias(case)]
 
 

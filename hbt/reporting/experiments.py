@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hbt import config
-from hbt.evaluation import results
+from hbt.evaluation import results, samples
 from hbt.utils import files, log, settings
 
 IGNORED = (  # settings that do not make another experiment; `eval.` is all of these
@@ -38,6 +38,13 @@ class System(typing.NamedTuple):
     label: str
     experiments: list[Experiment]
     numbers: dict[str, dict[str, dict]]  # benchmark -> `aggregate.aggregate_metrics`, as the mean
+
+    def called(self) -> dict[str, str]:
+        """Name of each of its experiments -> what a report calls it: one of several by its seed."""
+        if len(self.experiments) == 1:
+            return {self.experiments[0].name: self.label}
+        base = self.label.removesuffix(f' ×{len(self.experiments)}')
+        return {x.name: f'{base}, seed {x.settings["seed"]}' for x in self.experiments}
 
     def evaluations(self, benchmark: str) -> list[results.Result]:
         """The results of all experiments that were evaluated on it."""
@@ -110,6 +117,26 @@ def load_experiments(paths: Sequence[str | os.PathLike]) -> list[Experiment]:
 def list_benchmarks(experiments: Sequence[Experiment]) -> list[str]:
     """The benchmarks that any of them was evaluated on."""
     return list(dict.fromkeys(name for x in experiments for name in x.results))
+
+
+def load_samples(experiment: Experiment, benchmark: str) -> list[tuple[int, samples.Sample]]:
+    """(step, sample of embeddings) of the first evaluation of a run and of the newest one.
+
+    The first is left out where it is the newest or has other texts; none where the newest result
+    has no sample, as those of older versions.
+    """
+    newest = experiment.results[benchmark]
+    path, step = samples.sample_path(newest.path), newest.numbers.get('step', 0)
+    if not path.is_file():
+        return []
+    found = [(step, samples.load_sample(path))]
+    others = experiment.path.glob(f'results/*/samples/{path.name}')
+    earlier = {int(x.parts[-3]): x for x in others if x.parts[-3].isdecimal()}
+    if earlier and min(earlier) < step:
+        first = samples.load_sample(earlier[min(earlier)])
+        if first.ids == found[0][1].ids and first.vectors.shape == found[0][1].vectors.shape:
+            found.insert(0, (min(earlier), first))
+    return found
 
 
 def _short_names(paths: list[pathlib.Path]) -> list[str]:

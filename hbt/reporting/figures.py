@@ -7,10 +7,19 @@ import numpy as np
 from jaxtyping import Float
 
 from hbt.evaluation import bias
-from hbt.reporting import breakdowns, comparison, experiments, plots, render, scaling
+from hbt.reporting import (
+    breakdowns,
+    comparison,
+    embedding_space,
+    experiments,
+    plots,
+    render,
+    scaling,
+)
 
 Case = comparison.Comparison
 Loaded = Sequence[experiments.Experiment]
+Labels = Mapping[str, str]  # name of an experiment -> what the report calls it
 LOGGED = {  # number in metrics.jsonl -> title
     'loss': 'loss',
     'loss/mono': 'loss, monolingual batches',
@@ -56,8 +65,8 @@ def pair_differences(case: Case, tests: Sequence[Sequence[comparison.Test]]) -> 
     difference = f'difference of {comparison.metric_name(case.metric)}'
     drawing = plots.draw_heatmaps(maps, rows, columns, difference, signed=True)
     note = (
-        'Blue: better than the first system. Framed: significant at .05 by the randomisation test, '
-        'corrected by Holm for the number of pairs.'
+        'Green: better than the first system; red: worse. Framed: significant at .05 by the '
+        'randomisation test, corrected by Holm for the number of pairs.'
     )
     name = case.name_part('differences', f'{difference} to {case.systems[0].label}')
     return render.Figure(*name, drawing, note)
@@ -146,24 +155,46 @@ def script_families(case: Case) -> render.Figure | None:
     return render.Figure(*name, drawing, note)
 
 
-def training_curves(loaded: Loaded) -> render.Figure | None:
+def embedding_map(case: Case, views: Sequence[embedding_space.View]) -> render.Figure:
+    """Questions and answers on a plane, by language, before and after training."""
+    clouds = [
+        plots.Cloud(
+            f'{x.system}, {x.when}: language explains {100 * x.share:.1f} %',
+            f'{100 * x.shown:.0f} % of the variance is on this plane',
+            x.points,
+            x.sample.languages,
+            np.where(x.sample.is_document, 'answer', 'question').tolist(),
+        )
+        for x in views
+    ]
+    name = case.name_part('embedding-map', 'map of the embedding space')
+    note = (
+        'The same questions and their answers in all languages, where these are translated. Axes: '
+        'first principal components of all panels of a system, each centred and scaled to unit '
+        'variance. Languages that lie apart are language bias: a text is near others of its '
+        'language, whatever they mean.'
+    )
+    return render.Figure(*name, plots.draw_clouds(clouds), note)
+
+
+def training_curves(loaded: Loaded, labels: Labels) -> render.Figure | None:
     """What was logged during training; None where nothing was."""
-    panels = _logged_panels(loaded, LOGGED, 1)
+    panels = _logged_panels(loaded, labels, LOGGED, 1)
     if not panels:
         return None
     drawing = plots.draw_curves(panels, markers=False)
     return render.Figure('training', 'Training', drawing, 'As logged in metrics.jsonl.')
 
 
-def evaluation_curves(case: Case, loaded: Loaded) -> render.Figure | None:
+def evaluation_curves(case: Case, loaded: Loaded, labels: Labels) -> render.Figure | None:
     """Evaluations during training; None where there was one at most."""
     keys = {f'{case.benchmark}/{x.setting}.{x.metric}': x.name for x in case.measures}
-    panels = _logged_panels(loaded, keys, 2)
+    panels = _logged_panels(loaded, labels, keys, 2)
     name = case.name_part('during-training', 'evaluations during training')
     return render.Figure(*name, plots.draw_curves(panels)) if panels else None
 
 
-def _logged_panels(loaded, titles: Mapping[str, str], least: int) -> list[plots.Curves]:
+def _logged_panels(loaded, labels: Labels, titles: Mapping[str, str], least: int):
     """The logged numbers, with a line for every experiment that logged it so often at least."""
     panels = []
     for key, title in titles.items():
@@ -171,7 +202,7 @@ def _logged_panels(loaded, titles: Mapping[str, str], least: int) -> list[plots.
         for x in loaded:
             points = [(float(line['step']), float(line[key])) for line in x.lines if key in line]
             if len(points) >= least:
-                lines[x.name] = plots.Line(*zip(*points, strict=True))
+                lines[labels[x.name]] = plots.Line(*zip(*points, strict=True))
         if lines:
             panels.append(plots.Curves(title, lines, 'step'))
     return panels

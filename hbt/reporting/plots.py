@@ -51,6 +51,16 @@ class Curves(typing.NamedTuple):
     log_x: bool = False
 
 
+class Cloud(typing.NamedTuple):
+    """A panel of points that have no numbers of their own."""
+
+    title: str
+    x: str  # what its axis says
+    points: Float[np.ndarray, 'n 2']
+    colours: Sequence[str]  # name of each point's colour
+    markers: Sequence[str]  # name of each point's marker
+
+
 class Point(typing.NamedTuple):
     """A number and the bounds of its interval."""
 
@@ -62,7 +72,7 @@ class Point(typing.NamedTuple):
 def draw_heatmaps(
     maps: Sequence[HeatMap], rows, columns, label: str, signed: bool = False, axis_labels=LANGUAGES
 ) -> figure.Figure:
-    """Heat maps with one colour scale, named `label`; if signed, red is below 0, blue above."""
+    """Heat maps with one colour scale, named `label`; if signed, red is below 0, green above."""
     longest = max(len(rows), len(columns))
     annotated = longest <= ANNOTATED
     side = max(0.37 if annotated else 0.24, 2.6 / longest)
@@ -75,7 +85,7 @@ def draw_heatmaps(
     if signed:
         low, high = -(bound or 1.0), bound or 1.0
     scale = colors.Normalize(low, high if high > low else low + 1e-9)
-    palette = mpl.colormaps['RdBu' if signed else 'viridis'].with_extremes(bad='#f0f0f0')
+    palette = mpl.colormaps['PiYG' if signed else 'viridis'].with_extremes(bad='#f0f0f0')
     turned = 90 if max(map(len, columns), default=0) > 3 else 0
     with mpl.rc_context(STYLE | {'axes.grid': False}):
         across = ACROSS - (annotated and len(columns) > 6)
@@ -148,6 +158,33 @@ def draw_points(
     return drawing
 
 
+def draw_clouds(clouds: Sequence[Cloud]) -> figure.Figure:
+    """Clouds of points on one scale, two beside each other; the legend has colours and markers."""
+    names = sorted({x for cloud in clouds for x in cloud.colours})
+    kinds = sorted({x for cloud in clouds for x in cloud.markers}, reverse=True)
+    palette = COLOURS if len(names) <= len(COLOURS) else mpl.colormaps['tab20'].colors
+    palette = {name: palette[i % len(palette)] for i, name in enumerate(names)}
+    bound = 1.04 * max(np.abs(cloud.points).max() for cloud in clouds) or 1.0
+    with mpl.rc_context(STYLE | {'axes.grid': False}):
+        extra = 0.2, _legend_height([*names, *kinds], 7)
+        drawing, all_axes = _panels(len(clouds), (4.3, 4.5), extra, 2)
+        for axes, cloud in zip(all_axes, clouds, strict=True):
+            order = np.random.default_rng(0).permutation(len(cloud.points))  # none lies on top
+            for i, kind in enumerate(kinds):
+                rows = [j for j in order if cloud.markers[j] == kind]
+                inks = [palette[cloud.colours[j]] for j in rows]
+                style = {'marker': 'ox'[i % 2], 's': 9, 'linewidths': 0.7, 'rasterized': True}
+                axes.scatter(*cloud.points[rows].T, c=inks, **style)
+            axes.set(title=cloud.title, xlabel=cloud.x, xticks=[], yticks=[], aspect='equal')
+            axes.set(xlim=(-bound, bound), ylim=(-bound, bound))
+        style = {'linestyle': 'none', 'markersize': 5}
+        lines = {x: {'marker': 's', 'color': palette[x]} for x in names}
+        lines |= {x: {'marker': 'ox'[i % 2], 'color': '#555555'} for i, x in enumerate(kinds)}
+        handles = {name: mpl.lines.Line2D([], [], **x, **style) for name, x in lines.items()}
+        _add_legend(drawing, handles, 7)
+    return drawing
+
+
 def _panels(count: int, size, extra, across: int = ACROSS, sharey: bool = False):
     """A figure and the axes of its panels, each of this size; `extra`: of the whole figure."""
     across = min(count, across)
@@ -176,14 +213,14 @@ def _style(i: int) -> dict:
     return {'color': COLOURS[i % len(COLOURS)], 'marker': MARKERS[i % len(MARKERS)], **line}
 
 
-def _legend_height(names: Sequence[str]) -> float:
-    return 0.22 * math.ceil(len(names) / 4) + 0.2
+def _legend_height(names: Sequence[str], columns: int = 4) -> float:
+    return 0.22 * math.ceil(len(names) / columns) + 0.2
 
 
-def _add_legend(drawing: figure.Figure, handles: dict) -> None:
+def _add_legend(drawing: figure.Figure, handles: dict, columns: int = 4) -> None:
     """Under all panels; nothing where one name is all there is."""
     if len(handles) > 1:
-        position = {'loc': 'outside lower center', 'ncols': min(4, len(handles))}
+        position = {'loc': 'outside lower center', 'ncols': min(columns, len(handles))}
         drawing.legend(handles.values(), handles, frameon=False, **position)
 
 

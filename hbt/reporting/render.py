@@ -13,7 +13,7 @@ import jinja2
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from matplotlib import figure
 
 PAGE = 'index.html'
@@ -34,6 +34,8 @@ class Table(typing.NamedTuple):
     formats: Mapping[Label, str]  # column that is shown -> key of FORMATS
     note: str = ''
     bold: pd.DataFrame | None = None  # booleans of some of the columns: what stands out
+    tone: pd.DataFrame | None = None  # of some of the columns: 1 is good, -1 is bad
+    folded: bool = False  # on the page, as if it were long
 
 
 class Figure(typing.NamedTuple):
@@ -45,12 +47,30 @@ class Figure(typing.NamedTuple):
     note: str = ''
 
 
+class Phrase(typing.NamedTuple):
+    """A piece of a text, and whether it is good news."""
+
+    text: str
+    tone: int = 0  # 1: good, -1: bad
+
+
 class Section(typing.NamedTuple):
     """A heading, an introduction, and what follows it."""
 
     title: str
-    text: str
+    text: str | Sequence[Phrase]
     parts: list[Table | Figure]
+
+    @property
+    def phrases(self) -> Sequence[Phrase]:
+        """The pieces of its text."""
+        text = [Phrase(self.text)] if isinstance(self.text, str) else self.text
+        return [x for x in text if x.text]
+
+    @property
+    def plain_text(self) -> str:
+        """Its text without any tone."""
+        return ''.join(x.text for x in self.phrases)
 
 
 def make_table(
@@ -107,6 +127,7 @@ def to_html(title: str, sections: Sequence[Section]) -> str:
     environment.globals |= {
         'cell_texts': _cell_texts,
         'bold_cells': _bold_cells,
+        'tone_cells': _tone_cells,
         'shared_headings': _shared_headings,
         'image_base64': lambda part: base64.b64encode(draw_image(part, 'svg')).decode(),
         'long_table': LONG_TABLE,
@@ -120,7 +141,7 @@ def draw_image(part: Figure, kind: str) -> bytes:
     out = io.BytesIO()
     dates = {'svg': {'Date': None}, 'pdf': {'CreationDate': None}, 'png': {}}
     with mpl.rc_context({'svg.hashsalt': part.name}):
-        part.drawing.savefig(out, format=kind, metadata=dates[kind], bbox_inches='tight', dpi=130)
+        part.drawing.savefig(out, format=kind, metadata=dates[kind], bbox_inches='tight', dpi=200)
     return out.getvalue()
 
 
@@ -139,9 +160,9 @@ def write_report(folder: pathlib.Path, title: str, sections: Sequence[Section]) 
         (folder / name).mkdir(parents=True)
     text, tex = [f'# {title}'], [PREAMBLE]
     for section in sections:
-        text += [f'## {section.title}', section.text]
+        text += [f'## {section.title}', section.plain_text]
         tex.append(rf'\section{{{section.title.translate(LATEX)}}}')
-        tex.append(section.text.translate(LATEX) + '\n')
+        tex.append(section.plain_text.translate(LATEX) + '\n')
         for part in section.parts:
             markdown, latex = _write_part(folder, part)
             text += [f'### {part.title}', markdown, part.note]
@@ -186,9 +207,19 @@ def _marked_texts(table: Table, escaped: dict[int, str], pattern: str) -> pd.Dat
 
 def _bold_cells(table: Table) -> Bool[np.ndarray, 'r c']:
     """Which of the shown cells stand out."""
-    bold = pd.DataFrame(index=table.frame.index) if table.bold is None else table.bold
+    return _shown_cells(table, table.bold).to_numpy(bool)
+
+
+def _tone_cells(table: Table) -> Int[np.ndarray, 'r c']:
+    """1 for each of the shown cells that is good, -1 for what is bad, 0 for the others."""
+    return _shown_cells(table, table.tone).to_numpy(int)
+
+
+def _shown_cells(table: Table, marks: pd.DataFrame | None) -> pd.DataFrame:
+    """The marks of the shown cells, 0 where there is none."""
+    marks = pd.DataFrame(index=table.frame.index) if marks is None else marks
     shown = pd.Index(list(table.formats))
-    return bold.reindex(index=table.frame.index, columns=shown, fill_value=False).to_numpy(bool)
+    return marks.reindex(index=table.frame.index, columns=shown, fill_value=0)
 
 
 def _flat_names(labels: Iterable[Label]) -> list[str]:

@@ -1,7 +1,7 @@
 """The tables of a report: the runs, their numbers, tests of differences, where numbers are from."""
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -20,9 +20,8 @@ CORRECTIONS = {'holm': 'Holm', 'hochberg': 'Benjamini-Hochberg'}  # field of a t
 P_VALUES = {'randomisation': 'p, randomisation', **CORRECTIONS, 't': 'p, t'}
 
 
-def overview(loaded: Loaded, systems: Sequence[experiments.System]) -> render.Table:
+def overview(loaded: Loaded, labels: Mapping[str, str]) -> render.Table:
     """What each run is, and what it is called in the report."""
-    labels = {x.name: system.label for system in systems for x in system.experiments}
     columns = ['run', 'called', 'sampling', 'seed', 'steps', 'evaluated at', 'benchmarks']
     rows = []
     for x in loaded:
@@ -32,14 +31,14 @@ def overview(loaded: Loaded, systems: Sequence[experiments.System]) -> render.Ta
     return render.make_table('runs', 'Runs', dict.fromkeys(columns, 'text'), rows)
 
 
-def differing_settings(loaded: Loaded) -> render.Table:
+def differing_settings(loaded: Loaded, labels: Mapping[str, str]) -> render.Table:
     """Settings in which the runs differ; all others are equal."""
     rows = []
     for name in experiments.differing_settings(loaded):
         values = [x.settings.get(name, '') for x in loaded]
         cells = [', '.join(map(str, x)) if isinstance(x, tuple) else str(x) for x in values]
         rows.append([name, *cells])
-    names = [x.name for x in loaded]
+    names = [labels[x.name] for x in loaded]
     columns = ['setting' if 'setting' not in names else 'setting:', *names]
     note = '' if rows else 'None: as far as the runs tell, their settings are equal.'
     formats = dict.fromkeys(columns, 'text')
@@ -103,17 +102,46 @@ def _rank_systems(case, part: str, title: str, frame: pd.DataFrame, note: str) -
     return render.Table(*case.name_part(part, title), frame, formats, note, bold)
 
 
-def system_tests(case: Case) -> render.Table:
+def system_tests(case: Case, tests: Sequence[comparison.Test]) -> render.Table:
     """Every two systems on the main numbers."""
     name = case.name_part('tests', 'differences between systems')
     columns = {'systems': 'systems', 'subject': 'number'}
     columns |= {'mean': 'difference', 'queries': 'questions'}
     note = (
         'Paired tests over questions: randomisation (10,000 flips) and t, two-sided. Holm and '
-        'Benjamini-Hochberg correct the first for all tests of this table. Bold: Holm below .05. '
+        'Benjamini-Hochberg correct the first for all tests of this table. Bold: Holm below .05; '
+        'green: better, red: worse. '
         'Systems of several seeds are compared by the mean of these for every query.'
     )
-    return _test_table(name, comparison.compare_systems(case), columns, 'signed number', note)
+    return _test_table(name, tests, columns, 'signed number', note)
+
+
+def verdicts(tests: Mapping[str, Sequence[comparison.Test]]) -> render.Table | None:
+    """The difference of every two systems on every measure of a benchmark; None without tests."""
+    rows = [
+        [benchmark, f'{x.second} − {x.first}', x.subject, x.mean, x.verdict, x.holm]
+        for benchmark, group in tests.items()
+        for x in group
+    ]
+    frame = pd.DataFrame(rows, columns=['benchmark', 'systems', 'subject', 'mean', 'tone', 'holm'])
+    if frame.empty:
+        return None
+    keys, measures = frame[['benchmark', 'systems']].drop_duplicates(), frame['subject'].unique()
+
+    def spread(field: str) -> pd.DataFrame:
+        wide = frame.pivot(index=[*keys], columns='subject', values=field)
+        return wide.reindex(pd.MultiIndex.from_frame(keys)).reindex(columns=measures)
+
+    bold = (spread('holm') < comparison.LEVEL).reset_index(drop=True)
+    tone = spread('tone').fillna(0).astype(int).reset_index(drop=True)
+    formats = dict.fromkeys(keys, 'text') | dict.fromkeys(measures, 'signed number')
+    note = (
+        'Bold: significant at .05, by the randomisation test over questions, corrected by Holm '
+        'for all tests of a benchmark. Green: better; red: worse. Of a rank distance, less is '
+        'better.'
+    )
+    shown = spread('mean').reset_index()
+    return render.Table('verdicts', 'Differences between systems', shown, formats, note, bold, tone)
 
 
 def pair_tests(case: Case, tests: Sequence[comparison.Test], index: int) -> render.Table:
@@ -122,20 +150,21 @@ def pair_tests(case: Case, tests: Sequence[comparison.Test], index: int) -> rend
     name = case.name_part(f'pair-tests-{index}', f'{systems}, every pair of languages')
     difference = f'difference of {comparison.metric_name(case.metric)}'
     columns = {'subject': 'pair', 'mean': difference, 'queries': 'queries'}
-    note = f'Corrected for {len(tests)} pairs. Bold: Holm below .05.'
+    note = f'Corrected for {len(tests)} pairs. Bold: Holm below .05; green: better, red: worse.'
     return _test_table(name, tests, columns, 'signed', note)
 
 
 def _test_table(name: tuple[str, str], tests, columns: dict[str, str], form: str, note: str):
-    """A table of these fields of tests and their p-values; significant differences stand out."""
+    """A folded table of these fields of tests and their p-values; significant ones stand out."""
     frame = pd.DataFrame(tests, columns=comparison.Test._fields)
+    tone = pd.DataFrame({columns['mean']: [x.verdict for x in tests]}, dtype=int)
     frame['systems'] = frame['second'] + ' − ' + frame['first']
     frame = frame.rename(columns=columns | P_VALUES)
     formats = dict.fromkeys(columns.values(), 'text')
     formats |= {columns['mean']: form, columns['queries']: 'count'}
     formats |= dict.fromkeys(P_VALUES.values(), 'p')
     bold = pd.DataFrame({columns['mean']: frame['Holm'] < comparison.LEVEL})
-    return render.Table(*name, frame[list(formats)], formats, note, bold)
+    return render.Table(*name, frame[list(formats)], formats, note, bold, tone, folded=True)
 
 
 def pair_counts(case: Case, tests: Sequence[Sequence[comparison.Test]]) -> render.Table:
@@ -181,7 +210,7 @@ def pair_numbers(case: Case) -> render.Table:
     return render.make_table(*case.name_part('pairs', 'every pair of languages'), formats, rows)
 
 
-def provenance(loaded: Loaded, benchmark: str) -> render.Table:
+def provenance(loaded: Loaded, labels: Mapping[str, str], benchmark: str) -> render.Table:
     """From which data and by which versions the numbers are."""
     rows = []
     for x in loaded:
@@ -196,7 +225,7 @@ def provenance(loaded: Loaded, benchmark: str) -> render.Table:
         content = str(manifest.get('content', ''))[:12]
         software = ' '.join(f'{x} {versions[x]}' for x in ('hbt', 'jax') if x in versions)
         exceptions = [manifest.get(x) for x in ('unanswerable', *results.EXCEPTIONS)]
-        head = [x.name, numbers.get('step'), *sizes, *exceptions]
+        head = [labels[x.name], numbers.get('step'), *sizes, *exceptions]
         rows.append([*head, *lengths, *longest, content, software])
     formats = {('', 'run'): 'text'}
     columns = ('step', 'queries', 'documents', 'unanswerable', *results.EXCEPTIONS)

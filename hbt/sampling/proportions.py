@@ -74,11 +74,11 @@ def write_proportions(proportions: list[Proportion], folder: str | os.PathLike) 
         drawn = f'{x.drawn / total:.8f}' if total else ''
         lines.append('\t'.join((*x[:4], f'{x.planned:.8f}', drawn, f'{x.drawn}\n')))
     files.write_text(folder / 'proportions.tsv', ''.join(lines))
-    _plot_proportions(proportions, folder / 'proportions.png')
+    draw_proportions(proportions).savefig(folder / 'proportions.png')
 
 
-def _plot_proportions(proportions: list[Proportion], path: pathlib.Path) -> None:
-    """Heatmaps of the language pairs."""
+def draw_proportions(proportions: list[Proportion]):
+    """A figure of matplotlib: heatmaps of the language pairs, planned and drawn on one scale."""
     # Imported here: it takes a second, and most programs draw nothing.
     from matplotlib import figure
 
@@ -87,16 +87,18 @@ def _plot_proportions(proportions: list[Proportion], path: pathlib.Path) -> None
     total = sum(x.drawn for x in proportions)
     if total:
         maps['drawn %'] = [x.drawn / total for x in proportions]
-    size = 2 + 0.4 * len(languages)
-    chart = figure.Figure(figsize=(size * len(maps) + 1, size), layout='constrained')
-    panels = chart.subplots(1, len(maps), squeeze=False)[0]
-    for panel, (title, values) in zip(panels, maps.items(), strict=True):
-        grid = np.zeros((len(languages), len(languages)))
+    grids = np.zeros((len(maps), len(languages), len(languages)))
+    for grid, values in zip(grids, maps.values(), strict=True):
         for x, value in zip(proportions, values, strict=True):
             row_column = languages.index(x.query_language), languages.index(x.passage_language)
             grid[row_column] += 100 * value
-        chart.colorbar(panel.imshow(grid, vmin=0), ax=panel)
+    size = 2 + 0.4 * len(languages)
+    chart = figure.Figure(figsize=(size * len(maps) + 1, size), layout='constrained')
+    panels = chart.subplots(1, len(maps), squeeze=False)[0]
+    for panel, title, grid in zip(panels, maps, grids, strict=True):
+        drawn = panel.imshow(grid, vmin=0, vmax=grids.max() or 1)
         panel.set(title=title, xlabel='passage', ylabel='query')
         panel.set_xticks(range(len(languages)), languages, rotation=90)
         panel.set_yticks(range(len(languages)), languages)
-    chart.savefig(path)
+    chart.colorbar(drawn, ax=list(panels))
+    return chart

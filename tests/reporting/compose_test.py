@@ -1,12 +1,22 @@
 import csv
 import json
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from hbt.reporting import comparison, compose, experiments, render, tables
+from hbt.evaluation import samples
+from hbt.reporting import (
+    comparison,
+    compose,
+    embedding_space,
+    experiments,
+    figures,
+    render,
+    tables,
+)
 from tests import ROOT, fake_runs
 from tests.reporting import render_test
 
@@ -44,7 +54,7 @@ def parts(sections):
 
 def test_a_report_has_a_section_for_everything_that_the_runs_tell(sections):
     assert [section.title for section in sections] == [
-        *('Runs', 'Comparison of the runs', 'Pairs of languages', 'Language bias'),
+        *('Conclusion', 'Runs', 'Comparison of the runs', 'Pairs of languages', 'Language bias'),
         *('Languages, scripts and resources', 'Beside the paper', 'Training', 'Scaling'),
         *('Domain shift', 'Origin of the numbers'),
     ]
@@ -87,6 +97,113 @@ def test_every_two_systems_are_tested_on_every_number_with_corrections(sections)
     assert (p <= fdr + 1e-12).all() and (fdr <= holm + 1e-12).all()
     pairs = parts(sections)['xquad_r-pair-tests-1']
     assert len(pairs.frame) == 16 and 'Corrected for 16 pairs' in pairs.note
+
+
+def test_the_conclusion_has_a_sentence_for_every_comparison_of_systems(sections):
+    text, by_name = sections[0].plain_text, parts(sections)
+    assert text.startswith('On cldr, hybrid ×2 against xx: ')
+    assert text.count(' against ') == compose.SENTENCES == 6 and 'more comparisons' not in text
+    assert 'Of the variance of embeddings of cldr, the language explains ' in text
+    table = by_name['verdicts'].frame.set_index(['benchmark', 'systems'])
+    assert len(table) == 6
+    for _, test in by_name['xquad_r-tests'].frame.iterrows():
+        assert table.loc[('xquad_r', test['systems']), test['number']] == test['difference']
+
+
+def made(second, subject, mean, p, sign=1):
+    return comparison.Test('X-X', second, subject, 9, mean, p, p, p, p, sign)
+
+
+TESTS = [
+    made('hybrid', 'mono mAP', -0.25, 0.6),
+    made('hybrid', 'cross mAP', 0.5, 0.0004),
+    made('hybrid', 'rank distance', -3.5, 0.01, -1),
+    made('X-Y', 'mono mAP', -0.25, 0.02),
+    made('X-Y', 'rank distance', 3.5, 0.01, -1),
+    made('X-Y', 'own language first', 0.5, 0.01, 0),
+    made('X-Y', 'cross mAP', float('nan'), float('nan')),
+]
+
+
+def test_what_is_significant_is_good_or_bad_by_the_direction_of_its_measure():
+    assert [x.verdict for x in TESTS] == [0, 1, 1, -1, -1, 0, 0]
+    phrases = comparison.describe_tests('set', TESTS[:3]) + comparison.describe_tests(
+        'set', TESTS[3:]
+    )
+    assert ''.join(x.text for x in phrases) == (
+        'On set, hybrid against X-X: better in cross mAP (+0.5000, p < .001) and rank distance '
+        '(-3.5000, p 0.010); no significant difference in mono mAP. '
+        'On set, X-Y against X-X: worse in mono mAP (-0.2500, p 0.020) and rank distance (+3.5000, '
+        'p 0.010); changed own language first (+0.5000, p 0.010); no significant difference in '
+        'cross mAP. '
+    )
+    assert [x.tone for x in phrases if x.tone] == [1, -1]
+    table = tables.verdicts({'set': TESTS})
+    assert table.frame['systems'].tolist() == ['hybrid − X-X', 'X-Y − X-X']
+    assert [*table.formats] == [*table.frame.columns] and table.frame['mono mAP'][1] == -0.25
+    assert table.tone['rank distance'].tolist() == [1, -1]
+    assert table.bold['own language first'].tolist() == [False, True]
+    assert table.tone['own language first'].tolist() == [0, 0]
+
+
+def test_many_systems_have_a_few_sentences_and_a_table_of_the_rest():
+    tests = [made(f's{i}', 'mono mAP', 1.0, 0.01) for i in range(9)]
+    text = ''.join(x.text for x in compose.conclude([], {'set': tests}, {}))
+    assert text.count(' against ') == compose.SENTENCES
+    assert text.endswith('The table has 3 more comparisons. ')
+
+
+def test_figures_call_the_systems_as_the_tables_do(sections, root):
+    by_name = parts(sections)
+    called = ['xx', 'hybrid, seed 0', 'hybrid, seed 1', 'half']
+    assert by_name['runs'].frame['called'].tolist() == called
+    legends = [x.get_text() for x in by_name['training'].drawing.legends[0].get_texts()]
+    assert legends == called
+    assert [*by_name['settings'].formats] == ['setting', *called]
+
+
+def test_tables_of_p_values_are_folded(sections):
+    for name, part in parts(sections).items():
+        if isinstance(part, render.Table):
+            assert part.folded == any('p, ' in str(x) for x in part.formats), name
+
+
+def test_the_embedding_space_is_shown_before_and_after_training(tmp_path):
+    case = fake_runs.make_benchmark('cldr', ('de', 'el', 'en', 'zh'))
+    for name, alpha in (('xx', 1.0), ('hybrid', 0.5)):
+        fake_runs.make_run(tmp_path / name, [case], alpha=alpha)
+        fake_runs.save_result(tmp_path / name / 'results' / '0', case, noise=3.0, step=0)
+    loaded = experiments.load_experiments([tmp_path / 'xx', tmp_path / 'hybrid'])
+    case = comparison.make_comparison(experiments.group_by_seed(loaded), 'cldr')
+    views = embedding_space.view_systems(case)
+    table = embedding_space.variance_table(case, views).frame
+    assert table['at'].tolist() == ['before training', 'step 6'] * 2
+    assert table['texts'].tolist() == [48] * 4 and table['system'][2] == 'hybrid'
+    sample = samples.load_sample(tmp_path / 'xx/results/6/samples/cldr.npz')
+    share = samples.language_share(sample.vectors, sample.languages)
+    assert table['language explains'][1] == pytest.approx(share)
+    text = embedding_space.describe_views(case, views)
+    assert f'{100 * share:.1f} % for X-X (' in text and ' % before training) and ' in text
+    drawing = figures.embedding_map(case, views).drawing
+    panels = [x for x in drawing.axes if x.get_visible()]
+    assert len(panels) == 4 and panels[0].get_title().startswith('X-X, before training: language')
+
+
+def test_a_result_of_a_version_without_samples_has_no_map(root, tmp_path):
+    shutil.copytree(root / 'xx', tmp_path / 'xx')
+    shutil.rmtree(tmp_path / 'xx/results/6/samples')
+    loaded = experiments.load_experiments([tmp_path / 'xx', root / 'hybrid'])
+    case = comparison.make_comparison(experiments.group_by_seed(loaded), 'cldr')
+    views = embedding_space.view_systems(case)
+    assert [x.system for x in views] == ['hybrid']
+    assert embedding_space.describe_views(case, []) == ''
+
+
+def test_a_single_system_is_described_by_its_numbers(root):
+    systems = experiments.group_by_seed(experiments.load_experiments([root / 'xx']))
+    case = comparison.make_comparison(systems, 'cldr', MEASURES)
+    ((text, tone),) = compose.conclude([case], {'cldr': []}, {'cldr': []})
+    assert text.startswith('On cldr, xx has mono MRR@10 0.') and ' and cross R@5 0.' in text
 
 
 def test_the_numbers_asked_for_are_those_compared(root):

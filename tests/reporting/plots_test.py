@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from matplotlib import text
 
 from hbt.reporting import plots
 
@@ -14,11 +15,11 @@ def texts(drawing):
     drawing.draw_without_rendering()
     renderer = drawing.canvas.get_renderer()
     boxes, outside = [], ticks_outside(drawing)
-    for text in drawing.findobj(lambda x: hasattr(x, 'get_text') and x not in outside):
-        axis = getattr(text, 'axes', None)
-        shown = text.get_visible() and (axis is None or axis.get_visible())
-        if shown and text.get_text().strip():
-            boxes.append((text.get_text(), text.get_window_extent(renderer)))
+    for label in drawing.findobj(lambda x: isinstance(x, text.Text) and x not in outside):
+        axis = getattr(label, 'axes', None)
+        shown = label.get_visible() and (axis is None or axis.get_visible())
+        if shown and label.get_text().strip():
+            boxes.append((label.get_text(), label.get_window_extent(renderer)))
     return boxes
 
 
@@ -67,7 +68,7 @@ def test_long_names_of_rows_and_columns_do_not_overlap_in_heat_maps():
 def test_numbers_are_written_into_small_heat_maps_and_missing_ones_are_left_out():
     values = np.array([[0.25, np.nan], [0.5, 1.0]])
     drawing = plots.draw_heatmaps([plots.HeatMap('one', values)], ['de', 'en'], ['de', 'en'], 'mAP')
-    written = [text for text, _ in texts(drawing)]
+    written = [name for name, _ in texts(drawing)]
     assert {'.25', '.50', '1.00'} <= set(written) and 'nan' not in ' '.join(written)
 
 
@@ -91,6 +92,36 @@ def test_nothing_overlaps_in_points(scale):
             (title, {k: [plots.Point(x, x * 0.9, x * 1.1) for x in v] for k, v in values.items()})
         )
     assert not overlapping(plots.draw_points(panels, LANGUAGES))
+
+
+@pytest.mark.parametrize('count', [1, 4])
+@pytest.mark.parametrize('names', [LANGUAGES[:2], LANGUAGES])
+def test_nothing_overlaps_in_clouds_whose_panels_have_one_scale(count, names):
+    generator = np.random.default_rng(0)
+    clouds = [
+        plots.Cloud(
+            f'X-X, step 600, language explains {i} %',
+            'plane',
+            generator.standard_normal((2 * len(names), 2)) * (i + 1),
+            [*names, *names],
+            ['question'] * len(names) + ['answer'] * len(names),
+        )
+        for i in range(count)
+    ]
+    drawing = plots.draw_clouds(clouds)
+    assert not overlapping(drawing)
+    assert {*names, 'question', 'answer'} <= {name for name, _ in texts(drawing)}
+    shown = [x for x in drawing.axes if x.get_visible()]
+    assert len({x.get_xlim() + x.get_ylim() for x in shown}) == 1
+    bound = shown[0].get_xlim()[1]
+    assert all(np.abs(cloud.points).max() < bound for cloud in clouds)
+
+
+def test_languages_have_one_colour_each_in_clouds():
+    points = np.zeros((18, 2)) + np.arange(18)[:, None]
+    cloud = plots.Cloud('', '', points, LANGUAGES, ['question'] * 18)
+    (scatter,) = plots.draw_clouds([cloud]).axes[0].collections
+    assert len({tuple(x) for x in scatter.get_facecolors()}) == 18
 
 
 def test_a_panel_of_several_magnitudes_has_a_log_axis():

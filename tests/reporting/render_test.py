@@ -124,6 +124,26 @@ def test_long_tables_are_folded_on_the_page():
     assert text.count('<details>') == 1 and '<summary>40 rows</summary>' in text
 
 
+def test_a_folded_table_is_folded_however_short_it_is():
+    text = render.to_html('', [render.Section('One', '', [TABLE._replace(folded=True)])])
+    assert text.count('<details>') == 1 and '<summary>2 rows</summary>' in text
+
+
+def test_good_and_bad_numbers_and_phrases_have_their_colours():
+    tone = pd.DataFrame({('mono', 'mAP'): [-1, 1]})
+    text = [render.Phrase('It is '), render.Phrase('better <here>', 1), render.Phrase('.')]
+    page = render.to_html('', [render.Section('One', text, [TABLE._replace(tone=tone)])])
+    assert 'It is <b class="good">better &lt;here&gt;</b>.</p>' in page
+    assert re.findall('<td class="(good|bad)">', page) == ['bad', 'good']
+    read(page)
+
+
+def test_a_text_of_phrases_is_written_in_every_notation(tmp_path):
+    text = [render.Phrase('It is '), render.Phrase('better', 1)]
+    render.write_report(tmp_path, 'T', [render.Section('One', text, [])])
+    assert all('It is better' in (tmp_path / f'report.{x}').read_text() for x in ('md', 'tex'))
+
+
 def test_the_best_stands_out_and_ties_share_it():
     numbers = pd.DataFrame([[0.5, 0.7, 0.7], [None, 0.1, 2.0]])
     assert render.best_cells(numbers, axis=1).values.tolist() == [

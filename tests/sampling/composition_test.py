@@ -284,3 +284,6 @@ def test_proportions_are_a_table_and_files(stored, tmp_path):
     rows = [dict(zip(lines[0].split('\t'), x.split('\t'), strict=True)) for x in lines[1:]]
     assert sum(int(row['pairs']) for row in rows) == 100 * BATCH_SIZE
     assert sum(float(row['planned']) for row in rows) == pytest.approx(1, abs=1e-6)
+    *panels, _ = proportions.draw_proportions(drawn).axes
+    limits = [panel.images[0].get_clim() for panel in panels]
+    assert len(limits) == 2 and limits[0] == limits[1], 'a colour is one number in both'
