@@ -157,7 +157,7 @@ def describe_tests(benchmark: str, tests: Sequence[Test]) -> list[render.Phrase]
         if subjects:
             phrases.append(render.Phrase(f'{name} {join_words(subjects)}', VERDICTS[name]))
             phrases.append(render.Phrase('; '))
-    return [*phrases[:-1], render.Phrase('. ')]
+    return [*phrases[:-1], render.Phrase('.\n')]
 
 
 def describe_numbers(case: Comparison) -> str:
@@ -167,7 +167,7 @@ def describe_numbers(case: Comparison) -> str:
         tree = system.numbers[case.benchmark]['metrics']
         found = [(x, x.get(tree)) for x in case.measures]
         numbers = [f'{x.name} {render.FORMATS[x.format](y)}' for x, y in found if y is not None]
-        words.append(f'On {case.benchmark}, {system.label} has {join_words(numbers)}. ')
+        words.append(f'On {case.benchmark}, {system.label} has {join_words(numbers)}.\n')
     return ''.join(words)
 
 

@@ -83,7 +83,7 @@ def conclude(cases, tests: Mapping[str, list[comparison.Test]], views) -> list[r
     phrases = [y for x in compared[:SENTENCES] for y in comparison.describe_tests(*x)]
     if len(compared) > SENTENCES:
         count = len(compared) - SENTENCES
-        phrases.append(render.Phrase(f'The table has {count} more comparisons. '))
+        phrases.append(render.Phrase(f'The table has {count} more comparisons.\n'))
     alone = [comparison.describe_numbers(x) for x in cases if not tests[x.benchmark]]
     shares = [embedding_space.describe_views(x, views[x.benchmark]) for x in cases]
     return phrases + [render.Phrase(text) for text in (*alone, *shares) if text]

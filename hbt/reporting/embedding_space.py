@@ -77,4 +77,4 @@ def describe_views(case: comparison.Comparison, views: Sequence[View]) -> str:
     if not parts:
         return ''
     shares = comparison.join_words(parts)
-    return f'Of the variance of embeddings of {case.benchmark}, the language explains {shares}. '
+    return f'Of the variance of embeddings of {case.benchmark}, the language explains {shares}.\n'

@@ -65,7 +65,7 @@ def pair_differences(case: Case, tests: Sequence[Sequence[comparison.Test]]) -> 
     difference = f'difference of {comparison.metric_name(case.metric)}'
     drawing = plots.draw_heatmaps(maps, rows, columns, difference, signed=True)
     note = (
-        'Green: better than the first system; red: worse. Framed: significant at .05 by the '
+        'Green: better than the first system; pink: worse. Framed: significant at .05 by the '
         'randomisation test, corrected by Holm for the number of pairs.'
     )
     name = case.name_part('differences', f'{difference} to {case.systems[0].label}')

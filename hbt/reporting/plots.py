@@ -162,7 +162,8 @@ def draw_clouds(clouds: Sequence[Cloud]) -> figure.Figure:
     """Clouds of points on one scale, two beside each other; the legend has colours and markers."""
     names = sorted({x for cloud in clouds for x in cloud.colours})
     kinds = sorted({x for cloud in clouds for x in cloud.markers}, reverse=True)
-    palette = COLOURS if len(names) <= len(COLOURS) else mpl.colormaps['tab20'].colors
+    shades = mpl.colormaps['tab20'].colors  # ten colours, each dark and light
+    palette = COLOURS if len(names) <= len(COLOURS) else shades[::2] + shades[1::2]
     palette = {name: palette[i % len(palette)] for i, name in enumerate(names)}
     bound = 1.04 * max(np.abs(cloud.points).max() for cloud in clouds) or 1.0
     with mpl.rc_context(STYLE | {'axes.grid': False}):

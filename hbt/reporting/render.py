@@ -70,7 +70,7 @@ class Section(typing.NamedTuple):
     @property
     def plain_text(self) -> str:
         """Its text without any tone."""
-        return ''.join(x.text for x in self.phrases)
+        return ''.join(x.text for x in self.phrases).strip()
 
 
 def make_table(

@@ -17,6 +17,7 @@ NAMES = (
 )
 FURTHER = tuple(map(comparison.parse_measure, NAMES.split()))
 CORRECTIONS = {'holm': 'Holm', 'hochberg': 'Benjamini-Hochberg'}  # field of a test -> its name
+SIGNS = {'better': 1, 'worse': -1}
 P_VALUES = {'randomisation': 'p, randomisation', **CORRECTIONS, 't': 'p, t'}
 
 
@@ -180,12 +181,15 @@ def pair_counts(case: Case, tests: Sequence[Sequence[comparison.Test]]) -> rende
                 rows.append([systems, setting, *_count_significant(half)])
     formats = {('', 'systems'): 'text', ('', 'setting'): 'text', ('', 'pairs'): 'count'}
     for method in CORRECTIONS.values():
-        formats |= {(method, x): 'count' for x in ('better', 'worse')}
+        formats |= {(method, x): 'count' for x in SIGNS}
     formats['', 'mean difference'] = 'signed'
     metric = comparison.metric_name(case.metric)
     title = f'pairs of languages with a significant difference of {metric}'
     note = 'At .05, by the randomisation test, corrected for the number of all pairs.'
-    return render.make_table(*case.name_part('pair-counts', title), formats, rows, note)
+    table = render.make_table(*case.name_part('pair-counts', title), formats, rows, note)
+    signs = {(x, word): sign for x in CORRECTIONS.values() for word, sign in SIGNS.items()}
+    tone = pd.DataFrame({key: (table.frame[key] > 0) * sign for key, sign in signs.items()})
+    return table._replace(tone=tone)
 
 
 def _count_significant(tests: Sequence[comparison.Test]) -> list[int | float]:

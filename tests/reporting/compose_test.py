@@ -132,10 +132,10 @@ def test_what_is_significant_is_good_or_bad_by_the_direction_of_its_measure():
     )
     assert ''.join(x.text for x in phrases) == (
         'On set, hybrid against X-X: better in cross mAP (+0.5000, p < .001) and rank distance '
-        '(-3.5000, p 0.010); no significant difference in mono mAP. '
+        '(-3.5000, p 0.010); no significant difference in mono mAP.\n'
         'On set, X-Y against X-X: worse in mono mAP (-0.2500, p 0.020) and rank distance (+3.5000, '
         'p 0.010); changed own language first (+0.5000, p 0.010); no significant difference in '
-        'cross mAP. '
+        'cross mAP.\n'
     )
     assert [x.tone for x in phrases if x.tone] == [1, -1]
     table = tables.verdicts({'set': TESTS})
@@ -150,7 +150,7 @@ def test_many_systems_have_a_few_sentences_and_a_table_of_the_rest():
     tests = [made(f's{i}', 'mono mAP', 1.0, 0.01) for i in range(9)]
     text = ''.join(x.text for x in compose.conclude([], {'set': tests}, {}))
     assert text.count(' against ') == compose.SENTENCES
-    assert text.endswith('The table has 3 more comparisons. ')
+    assert text.endswith('The table has 3 more comparisons.\n')
 
 
 def test_figures_call_the_systems_as_the_tables_do(sections, root):

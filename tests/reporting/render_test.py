@@ -133,7 +133,7 @@ def test_good_and_bad_numbers_and_phrases_have_their_colours():
     tone = pd.DataFrame({('mono', 'mAP'): [-1, 1]})
     text = [render.Phrase('It is '), render.Phrase('better <here>', 1), render.Phrase('.')]
     page = render.to_html('', [render.Section('One', text, [TABLE._replace(tone=tone)])])
-    assert 'It is <b class="good">better &lt;here&gt;</b>.</p>' in page
+    assert 'It is <span class="good">better &lt;here&gt;</span>.</p>' in page
     assert re.findall('<td class="(good|bad)">', page) == ['bad', 'good']
     read(page)
 
