@@ -23,7 +23,17 @@ class Sample(typing.NamedTuple):
     vectors: Float[np.ndarray, 'n d']  # float32
     ids: list[str]
     languages: list[str]  # of each text
-    is_document: Bool[np.ndarray, ' n']
+    groups: Int[np.ndarray, ' n']  # equal for translations of a query; -1: a document
+
+    @property
+    def is_document(self) -> Bool[np.ndarray, ' n']:
+        return self.groups < 0
+
+    @property
+    def translated(self) -> Int[np.ndarray, ' m']:
+        """Indices of the queries that have a translation in the sample."""
+        counts = np.bincount(self.groups + 1)[self.groups + 1]
+        return np.flatnonzero((counts > 1) & ~self.is_document)
 
 
 def draw_sample(
@@ -53,7 +63,7 @@ def draw_sample(
         np.concatenate([queries[rows], documents[columns]]).astype(np.float32),
         [side.ids[i] for side, indices in sides for i in indices],
         [side.languages[i] for side, indices in sides for i in indices],
-        np.arange(len(rows) + len(columns)) >= len(rows),
+        np.concatenate([groups[rows], np.full(len(columns), -1)]),
     )
 
 
@@ -66,19 +76,19 @@ def _count_before(codes: Int[np.ndarray, ' n']) -> Int[np.ndarray, ' n']:
     return counts
 
 
-def language_share(vectors: Float[np.ndarray, 'n d'], languages: abc.Sequence[str]) -> float:
-    """The share of the variance of embeddings that their languages explain.
+def explained_share(vectors: Float[np.ndarray, 'n d'], labels: abc.Sequence) -> float:
+    """The share of the variance of embeddings that their labels, such as languages, explain.
 
-    The sum of squares between languages over the total sum of squares, in all dimensions
-    (eta squared of a one-way analysis of variance): with x_i the embeddings, m their mean, and m_l
-    the mean of the n_l embeddings of language l,
+    The sum of squares between labels over the total sum of squares, in all dimensions (eta squared
+    of a one-way analysis of variance): with x_i the embeddings, m their mean, and m_l the mean of
+    the n_l embeddings of label l,
 
         sum_l n_l |m_l - m|^2 / sum_i |x_i - m|^2.
 
-    0: all languages have one mean; 1: a text's language determines its embedding. Of vectors
-    without any language in them, (languages - 1) / (n - 1) is expected. NaN where all are equal.
+    0: all labels have one mean; 1: the label of a text determines its embedding. Of vectors that
+    have nothing to do with it, (labels - 1) / (n - 1) is expected. NaN where all are equal.
     """
-    codes = np.unique(np.array(languages), return_inverse=True)[1]
+    codes = np.unique(np.array(labels), return_inverse=True)[1]
     centred = vectors.astype(float) - vectors.mean(axis=0, dtype=float)
     sums = np.zeros((codes.max() + 1, centred.shape[1]))
     np.add.at(sums, codes, centred)
@@ -87,20 +97,12 @@ def language_share(vectors: Float[np.ndarray, 'n d'], languages: abc.Sequence[st
     return float(between / total) if total else float('nan')
 
 
-def project_samples(sets: abc.Sequence[Float[np.ndarray, 'n d']]) -> list:
-    """Sets of embeddings on one plane: the first two principal components of their union.
-
-    Each set is centred and scaled to unit variance before: training changes the mean and the spread
-    of embeddings, which would hide what is in them. Returns, for each set, points [n 2] and the
-    share of its variance that the plane shows.
-    """
-    scaled = []
-    for vectors in sets:
-        centred = vectors.astype(float) - vectors.mean(axis=0, dtype=float)
-        scaled.append(centred / (np.sqrt((centred**2).sum(axis=1).mean()) or 1))
-    axes = np.linalg.eigh(sum(x.T @ x for x in scaled))[1][:, :-3:-1]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-    return [(x @ axes, float(((x @ axes) ** 2).sum() / len(x))) for x in scaled]
+def project(vectors: Float[np.ndarray, 'n d']) -> tuple[Float[np.ndarray, 'n 2'], float]:
+    """The first two principal components, and the share of the variance that these show."""
+    centred = vectors.astype(float) - vectors.mean(axis=0, dtype=float)
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, :-3:-1]
+    points = centred @ (axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(2)]))
+    return points, float((points**2).sum() / ((centred**2).sum() or 1))
 
 
 def sample_path(result: pathlib.Path) -> pathlib.Path:
@@ -122,12 +124,12 @@ def load_sample(path: pathlib.Path) -> Sample:
             arrays = dict(opened)
         if arrays['format'] != FORMAT:
             raise ValueError(f'format {arrays["format"]}, expected {FORMAT}; evaluate again')
-        vectors, ids, languages, is_document = (arrays[name] for name in Sample._fields)
-        shapes = [x.shape for x in (ids, languages, is_document)]
+        vectors, ids, languages, groups = (arrays[name] for name in Sample._fields)
+        shapes = [x.shape for x in (ids, languages, groups)]
         if vectors.ndim != 2 or shapes != [vectors.shape[:1]] * 3:
             raise ValueError(f'the shapes {vectors.shape}, {shapes}')
         if not np.isfinite(vectors).all():
             raise ValueError('numbers that are not finite')
-        return Sample(vectors, ids.tolist(), languages.tolist(), is_document)
+        return Sample(vectors, ids.tolist(), languages.tolist(), groups)
     except Exception as error:  # neither zipfile nor zlib promises anything more special
         raise files.format_error(path, 'a sample of embeddings', error) from error

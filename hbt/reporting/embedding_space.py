@@ -7,11 +7,12 @@ import typing
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float
 
 from hbt.evaluation import samples
 from hbt.reporting import comparison, experiments, render
+
+_percent = render.FORMATS['percent']
 
 
 class View(typing.NamedTuple):
@@ -20,9 +21,10 @@ class View(typing.NamedTuple):
     system: str
     when: str  # before training, or the step
     sample: samples.Sample
-    share: float  # of the variance that the language explains
-    points: Float[np.ndarray, 'n 2']  # on the plane of all views of the system
-    shown: float  # share of the variance that is on this plane
+    language: float  # share of the variance that the language explains
+    question: float | None  # that of the questions which these explain; None without translations
+    points: Float[np.ndarray, 'n 2']
+    shown: float  # share of the variance that the points have
 
 
 def view_systems(case: comparison.Comparison) -> list[View]:
@@ -34,47 +36,61 @@ def view_systems(case: comparison.Comparison) -> list[View]:
     for system in case.systems:
         experiment = next(x for x in system.experiments if case.benchmark in x.results)
         found = experiments.load_samples(experiment, case.benchmark)
-        found = [(step, x) for step, x in found if x.vectors.shape[1] > 1]
-        if found:
-            planes = samples.project_samples([x.vectors for _, x in found])
-            label = system.called()[experiment.name]
-            for (step, sample), (points, shown) in zip(found, planes, strict=True):
-                share = samples.language_share(sample.vectors, sample.languages)
+        for step, sample in found:
+            if sample.vectors.shape[1] > 1:
                 when = f'step {step:,}' if step or len(found) == 1 else 'before training'
-                views.append(View(label, when, sample, share, points, shown))
+                shares = samples.explained_share(sample.vectors, sample.languages), None
+                if len(rows := sample.translated):
+                    labels = sample.groups[rows].tolist()
+                    meaning = samples.explained_share(sample.vectors[rows], labels)
+                    shares = shares[0], meaning
+                label, plane = system.called()[experiment.name], samples.project(sample.vectors)
+                views.append(View(label, when, sample, *shares, *plane))
     return views
 
 
 def variance_table(case: comparison.Comparison, views: Sequence[View]) -> render.Table:
-    """How much of the variance of its embeddings the language explains in every view."""
-    formats = {'system': 'text', 'at': 'text', 'texts': 'count', 'languages': 'count'}
-    formats |= {'language explains': 'percent', 'by chance': 'percent', 'on the map': 'percent'}
+    """How much of the variance of its embeddings language and question explain in every view."""
+    formats = {('', 'system'): 'text', ('', 'at'): 'text', ('', 'texts'): 'count'}
+    for heading in ('language explains', 'question explains'):
+        formats |= {(heading, 'measured'): 'percent', (heading, 'by chance'): 'percent'}
+    formats['', 'on the map'] = 'percent'
     rows = []
     for x in views:
-        n, languages = len(x.sample.languages), len({*x.sample.languages})
-        chance = (languages - 1) / (n - 1)
-        rows.append([x.system, x.when, n, languages, x.share, chance, x.shown])
+        groups = x.sample.groups[x.sample.translated]
+        chances = [
+            (len({*labels}) - 1) / (len(labels) - 1) if len(labels) else None
+            for labels in (x.sample.languages, groups.tolist())
+        ]
+        shares = [x.language, chances[0], x.question, chances[1]]
+        rows.append([x.system, x.when, len(x.sample.ids), *shares, x.shown])
     note = (
         'Language explains: sum of squares between languages over the total sum of squares of the '
-        'embeddings, in all dimensions; lower is fairer. By chance: expected of embeddings without '
-        'any language in them. On the map: share of the variance that the plane of the map shows. '
-        'Where languages have questions of their own, their topics count as language.'
+        'embeddings, in all dimensions; lower is fairer. Question explains: the same between '
+        'questions, of their translations alone; near 100 %, these have one embedding. By chance: '
+        'expected of embeddings that have nothing to do with it. On the map: share of the variance '
+        'that the map shows. Where languages have questions of their own, their topics count as '
+        'language.'
     )
-    name = case.name_part('embedding-variance', 'variance that the language explains')
-    table = render.make_table(*name, formats, rows, note)
-    newest = {x.system: i for i, x in enumerate(views)}.values()
-    shares = pd.DataFrame({'language explains': -table.frame['language explains'].iloc[[*newest]]})
-    return table._replace(bold=render.best_cells(shares))
+    name = case.name_part('embedding-variance', 'variance that language and question explain')
+    return render.make_table(*name, formats, rows, note)
 
 
 def describe_views(case: comparison.Comparison, views: Sequence[View]) -> str:
-    """What the language explains for every system, in a sentence; nothing without views."""
-    parts = []
-    for name in dict.fromkeys(x.system for x in views):
-        *before, last = [x for x in views if x.system == name]
-        earlier = f' ({100 * before[0].share:.1f} % {before[0].when})' if before else ''
-        parts.append(f'{100 * last.share:.1f} % for {name}{earlier}')
-    if not parts:
+    """What language and question explain for every system, in words; nothing without views."""
+    clauses = []
+    for field, text in (
+        ('language', 'the language explains '),
+        ('question', 'the question, which translations share, explains '),
+    ):
+        parts = []
+        for name in dict.fromkeys(x.system for x in views):
+            *before, last = [x for x in views if x.system == name]
+            if (share := getattr(last, field)) is not None:
+                earlier = [f' ({_percent(getattr(x, field))} {x.when})' for x in before]
+                parts.append(f'{_percent(share)} for {name}' + ''.join(earlier))
+        if parts:
+            clauses.append(text + comparison.join_words(parts))
+    if not clauses:
         return ''
-    shares = comparison.join_words(parts)
-    return f'Of the variance of embeddings of {case.benchmark}, the language explains {shares}.\n'
+    return f'Of the variance of embeddings of {case.benchmark}, {"; ".join(clauses)}.\n'

@@ -20,6 +20,7 @@ from hbt.reporting import (
 Case = comparison.Comparison
 Loaded = Sequence[experiments.Experiment]
 Labels = Mapping[str, str]  # name of an experiment -> what the report calls it
+LINKED = 3  # questions whose translations are joined on the map
 LOGGED = {  # number in metrics.jsonl -> title
     'loss': 'loss',
     'loss/mono': 'loss, monolingual batches',
@@ -157,22 +158,28 @@ def script_families(case: Case) -> render.Figure | None:
 
 def embedding_map(case: Case, views: Sequence[embedding_space.View]) -> render.Figure:
     """Questions and answers on a plane, by language, before and after training."""
-    clouds = [
-        plots.Cloud(
-            f'{x.system}, {x.when}: language explains {100 * x.share:.1f} %',
-            f'{100 * x.shown:.0f} % of the variance is on this plane',
-            x.points,
-            x.sample.languages,
-            np.where(x.sample.is_document, 'answer', 'question').tolist(),
+    clouds = []
+    for view in views:
+        groups = view.sample.groups
+        linked = dict.fromkeys(groups[view.sample.translated].tolist())
+        shares = f'language explains {100 * view.language:.1f} %'
+        if view.question is not None:
+            shares += f', question {100 * view.question:.1f} %'
+        cloud = plots.Cloud(
+            f'{view.system}, {view.when}\n{shares}',
+            f'{100 * view.shown:.0f} % of the variance is on this plane',
+            view.points,
+            view.sample.languages,
+            np.where(view.sample.is_document, 'answer', 'question').tolist(),
+            [np.flatnonzero(groups == x).tolist() for x in [*linked][:LINKED]],
         )
-        for x in views
-    ]
+        clouds.append(cloud)
     name = case.name_part('embedding-map', 'map of the embedding space')
     note = (
-        'The same questions and their answers in all languages, where these are translated. Axes: '
-        'first principal components of all panels of a system, each centred and scaled to unit '
-        'variance. Languages that lie apart are language bias: a text is near others of its '
-        'language, whatever they mean.'
+        'The same questions and their answers in every language. Each panel has the first two '
+        'principal components of its own embeddings. Languages that lie apart are language bias: a '
+        'text is near others of its language, whatever they mean. Lines join the translations of a '
+        f'question, for {LINKED} of the questions.'
     )
     return render.Figure(*name, plots.draw_clouds(clouds), note)
 

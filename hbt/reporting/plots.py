@@ -18,6 +18,7 @@ STYLE |= {'axes.spines.top': False, 'axes.spines.right': False, 'axes.axisbelow'
 STYLE |= {'axes.grid': True, 'grid.color': '#e4e4e4', 'grid.linewidth': 0.6}
 LANGUAGES = ('query language', 'document language')  # labels of the axes of a heat map
 GUIDE = {'color': '#777777', 'marker': '', 'linestyle': '--', 'linewidth': 1.0}
+SPOKE = {'color': 'k', 'linewidth': 0.9}
 ANNOTATED = 12  # rows and columns of a heat map up to which the numbers are written into it
 SMALL = 0.1  # largest number of heat maps below which these show a third digit
 WIDE = 20  # ratio of the values of a panel of points from which its axis is logarithmic
@@ -59,6 +60,7 @@ class Cloud(typing.NamedTuple):
     points: Float[np.ndarray, 'n 2']
     colours: Sequence[str]  # name of each point's colour
     markers: Sequence[str]  # name of each point's marker
+    linked: Sequence[Sequence[int]] = ()  # points that lines join
 
 
 class Point(typing.NamedTuple):
@@ -159,16 +161,15 @@ def draw_points(
 
 
 def draw_clouds(clouds: Sequence[Cloud]) -> figure.Figure:
-    """Clouds of points on one scale, two beside each other; the legend has colours and markers."""
+    """Clouds of points, two beside each other; the legend has colours and markers."""
     names = sorted({x for cloud in clouds for x in cloud.colours})
     kinds = sorted({x for cloud in clouds for x in cloud.markers}, reverse=True)
     shades = mpl.colormaps['tab20'].colors  # ten colours, each dark and light
     palette = COLOURS if len(names) <= len(COLOURS) else shades[::2] + shades[1::2]
     palette = {name: palette[i % len(palette)] for i, name in enumerate(names)}
-    bound = 1.04 * max(np.abs(cloud.points).max() for cloud in clouds) or 1.0
     with mpl.rc_context(STYLE | {'axes.grid': False}):
         extra = 0.2, _legend_height([*names, *kinds], 7)
-        drawing, all_axes = _panels(len(clouds), (4.3, 4.5), extra, 2)
+        drawing, all_axes = _panels(len(clouds), (4.3, 4.1), extra, 2)
         for axes, cloud in zip(all_axes, clouds, strict=True):
             order = np.random.default_rng(0).permutation(len(cloud.points))  # none lies on top
             for i, kind in enumerate(kinds):
@@ -176,8 +177,12 @@ def draw_clouds(clouds: Sequence[Cloud]) -> figure.Figure:
                 inks = [palette[cloud.colours[j]] for j in rows]
                 style = {'marker': 'ox'[i % 2], 's': 9, 'linewidths': 0.7, 'rasterized': True}
                 axes.scatter(*cloud.points[rows].T, c=inks, **style)
-            axes.set(title=cloud.title, xlabel=cloud.x, xticks=[], yticks=[], aspect='equal')
-            axes.set(xlim=(-bound, bound), ylim=(-bound, bound))
+            for members in cloud.linked:
+                points = cloud.points[list(members)]
+                for point in points:
+                    axes.plot(*zip(points.mean(axis=0), point, strict=True), **SPOKE)
+            axes.set(title=cloud.title, xlabel=cloud.x, xticks=[], yticks=[])
+            axes.set_aspect('equal', 'datalim')
         style = {'linestyle': 'none', 'markersize': 5}
         lines = {x: {'marker': 's', 'color': palette[x]} for x in names}
         lines |= {x: {'marker': 'ox'[i % 2], 'color': '#555555'} for i, x in enumerate(kinds)}

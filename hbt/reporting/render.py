@@ -141,7 +141,7 @@ def draw_image(part: Figure, kind: str) -> bytes:
     out = io.BytesIO()
     dates = {'svg': {'Date': None}, 'pdf': {'CreationDate': None}, 'png': {}}
     with mpl.rc_context({'svg.hashsalt': part.name}):
-        part.drawing.savefig(out, format=kind, metadata=dates[kind], bbox_inches='tight', dpi=200)
+        part.drawing.savefig(out, format=kind, metadata=dates[kind], bbox_inches='tight', dpi=150)
     return out.getvalue()
 
 
@@ -207,19 +207,20 @@ def _marked_texts(table: Table, escaped: dict[int, str], pattern: str) -> pd.Dat
 
 def _bold_cells(table: Table) -> Bool[np.ndarray, 'r c']:
     """Which of the shown cells stand out."""
-    return _shown_cells(table, table.bold).to_numpy(bool)
+    return _shown_cells(table, table.bold, False)
 
 
 def _tone_cells(table: Table) -> Int[np.ndarray, 'r c']:
     """1 for each of the shown cells that is good, -1 for what is bad, 0 for the others."""
-    return _shown_cells(table, table.tone).to_numpy(int)
+    return _shown_cells(table, table.tone, 0)
 
 
-def _shown_cells(table: Table, marks: pd.DataFrame | None) -> pd.DataFrame:
-    """The marks of the shown cells, 0 where there is none."""
+def _shown_cells(table: Table, marks: pd.DataFrame | None, missing: int) -> np.ndarray:
+    """The marks of the shown cells [r c], of the type of what stands for a missing one."""
     marks = pd.DataFrame(index=table.frame.index) if marks is None else marks
     shown = pd.Index(list(table.formats))
-    return marks.reindex(index=table.frame.index, columns=shown, fill_value=0)
+    marks = marks.reindex(index=table.frame.index, columns=shown, fill_value=missing)
+    return marks.to_numpy(type(missing))
 
 
 def _flat_names(labels: Iterable[Label]) -> list[str]:

@@ -30,6 +30,9 @@ def test_a_sample_has_the_same_questions_and_their_answers_in_every_language(mon
     assert {(kind, language) for kind, language, _ in parts} == {
         (kind, language) for kind in 'qd' for language in LANGUAGES
     }
+    assert len(sample.translated) == 12
+    for group in {*sample.groups[:12]}:
+        assert len({x.split(':')[2] for x in np.array(sample.ids)[sample.groups == group]}) == 1
     assert sample.languages == [language for _, language, _ in parts]
     for vector, name, is_document in zip(
         sample.vectors, sample.ids, sample.is_document, strict=True
@@ -85,15 +88,27 @@ def test_the_share_of_the_variance_that_the_language_explains_is_that_between_la
     mean = vectors.mean(axis=0)
     between = 2 * sum((np.array([2, 0]) - mean) ** 2) + 3 * sum((np.array([7, 2]) - mean) ** 2)
     expected = between / ((vectors - mean) ** 2).sum()
-    assert samples.language_share(vectors, languages) == pytest.approx(expected)
-    assert samples.language_share(vectors + 100, languages) == pytest.approx(expected)
-    assert samples.language_share(5 * vectors, languages) == pytest.approx(expected)
-    assert samples.language_share(vectors[[0, 0, 3, 3, 3]], languages) == pytest.approx(1)
-    assert samples.language_share(vectors[[0, 1, 0, 1]], ['de', 'de', 'en', 'en']) == 0
-    assert np.isnan(samples.language_share(vectors[[0, 0]], ['de', 'en']))
+    assert samples.explained_share(vectors, languages) == pytest.approx(expected)
+    assert samples.explained_share(vectors + 100, languages) == pytest.approx(expected)
+    assert samples.explained_share(5 * vectors, languages) == pytest.approx(expected)
+    assert samples.explained_share(vectors[[0, 0, 3, 3, 3]], languages) == pytest.approx(1)
+    assert samples.explained_share(vectors[[0, 1, 0, 1]], ['de', 'de', 'en', 'en']) == 0
+    assert np.isnan(samples.explained_share(vectors[[0, 0]], ['de', 'en']))
+
+
+def test_the_plane_of_a_sample_is_that_of_its_first_principal_components():
+    generator = np.random.default_rng(0)
+    vectors = generator.standard_normal((50, 6)) * [1, 9, 1, 1, 5, 1] + 3
+    points, shown = samples.project(vectors)
+    left, scale, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
+    expected = (left * scale)[:, :2]
+    np.testing.assert_allclose(np.abs(points), np.abs(expected), rtol=1e-9, atol=1e-9)
+    assert shown == pytest.approx((scale[:2] ** 2).sum() / (scale**2).sum())
+    points, shown = samples.project(np.ones((3, 6)))
+    assert not points.any() and shown == 0
 
 
 def test_the_share_of_vectors_without_a_language_is_that_of_chance():
     vectors = np.random.default_rng(0).standard_normal((2000, 64))
     languages = np.repeat([f'l{i}' for i in range(11)], 182)[:2000].tolist()
-    assert samples.language_share(vectors, languages) == pytest.approx(10 / 1999, rel=0.2)
+    assert samples.explained_share(vectors, languages) == pytest.approx(10 / 1999, rel=0.2)

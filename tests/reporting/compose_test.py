@@ -177,16 +177,21 @@ def test_the_embedding_space_is_shown_before_and_after_training(tmp_path):
     case = comparison.make_comparison(experiments.group_by_seed(loaded), 'cldr')
     views = embedding_space.view_systems(case)
     table = embedding_space.variance_table(case, views).frame
-    assert table['at'].tolist() == ['before training', 'step 6'] * 2
-    assert table['texts'].tolist() == [48] * 4 and table['system'][2] == 'hybrid'
+    assert table['', 'at'].tolist() == ['before training', 'step 6'] * 2
+    assert table['', 'texts'].tolist() == [48] * 4 and table['', 'system'][2] == 'hybrid'
     sample = samples.load_sample(tmp_path / 'xx/results/6/samples/cldr.npz')
-    share = samples.language_share(sample.vectors, sample.languages)
-    assert table['language explains'][1] == pytest.approx(share)
+    share = samples.explained_share(sample.vectors, sample.languages)
+    assert table['language explains', 'measured'][1] == pytest.approx(share)
+    assert table['language explains', 'by chance'][1] == pytest.approx(3 / 47)
+    assert table['question explains', 'by chance'][1] == pytest.approx(5 / 23)
+    questions = table['question explains', 'measured']
+    assert 0 < questions[0] < questions[1] < 1, 'less noise: translations are nearer'
     text = embedding_space.describe_views(case, views)
     assert f'{100 * share:.1f} % for X-X (' in text and ' % before training) and ' in text
     drawing = figures.embedding_map(case, views).drawing
     panels = [x for x in drawing.axes if x.get_visible()]
-    assert len(panels) == 4 and panels[0].get_title().startswith('X-X, before training: language')
+    assert all(len(x.lines) == figures.LINKED * 4 for x in panels)
+    assert len(panels) == 4 and panels[0].get_title().startswith('X-X, before training\nlangu')
 
 
 def test_a_result_of_a_version_without_samples_has_no_map(root, tmp_path):

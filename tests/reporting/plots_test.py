@@ -96,25 +96,22 @@ def test_nothing_overlaps_in_points(scale):
 
 @pytest.mark.parametrize('count', [1, 4])
 @pytest.mark.parametrize('names', [LANGUAGES[:2], LANGUAGES])
-def test_nothing_overlaps_in_clouds_whose_panels_have_one_scale(count, names):
+def test_nothing_overlaps_in_clouds(count, names):
     generator = np.random.default_rng(0)
     clouds = [
         plots.Cloud(
-            f'X-X, step 600, language explains {i} %',
+            f'a run, before training\nlanguage explains {i} %, question {i} %',
             'plane',
             generator.standard_normal((2 * len(names), 2)) * (i + 1),
             [*names, *names],
             ['question'] * len(names) + ['answer'] * len(names),
+            [range(len(names))],
         )
         for i in range(count)
     ]
     drawing = plots.draw_clouds(clouds)
     assert not overlapping(drawing)
     assert {*names, 'question', 'answer'} <= {name for name, _ in texts(drawing)}
-    shown = [x for x in drawing.axes if x.get_visible()]
-    assert len({x.get_xlim() + x.get_ylim() for x in shown}) == 1
-    bound = shown[0].get_xlim()[1]
-    assert all(np.abs(cloud.points).max() < bound for cloud in clouds)
 
 
 def test_languages_have_one_colour_each_in_clouds():
