@@ -2,6 +2,7 @@
 
 python -m benchmarks.search --part=evaluation     from embeddings to every number, against argsort
 python -m benchmarks.search --part=disk           a million documents in a file, against the product
+python -m benchmarks.search --part=resident       one query among a million documents on the devices
 
 The contestants run in turn, ROUNDS times; medians and their ratios are printed.
 """
@@ -174,9 +175,42 @@ def disk(folder: str | None, dim: int = 384, num_queries: int = 1000) -> None:
             path.unlink()
 
 
+def resident_documents(folder: str | None, count: int = 1_000_000, dim: int = 384) -> None:
+    """Seconds of the answers of `hbt.search`, without those to embed the query."""
+    from hbt.serving import resident
+
+    with tempfile.TemporaryDirectory(dir=folder) as corpus_dir:
+        path = pathlib.Path(corpus_dir, 'embeddings.npy')
+        write_corpus(path, count, dim)
+        start = time.perf_counter()
+        codes = np.arange(count, dtype=np.int32) % LANGUAGES
+        documents = resident.put_documents(np.load(path, mmap_mode='r'), codes)
+        jax.block_until_ready(documents.embeddings)
+        print(
+            f'{count} documents of {dim} dimensions: {time.perf_counter() - start:.2f} s to start'
+        )
+        product = jax.jit(
+            lambda q, d: jax.lax.map(lambda x: jnp.matmul(q, x.T, precision='highest').max(), d)
+        )
+        print('queries  languages  first s  median s  product s')
+        for num_queries, allowed in ((1, LANGUAGES), (1, 2), (64, LANGUAGES)):
+            queries = embeddings(np.random.default_rng(1), num_queries, dim)
+            mask = [i < allowed for i in range(LANGUAGES)]
+            seconds, bare = [], []
+            for _ in range(2 * ROUNDS + 1):
+                start = time.perf_counter()
+                resident.find_best(queries, documents, 10, mask)
+                seconds.append(time.perf_counter() - start)
+                start = time.perf_counter()
+                jax.block_until_ready(product(queries, documents.embeddings))
+                bare.append(time.perf_counter() - start)
+            a, b = statistics.median(seconds[1:]), statistics.median(bare[1:])
+            print(f'{num_queries:>7} {allowed:>10} {seconds[0]:>8.2f} {a:>9.3f} {b:>10.3f}')
+
+
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--part', choices=('evaluation', 'disk'), default='evaluation')
+    parser.add_argument('--part', choices=('evaluation', 'disk', 'resident'), default='evaluation')
     parser.add_argument('--folder', help='where the corpora are written; they take 2 GB')
     parser.add_argument('--file', type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -184,5 +218,7 @@ if __name__ == '__main__':
         on_disk(args.file, 1000)
     elif args.part == 'disk':
         disk(args.folder)
+    elif args.part == 'resident':
+        resident_documents(args.folder)
     else:
         evaluation()

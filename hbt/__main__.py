@@ -6,7 +6,7 @@ import pathlib
 from hbt.utils import text_table
 
 # In the order of use.
-PROGRAMS = 'prepare translate plan main mine evaluate embed export report'.split()
+PROGRAMS = 'prepare translate plan main mine evaluate embed search export report'.split()
 
 
 def list_programs() -> str:

@@ -89,6 +89,12 @@ def write_stand_ins(path: pathlib.Path) -> None:
     (path / 'faq.tsv').write_text('\n'.join(['question\tanswer', *table]) + '\n')
     with gzip.open(path / 'texts.txt.gz', 'wt') as file:
         file.write('\n'.join(text('en', i, 'text') for i in range(20)) + '\n')
+    rows = [{'id': str(i), 'text': text('de', i, 'answer'), 'language': 'de'} for i in range(20)]
+    rows.append({'id': 'en', 'text': text('en', 1, 'answer'), 'language': 'en'})
+    with gzip.open(path / 'corpus.jsonl.gz', 'wt') as file:
+        file.write('\n'.join(map(json.dumps, rows)) + '\n')
+    (path / 'queries.tsv').write_text(f'1\t{text("de", 1, "question")}\n')
+    (path / 'typed.txt').write_text(text('de', 2, 'question') + '\n')
     for name in ('xquad-r', 'mlqa-r'):
         research_test.xquad(path / 'data/lareqa' / name, ('ar', 'de', 'en'))
     stand_in = """
@@ -100,7 +106,8 @@ def write_stand_ins(path: pathlib.Path) -> None:
 
 def run(folder: pathlib.Path, block: docs_test.Block) -> None:
     """Runs a block in the folder, without what an earlier block wrote under the same names."""
-    for name in re.findall(r'--out=(\S+)', block.code):
+    indices = [f'{x}.index' for x in re.findall(r'--corpus=(\S+)', block.code)]
+    for name in [*re.findall(r'--out=(\S+)', block.code), *indices]:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     interpreter = (

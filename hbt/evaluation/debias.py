@@ -45,10 +45,7 @@ def open_removal(
     """
     fingerprint = embedder.fingerprint(model)
     if kind.endswith('.npz'):
-        removal = load_removal(pathlib.Path(kind))
-        if removal.manifest['model'] != fingerprint:
-            raise ValueError(f'{kind}: expected a fit for this model, got one for another')
-        return removal
+        return load_removal_of(fingerprint, pathlib.Path(kind))
     texts = store.open_store(root)
     source = {'kind': kind, 'store': texts.manifest['checksum'], 'model': fingerprint}
     path = folder / 'debias.npz'
@@ -174,6 +171,14 @@ def save_removal(removal: Removal, path: pathlib.Path) -> None:
     manifest = json.dumps(removal.manifest, ensure_ascii=False)
     with files.atomic(path, 'wb') as file:
         np.savez(file, format=FORMAT, **removal._replace(manifest=manifest)._asdict())
+
+
+def load_removal_of(fingerprint: str, path: pathlib.Path) -> Removal:
+    """As `load_removal`; ValueError unless it was fitted for the model of this fingerprint."""
+    removal = load_removal(path)
+    if removal.manifest['model'] != fingerprint:
+        raise ValueError(f'{path}: expected a fit for this model, got one for another')
+    return removal
 
 
 def load_removal(path: pathlib.Path) -> Removal:

@@ -96,7 +96,7 @@ def _score_block(state, queries, documents, document_languages, first, collect, 
     per_language = state.per_language + scatter(per_language)
     state = state._replace(per_language=per_language, pooled=state.pooled + scatter(pooled))
     k = state.top_k.shape[1]
-    return _merge_top_k(state, *_top_k(scores, k), first, is_first=collect) if k else state
+    return _merge_top_k(state, *select_top_k(scores, k), first, is_first=collect) if k else state
 
 
 def _count_above(scores, relevant_scores, relevant, relevant_languages, document_languages):
@@ -111,8 +111,10 @@ def _count_above(scores, relevant_scores, relevant, relevant_languages, document
     return both >> 16, both & (2**16 - 1)
 
 
-def _top_k(scores: Float[Array, 'b n'], k: int) -> tuple[Float[Array, 'b m'], Int[Array, 'b m']]:
-    """The best documents here, at most k: of equal scores, those of smaller index."""
+def select_top_k(
+    scores: Float[Array, 'b n'], k: int
+) -> tuple[Float[Array, 'b m'], Int[Array, 'b m']]:
+    """The best documents here, at most k: of equal scores, those of smaller index; NaN is last."""
     b, n = scores.shape
     strip = next((s for s in (32, 16) if s * s * k <= n), 1)
     scores = jnp.where(scores == 0, 0.0, scores)  # `lax.top_k` puts -0.0 below 0.0

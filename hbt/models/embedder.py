@@ -22,31 +22,23 @@ Place = abc.Callable[[int], str]  # index of a text -> its name in errors
 KINDS = {'': 'passage', 'query': 'query', 'passage': 'passage', 'document': 'passage'}
 
 
-def load_embedder(name: str, batch_size: int = 256, dtype: str = 'float32') -> abc.Callable:
-    """Loads a model to embed texts.
-
-        >>> embed = embedder.load_embedder('DIR')
-        >>> queries = embed(['What is a dual encoder?'], 'query')  # [1 d]
-        >>> documents = embed(['A dual encoder embeds ...'], 'document')
+def make_embedder(model: model_dir.Model, batch_size: int, dtype: str) -> abc.Callable:
+    """Compiles a function that embeds texts by a model in memory.
 
     Args:
-      name: a model directory or a hub name.
+      model: its parameters may be on the host or on the devices.
       batch_size: texts encoded at a time, over all devices.
       dtype: type of the computation.
 
     Returns:
-      `embed(texts, kind='') -> [n d]`, float32. The kind query, passage or document (the same as
-      passage) puts the model's prompt before every text and cuts at its length; '' has no prompt.
+      `embed(texts, kind='', place='texts[{}]'.format, progress=True) -> [n d]`, float32. The kind
+      query, passage or document (the same as passage) puts the model's prompt before every text and
+      cuts at its length; '' has no prompt.
 
     Raises:
-      ValueError: for a model that hbt cannot compute; `embed` raises it for an unknown kind, and
-        with the index of what is no text, or has an embedding that is not finite.
+      ValueError: `embed` raises it for an unknown kind, and at `place(i)` for what is no text, or
+        has an embedding that is not finite.
     """
-    return make_embedder(model_dir.load_model(name), batch_size, dtype)
-
-
-def make_embedder(model: model_dir.Model, batch_size: int, dtype: str) -> abc.Callable:
-    """As `load_embedder`, for a model in memory."""
     c = copy.deepcopy(model.config)
     c.eval.batch_size, c.encoder.dtype = batch_size, dtype
     config.check(c)
@@ -54,7 +46,9 @@ def make_embedder(model: model_dir.Model, batch_size: int, dtype: str) -> abc.Ca
     params = jax.device_put(model.params, sharding.replicated(mesh))
     embed_table = make_table_embedder(c, mesh)
 
-    def embed(texts, kind: str = '', place: Place = 'texts[{}]'.format) -> Float[np.ndarray, 'n d']:
+    def embed(
+        texts, kind: str = '', place: Place = 'texts[{}]'.format, progress: bool = True
+    ) -> Float[np.ndarray, 'n d']:
         if kind not in KINDS:
             expected = ', '.join(filter(None, KINDS))
             raise ValueError(f'kind: expected {expected} or nothing, got {kind!r}')
@@ -64,7 +58,7 @@ def make_embedder(model: model_dir.Model, batch_size: int, dtype: str) -> abc.Ca
         prefix = getattr(c.data, f'{KINDS[kind]}_prefix') if kind else ''
         limit = getattr(c.data, f'{KINDS[kind]}_length')
         table, _ = tokenization.encode_texts(model.tokenizer, texts, prefix, limit)
-        return embed_table(params, table, kind or 'texts', place)
+        return embed_table(params, table, (kind or 'texts') if progress else '', place)
 
     return embed
 
@@ -87,8 +81,9 @@ def _check_texts(texts, place: Place) -> list[str]:
 def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callable:
     """Returns `embed(params, table, label, place) -> [n d]`: embeddings of a table of tokens.
 
-    `eval.batch_size` texts at a time, the longest first; `label` is that of the progress bar.
-    ValueError where an embedding is not finite, at `place(i)`, or else at `label[i]`.
+    `eval.batch_size` texts at a time, the longest first; `label` is that of the progress bar, and
+    without one there is no bar. ValueError where an embedding is not finite, at `place(i)`, or else
+    at `label[i]`.
     """
     encode = make_encoder(c, mesh)
     split = sharding.sharded(mesh)
@@ -98,7 +93,8 @@ def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callab
         params, table: ragged.TokenTable, label: str, place: Place | None = None
     ) -> Float[np.ndarray, 'n d']:
         count, order, out = len(table.lengths), np.argsort(-table.lengths, kind='stable'), None
-        with log.progress(total=count, desc=label, unit=' texts', leave=False) as bar:
+        options = {'total': count, 'desc': label, 'unit': ' texts', 'leave': False}
+        with log.progress(bool(label), **options) as bar:
             for start in range(0, count, size):
                 batch = order[start : start + size]
                 width = ragged.bucket_width(int(table.lengths[batch].max()))

@@ -59,6 +59,11 @@ def embed_lines(embed, source: pathlib.Path, out: pathlib.Path, settings: dict) 
 
     settings = settings | {'lines': count, 'sha256': files.sha256(source)}
     fill_embeddings(blocks, count, out, settings, source.name)
+    finish_embeddings(out)
+
+
+def finish_embeddings(out: pathlib.Path) -> None:
+    """Makes the partial file of `fill_embeddings` the file `out`."""
     os.replace(_partial_path(out), out)
     record_path(out).unlink()
 

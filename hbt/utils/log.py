@@ -12,10 +12,10 @@ from tensorboardX.proto import event_pb2, summary_pb2
 from hbt.utils import distributed, files
 
 
-def progress(**options) -> tqdm.tqdm:
-    """A progress bar: live on a terminal, a line now and then in a file."""
+def progress(show: bool = True, **options) -> tqdm.tqdm:
+    """A progress bar: live on a terminal, a line now and then in a file; without `show` none."""
     options |= {'mininterval': 0.2 if sys.stderr.isatty() else 15, 'dynamic_ncols': True}
-    return tqdm.tqdm(disable=not distributed.is_main_process(), **options)
+    return tqdm.tqdm(disable=not (show and distributed.is_main_process()), **options)
 
 
 def info(text: str) -> None:

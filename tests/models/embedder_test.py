@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tokenizers
 
+import hbt
 from hbt import config
 from hbt.data import ragged, tokenization
 from hbt.models import embedder, embedding_file, encoder, model_dir
@@ -56,7 +57,7 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
 
 @pytest.fixture(scope='module')
 def embed():
-    return embedder.load_embedder(LABSE, batch_size=8)
+    return embedder.make_embedder(model_dir.load_model(LABSE), 8, 'float32')
 
 
 def test_wrong_kinds_and_texts_are_named(embed):
@@ -150,4 +151,4 @@ def test_a_real_model_embeds_real_sentences_as_sentence_transformers_does(shared
     texts = texts[:: len(texts) // 200][:200]
     assert len(texts) == 200
     expected = sentence_transformers.SentenceTransformer(folder, device='cpu').encode(texts)
-    np.testing.assert_allclose(embedder.load_embedder(folder)(texts), expected, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(hbt.load(folder).encode(texts), expected, atol=1e-5, rtol=0)

@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from hbt.models import embedder, embedding_file
+import hbt
+from hbt.models import embedding_file
 from tests import ROOT
 
 LABSE = str(ROOT / 'tests/fixtures/labse')
@@ -33,7 +34,7 @@ def test_the_command_embeds_every_line_of_a_file(tmp_path):
     out = tmp_path / 'out.npy'
     code, message = run(f'--input={tmp_path}/texts', f'--out={out}', '--kind=query')
     assert code == 0, message
-    expected = embedder.load_embedder(LABSE, batch_size=8)(texts, 'query')
+    expected = hbt.load(LABSE, batch_size=8).encode(texts, 'query')
     np.testing.assert_allclose(np.load(out), expected, atol=1e-6)
     assert sorted(os.listdir(tmp_path)) == ['out.npy', 'texts']
     code, message = run(f'--input={tmp_path}/texts', f'--out={out}')

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+import hbt
 from hbt import config
 from hbt.data import tokenization, tokenizer_files
-from hbt.models import embedder, encoder, model_dir, weights
+from hbt.models import encoder, model_dir, weights
 from hbt.utils import hub
 from tests import FIXTURES, tiny
 
@@ -34,7 +35,7 @@ def change(file, **values):
 
 def test_the_recorded_directory_gives_the_recorded_embeddings():
     expected = np.load(LABSE / 'expected.npz')
-    model = embedder.load_embedder(str(LABSE), batch_size=8)
+    model = hbt.load(str(LABSE), batch_size=8).encode
     for ours, theirs in (('query', 'query'), ('passage', 'document'), ('', 'none')):
         np.testing.assert_allclose(model(TEXTS, ours), expected[theirs], atol=1e-6, rtol=0)
 
@@ -350,7 +351,7 @@ def test_pipelines_of_every_family_embed_as_in_sentence_transformers(make, tmp_p
     import sentence_transformers
 
     theirs = build(make, tmp_path / 'theirs', name)
-    ours = embedder.load_embedder(str(tmp_path / 'theirs'), batch_size=8)
+    ours = hbt.load(str(tmp_path / 'theirs'), batch_size=8).encode
     model_dir.write_model(tmp_path / 'ours', model_dir.load_model(str(tmp_path / 'theirs')), '')
     written = sentence_transformers.SentenceTransformer(str(tmp_path / 'ours'), device='cpu')
     for kind, prompt in (('query', 'query'), ('passage', 'document'), ('', None)):

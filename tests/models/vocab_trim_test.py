@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from hbt.models import embedder, model_dir, vocab_trim
+import hbt
+from hbt.models import model_dir, vocab_trim
 from hbt.utils import languages
 from tests import ROOT
 from tests.data import tokenizer_files_test as vocabulary_test
@@ -32,9 +33,7 @@ def test_the_command_keeps_what_the_texts_need(tmp_path):
     done = run(f'--corpus={tmp_path}/texts', f'--out={tmp_path}/small')
     assert done.returncode == 0, done.stderr
     assert '11 of 60 token embeddings' in done.stdout
-    small, full = (
-        embedder.load_embedder(x, batch_size=8) for x in (str(tmp_path / 'small'), LABSE)
-    )
+    small, full = (hbt.load(x, batch_size=8).encode for x in (str(tmp_path / 'small'), LABSE))
     for kind in ('', 'query', 'passage'):
         np.testing.assert_allclose(small(texts, kind), full(texts, kind), atol=1e-6)
     card = (tmp_path / 'small/README.md').read_text()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tokenizers
 
+import hbt
 from hbt import config
 from hbt.data import build, tokenization
 from hbt.models import embedder
@@ -52,7 +53,7 @@ def from_run(run, texts, prefix):
 
 
 def test_the_exported_model_embeds_as_the_run(run):
-    model = embedder.load_embedder(str(run / 'model'))
+    model = hbt.load(str(run / 'model')).encode
     for kind, prefix in (('query', 'Query: '), ('passage', 'Passage: ')):
         expected = from_run(run, TEXTS, prefix)
         np.testing.assert_allclose(model(TEXTS, kind), expected, atol=1e-6)
@@ -67,10 +68,33 @@ def test_sentence_transformers_embeds_as_the_run(run):
     assert model.max_seq_length == 32 and model.similarity_fn_name == 'cosine'
 
 
+def test_every_prompt_name_is_that_of_sentence_transformers(run):
+    sentence_transformers = pytest.importorskip('sentence_transformers')
+    theirs = sentence_transformers.SentenceTransformer(str(run / 'model'), device='cpu')
+    ours = hbt.load(run / 'model')
+    assert {*theirs.prompts} == {'query', 'document', 'passage'}
+    for name in (*theirs.prompts, None):
+        expected = theirs.encode(TEXTS, prompt_name=name)
+        np.testing.assert_allclose(ours.encode(TEXTS, prompt_name=name), expected, atol=1e-5)
+    queries, documents = theirs.encode_query(TEXTS), theirs.encode_document(TEXTS)
+    np.testing.assert_allclose(ours.encode_query(TEXTS), queries, atol=1e-5)
+    np.testing.assert_allclose(ours.encode_document(TEXTS), documents, atol=1e-5)
+    for name in ('similarity', 'similarity_pairwise'):
+        expected = getattr(theirs, name)(queries, documents)
+        np.testing.assert_allclose(getattr(ours, name)(queries, documents), expected, atol=1e-5)
+
+
+def test_a_run_is_loaded_as_what_it_exports(run):
+    expected = hbt.load(run / 'model').encode_query(TEXTS)
+    for step in (None, 'latest', '6'):
+        got = hbt.load(run / 'run', step).encode_query(TEXTS)
+        np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 @pytest.mark.slow
 def test_a_run_without_layers_is_saved_and_exported(tmp_path):
     make(tmp_path, num_layers=0)
-    model = embedder.load_embedder(str(tmp_path / 'model'))
+    model = hbt.load(str(tmp_path / 'model')).encode
     expected = from_run(tmp_path, TEXTS, 'Query: ')
     np.testing.assert_allclose(model(TEXTS, 'query'), expected, atol=1e-6)
     assert len(set(np.round(expected[:, 0], 4))) == len(TEXTS)
@@ -119,10 +143,11 @@ def test_the_snippets_of_the_card_run_as_pasted(run):
 def test_the_snippet_without_torch_runs_as_pasted(run, capsys):
     snippets = re.findall('```python\n(.*?)```', (run / 'model/README.md').read_text(), re.S)
     exec(snippets[1], {})
-    model = embedder.load_embedder(str(run / 'model'))
+    printed = float(capsys.readouterr().out.strip('[]\n'))
+    model = hbt.load(str(run / 'model')).encode
     texts = ['Where is the river?'], ['Der Fluss liegt im Norden.']
-    similarity = model(texts[0], 'query') @ model(texts[1], 'passage').T
-    assert capsys.readouterr().out == f'{similarity}\n'
+    vectors = model(texts[0], 'query'), model(texts[1], 'passage')
+    np.testing.assert_allclose(printed, (vectors[0] @ vectors[1].T)[0, 0], atol=1e-6)
 
 
 def test_a_run_is_exported_with_a_trimmed_vocabulary(run, tmp_path):
@@ -132,7 +157,7 @@ def test_a_run_is_exported_with_a_trimmed_vocabulary(run, tmp_path):
     model_export.export_model(
         str(run / 'run'), None, 'latest', tmp_path / 'small', 'apache-2.0', (), corpus
     )
-    small, original = (embedder.load_embedder(str(x)) for x in (tmp_path / 'small', run / 'model'))
+    small, original = (hbt.load(str(x)).encode for x in (tmp_path / 'small', run / 'model'))
     for kind in ('query', 'passage', ''):
         np.testing.assert_allclose(small(TEXTS, kind), original(TEXTS, kind), atol=1e-6)
     files = [x / 'model.safetensors' for x in (tmp_path / 'small', run / 'model')]
@@ -178,8 +203,6 @@ def test_the_best_step_is_exported_too(run, tmp_path):
         text=True,
     )
     assert done.returncode == 0 and 'best: step 6 of' in done.stdout, done.stderr
-    first, again = (
-        embedder.load_embedder(str(x))(TEXTS) for x in (run / 'model', tmp_path / 'best')
-    )
+    first, again = (hbt.load(str(x)).encode(TEXTS) for x in (run / 'model', tmp_path / 'best'))
     np.testing.assert_array_equal(first, again)
     assert jax.device_count() == 8

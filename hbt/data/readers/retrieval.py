@@ -69,14 +69,20 @@ def iter_tsv_texts(lines: Lines) -> abc.Iterator[schema.Text]:
 def iter_documents(lines: Lines) -> abc.Iterator[schema.Text]:
     """Yields passages, with their title, of MIRACL or Mr. TyDi, also as Pyserini has them."""
     for where, row in schema.iter_objects(lines):
-        key = row.get('docid', row.get('id', row.get('_id')))
-        if key is None or not {'text', 'contents'} & row.keys():
-            raise ValueError(f'{where}: expected docid, title and text, got {files.shorten(row)}')
-        schema.check_text(key, f'{where}: docid')
-        title = schema.get_optional(row, 'title', '', where)
-        text = join_title(title, schema.get_text(row, ('text', 'contents'), where)).strip()
-        schema.check_unicode(text, where)
+        key, text = parse_document(where, row)
         yield schema.Text(where, key, text)
+
+
+def parse_document(where: str, row: dict) -> tuple[str, str]:
+    """Id and text, with its title, of a passage in a JSON line; the text may be empty."""
+    key = row.get('docid', row.get('id', row.get('_id')))
+    if key is None or not {'text', 'contents'} & row.keys():
+        raise ValueError(f'{where}: expected docid, title and text, got {files.shorten(row)}')
+    schema.check_text(key, f'{where}: docid')
+    title = schema.get_optional(row, 'title', '', where)
+    text = join_title(title, schema.get_text(row, ('text', 'contents'), where)).strip()
+    schema.check_unicode(text, where)
+    return key, text
 
 
 def iter_judgements(lines: Lines) -> abc.Iterator[tuple[str, str, str, int]]:
