@@ -61,15 +61,12 @@ def check_flags(args) -> None:
 
 def iter_typed():
     """Yields the queries that are typed, one a line, until the end of the input."""
-    is_terminal = sys.stdin.isatty()
-    while True:
-        if is_terminal:
-            print('query> ', end='', flush=True)
-        line = sys.stdin.readline()
-        if not line:
-            return
+    prompt = 'query (Ctrl-D ends)> ' if sys.stdin.isatty() else ''
+    print(prompt, end='', flush=True)
+    for line in sys.stdin:
         if line.strip():
             yield line.strip()
+        print(prompt, end='', flush=True)
 
 
 if __name__ == '__main__':

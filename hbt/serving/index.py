@@ -45,8 +45,11 @@ class Index:
 
     def read_entry(self, i: int) -> entries.Entry:
         """Id, language and text of a document."""
+        where = f'{self.folder / DOCUMENTS}: document {i}'
         line = self.documents[self.offsets[i] : self.offsets[i + 1]].tobytes()
-        return entries.Entry(**json.loads(line))
+        row = schema.parse_json(line.decode(errors='replace'), where)
+        fields = (schema.get_field(row, x, str, where) for x in entries.Entry._fields)
+        return entries.Entry(*fields)
 
     def remove_language(self, removal: debias.Removal) -> 'Index':
         """The same documents, without language in their embeddings."""
@@ -143,22 +146,33 @@ def open_index(folder: pathlib.Path, settings: dict, normalise: bool) -> Index:
     languages = schema.get_field(manifest, 'languages', list, where)
     settings = {'corpus': made.get('corpus')} | settings
     resume.read_record(folder / MANIFEST, settings, folder)
-    offsets, codes = _load_array(folder / 'offsets.npy'), _load_array(folder / 'languages.npy')
-    embeddings, count = _load_array(folder / EMBEDDINGS), len(offsets) - 1
-    size = (folder / DOCUMENTS).stat().st_size
+    offsets = _load_array(folder / 'offsets.npy', np.int64, 1)
+    codes = _load_array(folder / 'languages.npy', np.int32, 1)
+    embeddings = _load_array(folder / EMBEDDINGS, np.float32, 2)
+    count, size = len(offsets) - 1, (folder / DOCUMENTS).stat().st_size
     for name, expected, got in (
-        ('languages.npy', count, len(codes)),
-        (EMBEDDINGS, count, len(embeddings)),
+        ('languages.npy', f'{count} documents', f'{len(codes)} documents'),
+        ('languages.npy', 'known codes', _check_codes(codes, languages)),
+        (EMBEDDINGS, f'{count} documents', f'{len(embeddings)} documents'),
         (DOCUMENTS, f'{offsets[-1]} bytes', f'{size} bytes'),
     ):
         if expected != got:
-            raise ValueError(f'{folder}: {name}: expected {expected}, got {got}; delete {folder}')
+            raise ValueError(f'{folder / name}: expected {expected}, got {got}; delete {folder}')
     documents = np.memmap(folder / DOCUMENTS, np.uint8, 'r')
     return Index(folder, languages, codes, embeddings, documents, offsets, normalise)
 
 
-def _load_array(path: pathlib.Path) -> np.ndarray:
+def _check_codes(codes: np.ndarray, languages: list) -> str:
+    is_known = not codes.size or 0 <= codes.min() <= codes.max() < len(languages)
+    return 'known codes' if is_known and all(isinstance(x, str) for x in languages) else 'others'
+
+
+def _load_array(path: pathlib.Path, dtype: type, ndim: int) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode='r')
+        array = np.load(path, mmap_mode='r')
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(f'{path}: expected a .npy file, got {files.first_line(error)}') from error
+    if array.dtype != dtype or array.ndim != ndim or not len(array):
+        expected = f'{ndim} dimensions of {np.dtype(dtype)}'
+        raise ValueError(f'{path}: expected {expected}, got {array.dtype} {list(array.shape)}')
+    return array

@@ -82,7 +82,7 @@ def test_damaged_files_are_named(source, tmp_path):
     folder, settings = build(source).folder, index.make_settings(source, 'm', 'float32')
     for name, message in (
         ('embeddings.npy', 'expected a .npy file, got'),
-        ('documents.jsonl', r'expected \d+ bytes, got \d+ bytes'),
+        ('documents.jsonl', r'expected \d+ bytes, got \d+ bytes; delete'),
         ('languages.npy', 'expected a .npy file, got'),
         ('manifest.json', 'expected a JSON object, got'),
     ):
@@ -91,5 +91,8 @@ def test_damaged_files_are_named(source, tmp_path):
         (copy / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(ValueError, match=f'{name}: {message}'):
             index.open_index(copy, settings, True)
+    np.save(folder / 'languages.npy', np.full(10, 2, np.int32))
+    with pytest.raises(ValueError, match='languages.npy: expected known codes, got others; delete'):
+        index.open_index(folder, settings, True)
     with pytest.raises(ValueError, match='none: expected an index, got no such directory'):
         index.open_index(tmp_path / 'none', settings, True)
