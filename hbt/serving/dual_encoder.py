@@ -184,7 +184,7 @@ class DualEncoder:
 
     def open_index(self, folder: str | os.PathLike) -> index.Index:
         """Opens an index that `build_index` made with this model; ValueError for another one."""
-        settings = {'format': index.FORMAT, 'model': self.fingerprint, 'dtype': self.dtype}
+        settings = index.make_settings(None, self.fingerprint, self.dtype)
         normalise = self.model.config.encoder.normalise
         return index.open_index(pathlib.Path(folder), settings, normalise)
 

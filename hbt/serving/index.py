@@ -1,7 +1,8 @@
 """A corpus that was embedded once, in a folder; the same call resumes one that was interrupted.
 
 embeddings.npy has a row for every document, in the order of the corpus; documents.jsonl has id,
-language and text; offsets.npy where each begins; languages.npy their codes; manifest.json the rest.
+language and text, offsets.npy where each begins, codes.npy the place of its language in
+languages.json; manifest.json says what was embedded by what.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from hbt.serving import entries, resident
 from hbt.utils import files, log, resume
 
 FORMAT = 1
+DIGITS = 16  # of checksums in the manifest, and so in messages
 MANIFEST, EMBEDDINGS, DOCUMENTS = 'manifest.json', 'embeddings.npy', 'documents.jsonl'
 
 
@@ -73,10 +75,10 @@ def default_folder(source: pathlib.Path) -> pathlib.Path:
     return source.with_name(source.name + '.index')
 
 
-def make_settings(source: pathlib.Path, fingerprint: str, dtype: str) -> dict:
-    """What an index depends on; one that is there must be equal in it."""
-    sha256 = files.sha256(source)
-    return {'format': FORMAT, 'corpus': sha256, 'model': fingerprint, 'dtype': dtype}
+def make_settings(source: pathlib.Path | None, fingerprint: str, dtype: str) -> dict:
+    """What an index depends on, and one that is there must be equal in; None: of any corpus."""
+    settings = {'format': FORMAT, 'model': fingerprint[:DIGITS], 'dtype': dtype}
+    return settings | ({'corpus': files.sha256(source)[:DIGITS]} if source else {})
 
 
 def build_index(
@@ -89,7 +91,9 @@ def build_index(
       source: see `entries.iter_entries`.
       settings: of `make_settings`. What is there of another corpus or model is refused.
     """
-    partial = resume.open_folder(folder, settings)
+    partial = files.partial_path(folder)
+    resume.read_record(partial / MANIFEST, settings, partial)  # was killed before its renaming
+    resume.open_folder(folder, settings)
     out = partial / EMBEDDINGS
     with files.lock(partial / 'progress.lock'):
         if not (partial / 'offsets.npy').exists():
@@ -100,8 +104,7 @@ def build_index(
             count, label = len(offsets) - 1, folder.name
             embedding_file.fill_embeddings(blocks, count, out, settings, label)
             embedding_file.finish_embeddings(out)
-        languages = files.read_json(partial / 'progress.languages.json', list)
-        files.write_json(partial / MANIFEST, {'settings': settings, 'languages': languages})
+        resume.write_record(partial / MANIFEST, settings)
     resume.finish_folder(folder)
     log.info(f'{folder}: {len(offsets) - 1:,} documents embedded')
 
@@ -114,8 +117,8 @@ def _write_documents(source: pathlib.Path, folder: pathlib.Path) -> None:
             line = json.dumps(entry._asdict(), ensure_ascii=False).encode() + b'\n'
             lengths.append(file.write(line))
             numbers.append(codes.setdefault(entry.language, len(codes)))
-    files.write_json(folder / 'progress.languages.json', [*codes])
-    _save_array(folder / 'languages.npy', np.array(numbers, np.int32))
+    files.write_json(folder / 'languages.json', [*codes])
+    _save_array(folder / 'codes.npy', np.array(numbers, np.int32))
     _save_array(folder / 'offsets.npy', np.cumsum([0, *lengths], dtype=np.int64))
 
 
@@ -143,16 +146,16 @@ def open_index(folder: pathlib.Path, settings: dict, normalise: bool) -> Index:
         raise ValueError(f'{folder}: expected an index, got {files.describe_path(folder)}')
     manifest, where = files.read_json(folder / MANIFEST, dict), str(folder / MANIFEST)
     made = schema.get_field(manifest, 'settings', dict, where)
-    languages = schema.get_field(manifest, 'languages', list, where)
     settings = {'corpus': made.get('corpus')} | settings
     resume.read_record(folder / MANIFEST, settings, folder)
     offsets = _load_array(folder / 'offsets.npy', np.int64, 1)
-    codes = _load_array(folder / 'languages.npy', np.int32, 1)
+    codes = _load_array(folder / 'codes.npy', np.int32, 1)
+    languages = files.read_json(folder / 'languages.json', list)
     embeddings = _load_array(folder / EMBEDDINGS, np.float32, 2)
     count, size = len(offsets) - 1, (folder / DOCUMENTS).stat().st_size
     for name, expected, got in (
-        ('languages.npy', f'{count} documents', f'{len(codes)} documents'),
-        ('languages.npy', 'known codes', _check_codes(codes, languages)),
+        ('codes.npy', f'{count} documents', f'{len(codes)} documents'),
+        ('codes.npy', 'places in languages.json', _check_codes(codes, languages)),
         (EMBEDDINGS, f'{count} documents', f'{len(embeddings)} documents'),
         (DOCUMENTS, f'{offsets[-1]} bytes', f'{size} bytes'),
     ):
@@ -164,14 +167,20 @@ def open_index(folder: pathlib.Path, settings: dict, normalise: bool) -> Index:
 
 def _check_codes(codes: np.ndarray, languages: list) -> str:
     is_known = not codes.size or 0 <= codes.min() <= codes.max() < len(languages)
-    return 'known codes' if is_known and all(isinstance(x, str) for x in languages) else 'others'
+    return (
+        'places in languages.json'
+        if is_known and all(isinstance(x, str) for x in languages)
+        else 'others'
+    )
 
 
 def _load_array(path: pathlib.Path, dtype: type, ndim: int) -> np.ndarray:
     try:
-        array = np.load(path, mmap_mode='r')
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f'{path}: expected a .npy file, got {files.first_line(error)}') from error
+        array = np.lib.format.open_memmap(path, 'r')
+    except OSError as error:
+        raise ValueError(f'{path}: expected a .npy file, got {error.strerror}') from error
+    except Exception as error:  # numpy's parser of the header promises nothing more special
+        raise files.format_error(path, 'a .npy file', error) from error
     if array.dtype != dtype or array.ndim != ndim or not len(array):
         expected = f'{ndim} dimensions of {np.dtype(dtype)}'
         raise ValueError(f'{path}: expected {expected}, got {array.dtype} {list(array.shape)}')

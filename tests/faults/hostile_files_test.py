@@ -9,6 +9,7 @@ import typing
 from collections import abc
 
 import hypothesis
+import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from hbt.data import build, store, tokenizer_files
 from hbt.data.readers import registry
 from hbt.evaluation import benchmarks, results
 from hbt.models import model_dir, weights
+from hbt.serving import entries, index
 from hbt.utils import log, settings
 from tests import FIXTURES, fake_runs, tiny
 from tests.data.readers import registry_test as sources_test
@@ -146,6 +148,36 @@ def words(folder, _):
     tokenizer_files.vocab_size(tokenizer)
 
 
+def a_corpus(folder):
+    rows = [
+        {'_id': 'a', 'title': 't', 'text': 'x y', 'language': 'de'},
+        {'docid': 'b', 'text': 'z'},
+    ]
+    formats.write(folder / 'rows.jsonl', formats.lines(*rows))
+
+
+def a_corpus_of_ids(folder):
+    formats.write(folder / 'rows.tsv', 'a\tx y\nb\tz\n')
+
+
+def every_entry(folder, _):
+    return list(entries.iter_entries(next(folder.glob('rows*'))))
+
+
+def an_index(folder):
+    a_corpus(folder.parent)
+    folder.rmdir()
+    source = folder.parent / 'rows.jsonl'
+    settings_ = index.make_settings(source, 'model', 'float32')
+    index.build_index(lambda texts: np.ones((len(texts), 2), 'f4'), source, folder, settings_)
+    return settings_
+
+
+def every_document(folder, settings_):
+    opened = index.open_index(folder, settings_, True)
+    return [opened.read_entry(i) for i in range(len(opened))]
+
+
 CASES = {
     'groups': Case(groups, prepared, examples=25),
     'zipped groups': Case(zipped_groups, prepared, examples=20),
@@ -165,6 +197,9 @@ CASES = {
     'a result': Case(
         a_result, lambda x, _: results.load_result(next(x.glob('*.json'))), '*', (), 80
     ),
+    'a corpus': Case(a_corpus, every_entry),
+    'a corpus of ids': Case(a_corpus_of_ids, every_entry),
+    'an index': Case(an_index, every_document, '*', (), 80),
     'a store': Case(a_store, lambda x, _: store.open_store(x), 'manifest.json'),
     'safetensors': Case(copied('xlmr'), every_tensor, 'model.safetensors'),
     'msgpack': Case(copied('xlmr/flax'), every_tensor, 'flax_model.msgpack'),

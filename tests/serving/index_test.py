@@ -40,7 +40,7 @@ def test_an_index_holds_embeddings_texts_ids_and_languages_in_the_order_of_the_c
     assert tuple(opened.read_entry(3)) == ('d3', 'fr', 'xxxx')
     assert [opened.languages[x] for x in opened.codes[:3]] == ['de', 'fr', 'de']
     np.testing.assert_array_equal(np.load(opened.folder / 'embeddings.npy')[:, 0], range(1, 11))
-    names = 'documents.jsonl embeddings.npy languages.npy manifest.json offsets.npy'
+    names = 'codes.npy documents.jsonl embeddings.npy languages.json manifest.json offsets.npy'
     assert sorted(x.name for x in opened.folder.iterdir()) == names.split()
 
 
@@ -64,6 +64,14 @@ def test_a_killed_call_is_resumed_after_the_last_whole_block(source, monkeypatch
     np.testing.assert_array_equal(opened.embeddings[:, 0], range(1, 11))
 
 
+def test_a_call_that_was_killed_at_its_very_end_is_resumed_with_the_same_settings_only(source):
+    folder = build(source).folder
+    folder.rename(folder.with_name(f'{folder.name}.partial'))
+    with pytest.raises(ValueError, match="partial: model: expected 'm', with which .* got 'n'"):
+        build(source, len, model='n')
+    assert len(build(source, len)) == 10
+
+
 def test_another_corpus_model_or_type_is_refused(source):
     folder = build(source).folder
     for name in ('model', 'dtype', 'format'):
@@ -83,7 +91,8 @@ def test_damaged_files_are_named(source, tmp_path):
     for name, message in (
         ('embeddings.npy', 'expected a .npy file, got'),
         ('documents.jsonl', r'expected \d+ bytes, got \d+ bytes; delete'),
-        ('languages.npy', 'expected a .npy file, got'),
+        ('codes.npy', 'expected a .npy file, got'),
+        ('languages.json', 'expected a JSON list, got'),
         ('manifest.json', 'expected a JSON object, got'),
     ):
         copy = shutil.copytree(folder, tmp_path / name)
@@ -91,8 +100,10 @@ def test_damaged_files_are_named(source, tmp_path):
         (copy / name).write_bytes(content[: len(content) // 2])
         with pytest.raises(ValueError, match=f'{name}: {message}'):
             index.open_index(copy, settings, True)
-    np.save(folder / 'languages.npy', np.full(10, 2, np.int32))
-    with pytest.raises(ValueError, match='languages.npy: expected known codes, got others; delete'):
+    np.save(folder / 'codes.npy', np.full(10, 2, np.int32))
+    with pytest.raises(
+        ValueError, match='codes.npy: expected places in languages.json, got others'
+    ):
         index.open_index(folder, settings, True)
     with pytest.raises(ValueError, match='none: expected an index, got no such directory'):
         index.open_index(tmp_path / 'none', settings, True)
