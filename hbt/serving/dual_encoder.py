@@ -84,13 +84,13 @@ class DualEncoder:
         if 'task_metadata' in mteb:
             texts = [text for batch in texts for text in batch['text']]
         kind = getattr(prompt_type, 'value', prompt_type) or prompt_name or ''
-        if kind not in embedder.KINDS:
+        if kind not in ('', *PROMPTS):
             raise ValueError(
                 f'prompt_name: expected {", ".join(PROMPTS)} or None, got {prompt_name!r}'
             )
         if isinstance(texts, str):
-            return self._embed([texts], kind, progress)[0]
-        return self._embed(list(texts), kind, progress)
+            return self._embed([texts], kind, progress=progress)[0]
+        return self._embed(texts, kind, progress=progress)
 
     def encode_query(self, texts, progress: bool = False) -> Float[np.ndarray, '...']:
         """Embeds texts with the prompt and length of queries; see `encode`."""
@@ -110,8 +110,8 @@ class DualEncoder:
 
     def search(
         self,
-        queries: str | abc.Sequence[str],
-        corpus: abc.Sequence[str] | index.Index,
+        queries,
+        corpus,
         k: int = 10,
         languages: abc.Sequence[str] = (),
         query_language: str | None = None,
@@ -152,10 +152,9 @@ class DualEncoder:
         if isinstance(texts, str):
             expected = 'a list of texts, or an index of build_index'
             raise ValueError(f'corpus: expected {expected}, got {texts[:40]!r}')
-        texts = list(texts)
-        if not texts:
-            return [[] for _ in rows]
         vectors = self.encode_document(texts)
+        if not len(vectors):
+            return [[] for _ in rows]
         placed = resident.put_documents(vectors, np.zeros(len(vectors), np.int32))
         documents = [entries.Entry(str(i), entries.UNKNOWN, text) for i, text in enumerate(texts)]
         return _find_hits(rows, placed, k, documents.__getitem__, [True])
@@ -178,7 +177,7 @@ class DualEncoder:
         folder = pathlib.Path(folder) if folder else index.default_folder(path)
         settings = index.make_settings(path, self.fingerprint, self.dtype)
         if not folder.exists():
-            embed = functools.partial(self.encode_document, progress=True)
+            embed = functools.partial(self._embed, kind='document')
             index.build_index(embed, path, folder, settings)
         return index.open_index(folder, settings, self.model.config.encoder.normalise)
 

@@ -25,7 +25,7 @@ def iter_entries(path: pathlib.Path) -> abc.Iterator[Entry]:
 
     JSON lines have `_id`, `id` or `docid`, `text` or `contents`, and if they like `title` and
     `language` or `lang`. The id of one text a line is its line number. Raises ValueError for an
-    empty file, an empty text, a bad language code, and an id that has white space or comes again.
+    empty file, an empty line, a bad language code, and an id that has white space or comes again.
     """
     seen = set()
     for where, entry in _parse_lines(path):

@@ -87,7 +87,7 @@ def build_index(
     """Embeds a corpus into a new folder, which appears when it is whole.
 
     Args:
-      embed: texts -> [n d].
+      embed: texts -> [n d]; also takes `place`, as those of `embedder.make_embedder`.
       source: see `entries.iter_entries`.
       settings: of `make_settings`. What is there of another corpus or model is refused.
     """
@@ -134,7 +134,12 @@ def _embed_blocks(
     with documents.open('rb') as file:
         file.seek(offsets[start])
         while lines := list(itertools.islice(file, embedding_file.CHUNK)):
-            yield embedding_file.Block(embed([json.loads(x)['text'] for x in lines]), {})
+            rows = [json.loads(line) for line in lines]
+            vectors = embed(
+                [row['text'] for row in rows],
+                place=lambda i, rows=rows: f'{documents}: {rows[i]["id"]}',
+            )
+            yield embedding_file.Block(vectors, {})
 
 
 def open_index(folder: pathlib.Path, settings: dict, normalise: bool) -> Index:

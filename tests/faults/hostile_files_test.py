@@ -169,7 +169,9 @@ def an_index(folder):
     folder.rmdir()
     source = folder.parent / 'rows.jsonl'
     settings_ = index.make_settings(source, 'model', 'float32')
-    index.build_index(lambda texts: np.ones((len(texts), 2), 'f4'), source, folder, settings_)
+    index.build_index(
+        lambda texts, place: np.ones((len(texts), 2), 'f4'), source, folder, settings_
+    )
     return settings_
 
 

@@ -68,6 +68,14 @@ def test_unknown_prompts_arguments_and_steps_are_named(model):
         hbt.load(LABSE, step='best')
 
 
+@pytest.mark.parametrize('texts', [None, 3, ['w1', None], ['w1', float('nan')], ['w1', '\ud800']])
+def test_what_is_no_text_is_refused_with_its_place(model, texts):
+    place = r'texts\[1\]' if isinstance(texts, list) else 'texts'
+    for encode in (model.encode, model.encode_query, lambda x: model.search('w1', x)):
+        with pytest.raises(ValueError, match=f'{place}: expected'):
+            encode(texts)
+
+
 def write_corpus(path):
     rows = [
         {'id': f'd{i}', 'text': text, 'language': ('de', 'en', 'fr')[i % 3]}
@@ -133,7 +141,7 @@ def test_what_cannot_be_searched_is_named(model, built, tmp_path):
 
 
 def test_an_index_is_embedded_once(model, built, monkeypatch):
-    monkeypatch.setattr(dual_encoder.DualEncoder, 'encode_document', None)
+    monkeypatch.setattr(model, '_embed', None)
     again = model.build_index(built.folder.with_suffix(''))
     assert len(again) == len(model.open_index(built.folder)) == 30
 

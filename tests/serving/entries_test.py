@@ -25,6 +25,7 @@ def test_the_first_line_shows_the_form_of_a_file(tmp_path):
     assert read(tmp_path / 'x.gz', gzip.compress(lines.encode())) == expected
     expected = [('a', 'und', 'one'), ('b', 'und', 'two')]
     assert read(tmp_path / 'x.tsv', 'a\tone\nb\ttwo\n') == expected
+    assert read(tmp_path / 'x', 'a\t\n') == [('a', 'und', '')]
     assert read(tmp_path / 'x.txt', 'one\r\n two\n\n') == [
         ('1', 'und', 'one'),
         ('2', 'und', ' two'),
@@ -37,9 +38,9 @@ BAD = {
     'a\tone\nb\n': r'x:2: expected 2 columns \(id, text\), got 1',
     'a\tone\na\ttwo\n': "x:2: id: expected each once, got 'a' again",
     'a b\tone\n': "x:1: id: expected one without white space, got 'a b'",
-    'a\t \n': 'x:1: expected a non-empty text, got " "',
     '{"id": "a", "text": "b"}\nc\n': 'x:2: expected a JSON object',
-    '{"id": 1, "text": "b"}\n': 'x:1: expected docid, title and text, got {"id": 1',
+    '{"id": 1, "text": "b"}\n': 'x:1: docid: expected a non-empty text, got 1',
+    '{"id": "1", "body": "b"}\n': 'x:1: expected docid, title and text, got {"id": "1"',
     '{"id": "a", "text": "b", "lang": 3}\n': 'x:1: language: expected a code, got 3',
     '{"id": "a", "text": "b", "lang": "q1"}\n': "x:1: expected a language code .* got 'q1'",
 }

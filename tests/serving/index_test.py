@@ -12,7 +12,7 @@ from hbt.serving import index
 SETTINGS = {'model': 'm', 'dtype': 'float32'}
 
 
-def embed(texts):
+def embed(texts, place=None):
     return np.array([[len(text), 1] for text in texts], np.float32)
 
 
@@ -48,7 +48,7 @@ def test_a_killed_call_is_resumed_after_the_last_whole_block(source, monkeypatch
     monkeypatch.setattr(embedding_file, 'CHUNK', 3)
     calls = []
 
-    def dies(texts):
+    def dies(texts, place):
         calls.append(len(texts[0]))
         if len(calls) == 3:
             raise KeyboardInterrupt
