@@ -152,6 +152,7 @@ class DualEncoder:
         if isinstance(texts, str):
             expected = 'a list of texts, or an index of build_index'
             raise ValueError(f'corpus: expected {expected}, got {texts[:40]!r}')
+        texts = list(texts) if isinstance(texts, abc.Iterator) else texts
         vectors = self.encode_document(texts)
         if not len(vectors):
             return [[] for _ in rows]

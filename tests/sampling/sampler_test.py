@@ -299,6 +299,10 @@ def test_hard_negatives_are_drawn_in_the_language_of_the_passage(tmp_path):
 def test_settings_that_leave_nothing_to_draw_are_named(stored):
     with pytest.raises(ValueError, match="languages: expected some of de, en, ja, got 'xx'"):
         make(stored, languages=('xx',))
+    with pytest.raises(
+        ValueError, match='negatives: expected hard negatives in .*, got none for 2'
+    ):
+        make(stored, negatives=2)
     for changes, advice in (
         ({}, 'with sampler.alpha=1, all batches are mono'),
         ({'alpha_points': '0:1,5:0'}, 'sampler.alpha=1 and no sampler.alpha_points, all'),

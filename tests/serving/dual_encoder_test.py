@@ -103,7 +103,8 @@ def test_search_finds_the_documents_of_the_highest_similarity(model, built):
         got = [[hit.score for hit in hits] for hits in found]
         np.testing.assert_allclose(got, np.take_along_axis(scores, order, axis=1), atol=1e-6)
     assert model.search(queries[1], built, k=4) == found[1]
-    assert len(model.search('w1', TEXTS[:3], k=9)) == 3
+    for texts in (TEXTS[:3], iter(TEXTS[:3])):
+        assert len(model.search('w1', texts, k=9)) == 3
     assert model.search('w1', []) == model.search([], built) == []
 
 
