@@ -400,7 +400,9 @@ def test_a_machine_that_is_stopped_is_not_created_again_by_who_follows_its_run(w
     assert child.returncode == 1 and created(world) == set() and recorded(world) == []
 
 
-@pytest.mark.parametrize('how', ['before', 'after', 'down'])
+@pytest.mark.parametrize(
+    'how', [*(pytest.param(x, marks=pytest.mark.slow) for x in ('before', 'after')), 'down']
+)
 def test_a_restart_that_fails_at_any_call_forgets_nothing(world, how, monkeypatch, capfd):
     (hosts.ROOT / 'program.py').write_text('')
     assert call(f'create m {ROUTES["one VM"]}') == 0

@@ -70,7 +70,7 @@ def test_lines_end_in_newlines_alone_and_a_byte_order_mark_is_no_text(tmp_path, 
     monkeypatch.setattr(embedding_file, 'CHUNK', chunk)
     texts, embedded = ['a\u2028b', 'c\x85d', '', 'e\x0cf'], []
 
-    def embed(texts):
+    def embed(texts, place):
         embedded.extend(texts)
         return np.zeros((len(texts), 1), np.float32)
 

@@ -54,7 +54,7 @@ def test_embeddings_without_room_are_refused_before_they_are_computed(disk, tmp_
     source, out = tmp_path / 'texts', folder / 'out.npy'
     source.write_text('text\n' * 5000)
 
-    def embed_table(texts):
+    def embed_table(texts, place):
         return np.ones((len(texts), 16), np.float32)
 
     with pytest.raises(OSError, match=FULL) as caught:

@@ -500,8 +500,11 @@ def test_what_is_wrong_in_records_is_named(tmp_path):
     for fields, message in (
         ({'q': 'a', 'l': ['en', 'de']}, r'language: expected one code or 1, got \["en", "de"\]'),
         ({'q': 'a', 'l': 5}, 'language: expected one code or 1, got 5'),
-        ({'q': 'a', 'l': 'en', 'i': None}, 'id: expected a text or a number, got nothing'),
-        ({'q': 'a', 'l': 'en', 'i': {}}, 'id: expected a text or a number, got {}'),
+        (
+            {'q': 'a', 'l': 'en', 'i': None},
+            'id: expected a non-empty string or a number, got nothing',
+        ),
+        ({'q': 'a', 'l': 'en', 'i': {}}, 'id: expected a non-empty string or a number, got {}'),
         ({'q': {'en': 'a'}, 'l': 'en'}, 'query: en: expected a non-empty text, got {"en": "a"}'),
     ):
         row = {'p': 'c', 'i': 1} | fields
