@@ -1,6 +1,7 @@
 """Groups of the training format as a benchmark: of a file, or the embedded test groups."""
 
 import pathlib
+import unicodedata
 
 from hbt.data.readers import registry, synthetic
 from hbt.evaluation.benchmarks import assembly
@@ -9,8 +10,9 @@ from hbt.evaluation.benchmarks import assembly
 def read_groups(_name: str, argument: str, root: pathlib.Path) -> assembly.Collection:
     """Groups of a JSONL file: a query is answered by the passages of its group.
 
-    Equal texts of a language are one query, or one document, of all the groups that have it. A
-    query's ranking excludes the document of its own text, as a translation pair has it.
+    Equal texts of a language are one query, or one document, of all the groups that have it, also
+    if they differ in white space or in the composition of characters. A query's ranking excludes
+    the document of its own text, as a translation pair has it.
     """
     path = root / argument
     if not path.is_file():
@@ -22,17 +24,27 @@ def read_groups(_name: str, argument: str, root: pathlib.Path) -> assembly.Colle
             where, other = source.where(number), source.where(first)
             raise ValueError(f'{where}: id: expected a new one, got that of {other}')
         grades = {}
-        for key in group.passage.items():
-            grades[documents.setdefault(key, f'd:{key[0]}:{len(documents):09}')] = 1
-        for key in group.query.items():
-            query = queries.setdefault(key, f'q:{key[0]}:{len(queries):09}')
+        for item in group.passage.items():
+            grades[_add(documents, 'd', *item)] = 1
+        for item in group.query.items():
+            query = _add(queries, 'q', *item)
             qrels.setdefault(query, {}).update(grades)
             parallel.setdefault(query, group.id)
-    excluded = {query: documents[key] for key, query in queries.items() if key in documents}
+    excluded = {x.id: documents[key].id for key, x in queries.items() if key in documents}
     for query, document in excluded.items():
         qrels[query].pop(document, None)
-    entries = ([assembly.Entry(id, *key) for key, id in x.items()] for x in (queries, documents))
+    entries = [*queries.values()], [*documents.values()]
     return assembly.Collection(*entries, qrels, parallel, excluded, (path,))
+
+
+def _add(
+    entries: dict[tuple[str, str], assembly.Entry], kind: str, language: str, text: str
+) -> str:
+    """Adds a text unless an equal one is there; returns the id."""
+    key = language, ' '.join(unicodedata.normalize('NFC', text).split())
+    if key not in entries:
+        entries[key] = assembly.Entry(f'{kind}:{language}:{len(entries):09}', language, text)
+    return entries[key].id
 
 
 def read_cldr(_name: str, _argument: str, _root: pathlib.Path) -> assembly.Collection:

@@ -324,6 +324,20 @@ def test_a_file_in_the_training_format_is_a_held_out_set(tmp_path):
         benchmarks.load_benchmark('jsonl:none.jsonl', tmp_path)
 
 
+def test_texts_of_a_held_out_set_are_equal_whatever_their_composition_and_white_space(tmp_path):
+    composed, decomposed = 'caf\u00e9 noir', 'cafe\u0301  noir '
+    rows = [
+        {'id': '1', 'query': {'fr': composed}, 'passage': {'fr': decomposed, 'de': 'x'}},
+        {'id': '2', 'query': {'fr': decomposed}, 'passage': {'en': 'y'}},
+    ]
+    write(tmp_path / 'held.jsonl', lines(*rows))
+    benchmark = benchmarks.load_benchmark('jsonl:held.jsonl', tmp_path)
+    assert benchmark.queries.texts == [composed]
+    texts = benchmark.documents.texts
+    assert [texts[i] for i in benchmark.excluded[0] if i >= 0] == [decomposed]
+    assert sorted(texts[i] for i in benchmark.relevant[0] if i >= 0) == ['x', 'y']
+
+
 def test_a_data_set_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch):
     """Two data sets, each in a snapshot of its own, with the files that match."""
     miracl(tmp_path / 'miracl/miracl')
