@@ -372,7 +372,7 @@ def test_texts_are_truncated_as_in_sentence_transformers(make, tmp_path, case):
     theirs = sentence_transformers.SentenceTransformer(str(folder), device='cpu')[0]
     write_lengths(folder, 'sentence_roberta_config.json', values, stated)
     model = model_dir.load_model(str(folder))
-    texts = [*TEXTS, ' '.join(f'w{i}' for i in range(50))]
+    texts = [' '.join(f'w{j % 60}, not {j}' for j in range(i % 31)) for i in range(1000)] + TEXTS
     for task, side in (('query', 'query'), ('document', 'passage')):
         limit = getattr(model.config.data, f'{side}_length')
         table, _ = tokenization.encode_texts(model.tokenizer, texts, '', limit)
