@@ -32,6 +32,7 @@ from hbt.data.curation import translation
 from hbt.data.readers import registry, synthetic
 from hbt.evaluation import evaluator, results
 from hbt.models import embedder, embedding_file, model_dir
+from hbt.serving import dual_encoder
 from hbt.training import hard_negatives, loop, model_export
 from hbt.utils import distributed, log, sharding
 from tests import tiny
@@ -83,6 +84,13 @@ def run_embed(folder):
         )
 
 
+def run_index(folder):
+    embedding_file.CHUNK = 50
+    rows = ({'id': str(i), 'text': f'{i} euros', 'language': 'en'} for i in range(TEXTS))
+    (folder / 'corpus.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
+    dual_encoder.load_model(folder / 'model', batch_size=64).build_index(folder / 'corpus.jsonl')
+
+
 def run_evaluate(folder):
     model = model_dir.load_model(str(folder / 'model'))
     c = dataclasses.replace(model.config, eval=settings(folder).eval)
@@ -124,6 +132,11 @@ def of_results(folder):
     return digest(*(folder / f'results/jsonl-held.jsonl.{x}' for x in ('json', 'npz')))
 
 
+def of_index(folder):
+    names = 'embeddings.npy', 'documents.jsonl', 'offsets.npy', 'codes.npy', 'languages.json'
+    return digest(*(folder / 'corpus.jsonl.index' / name for name in names))
+
+
 def digest(*files: pathlib.Path) -> str:
     checksum = hashlib.sha256()
     for file in files:
@@ -163,6 +176,7 @@ JOBS = {
     'main': Job(run_main, of_run, ('store',)),
     'export': Job(run_export, lambda x: digest(x / 'model/model.safetensors'), ('store', 'run')),
     'embed': Job(run_embed, lambda x: digest(x / 'out.npy'), ('model',)),
+    'index': Job(run_index, of_index, ('model',)),
     'evaluate': Job(run_evaluate, of_results, ('model',)),
     'translate': Job(run_translate, lambda x: digest(x / 'parallel.jsonl.gz')),
     'mine': Job(run_mine, lambda x: of_store(x, 'mined'), ('store', 'model')),
