@@ -124,6 +124,7 @@ def test_a_program_ends_a_users_error_in_one_line():
         assert done.stderr.startswith('error: ') and done.stderr.count('\n') == 1, done.stderr
 
 
+@pytest.mark.slow
 def test_every_program_has_a_short_help():
     done = program('--config=demo', '-h')
     assert done.returncode == 0 and not done.stderr

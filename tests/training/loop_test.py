@@ -249,7 +249,13 @@ def with_tokenizer(folder):
     return folder
 
 
-@pytest.mark.parametrize('kind', ['a bare encoder', 'a directory of sentence-transformers'])
+@pytest.mark.parametrize(
+    'kind',
+    [
+        pytest.param('a bare encoder', marks=pytest.mark.slow),
+        'a directory of sentence-transformers',
+    ],
+)
 def test_training_starts_from_pretrained_weights(tmp_path, kind):
     """Prepared with the tokenizer of a checkpoint, trained from it, and kept after no change."""
     is_bare = kind == 'a bare encoder'

@@ -195,6 +195,7 @@ def test_what_is_no_run_or_step_or_is_there_already_is_named(run, tmp_path):
     assert not (tmp_path / 'x').exists()
 
 
+@pytest.mark.slow
 def test_the_best_step_is_exported_too(run, tmp_path):
     done = subprocess.run(
         [sys.executable, '-m', 'hbt.export', f'--workdir={run}/run', f'--out={tmp_path}/best'],

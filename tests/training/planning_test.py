@@ -22,7 +22,7 @@ def numbers(text):
     return [int(x.replace(',', '')) for x in re.findall(r'\d[\d,]*', text)]
 
 
-@pytest.mark.parametrize('chunk', [0, 64])
+@pytest.mark.parametrize('chunk', [pytest.param(0, marks=pytest.mark.slow), 64])
 def test_a_step_is_described_by_sizes_shapes_and_collectives(tiny_store, chunk):
     c, mesh = tiny.get_config(), sharding.make_mesh(jax.devices()[:2])
     c.encoder = dataclasses.replace(c.encoder, chunk=chunk)
@@ -102,6 +102,7 @@ def test_the_program_prints_proportions_and_the_step_and_writes_nothing_else(tin
     assert [x.name for x in tmp_path.iterdir()] == ['plan']
 
 
+@pytest.mark.slow
 def test_the_program_prints_the_batch_of_a_step(tiny_store):
     done = run(tiny_store.path, '--step=3')
     assert done.returncode == 0, done.stderr
@@ -109,6 +110,7 @@ def test_the_program_prints_the_batch_of_a_step(tiny_store):
     assert done.stdout.splitlines() == list(sampler.describe_batch(batches, 3))
 
 
+@pytest.mark.slow
 def test_weights_that_are_split_take_less_of_a_device(tiny_store):
     totals = []
     for shard in (False, True):
@@ -228,10 +230,10 @@ def test_the_program_plans_for_a_slice_that_is_not_here(tiny_store, tmp_path):
     assert len(list((tmp_path / 'kept').glob('jit_step-*'))) == 2  # of training and of the search
 
 
-@pytest.mark.parametrize('name', ['v2-8'])
-def test_a_slice_that_cannot_be_rented_is_refused(tmp_path, name):
-    done = run(tmp_path, f'--topology={name}')
-    assert done.returncode == 2 and f"got '{name}'" in done.stderr
+@pytest.mark.slow
+def test_a_slice_that_cannot_be_rented_is_refused(tmp_path):
+    done = run(tmp_path, '--topology=v2-8')
+    assert done.returncode == 2 and "got 'v2-8'" in done.stderr
 
 
 @pytest.mark.slow

@@ -215,7 +215,7 @@ def test_the_step_reduces_gradients_once(kind, chunk, gathers, permutes):
     assert (count['collective-permute'] > 0) == bool(permutes), count
 
 
-@pytest.mark.parametrize('chunk', [0, 24])
+@pytest.mark.parametrize('chunk', [0, pytest.param(24, marks=pytest.mark.slow)])
 def test_split_parameters_are_gathered_and_their_gradients_scattered_once_a_layer(chunk):
     c, mesh = experiment(layers=2, chunk=chunk, shard_params=True), devices(8)
     text = planning.compile_step(c, mesh, random_batch(8)).as_text()
