@@ -104,7 +104,7 @@ def _planned_batches(s: sampler.Sampler) -> dict[str, float]:
     mono = proportions.mean_alpha(c.sampler, c.steps)
     parts = (1, 1) if c.sampler.kind == 'multitask' else (mono, 1 - mono)
     named = zip(sampler.KINDS, parts, strict=True)
-    return {kind: c.steps * part for kind, part in named if kind in s.mixtures}
+    return {kind: float(c.steps * part) for kind, part in named if kind in s.mixtures}
 
 
 def _name(kind: str, language: str, s: store.Store, dataset: int) -> str:

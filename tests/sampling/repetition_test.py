@@ -91,3 +91,9 @@ def test_a_store_says_which_languages_a_batch_of_the_default_size_repeats(stored
     assert rows(lines) == {'mono hi of faq': (str(HINDI), '2.8', '-')}
     assert 'sampler.mono=mixed' in lines[-1]
     assert not repetition.describe_store(stored, HINDI)
+
+
+def test_a_multitask_run_draws_batches_of_both_kinds_at_every_step(stored):
+    s = make(stored, steps=10, kind='multitask', languages=('de', 'en'))
+    assert {*repetition.count_epochs(s)} == {'mono', 'cross'}
+    assert repetition.describe_run(s) == []
