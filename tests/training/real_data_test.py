@@ -14,7 +14,6 @@ from hbt.utils import log
 
 FILES = ('lohelp', 'native_qa', 'lo_ui')
 CHANGES = {
-    'X-X mixed': ({'alpha': 1.0, 'mono': 'mixed'}, {('mono',)}),
     'X-Y': ({'alpha': 0.0}, {('cross',)}),
     'hybrid': ({'alpha': 0.5}, {('mono',), ('cross',)}),
     'multitask': ({'kind': 'multitask'}, {('mono', 'cross')}),
