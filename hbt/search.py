@@ -33,8 +33,8 @@ def main(_) -> None:
 
     if args.queries:
         queries = list(entries.iter_entries(pathlib.Path(args.queries)))
-        found = search([x.text for x in queries])
-        answers.write_run(pathlib.Path(args.out), [x.id for x in queries], found)
+        hits = search([x.text for x in queries])
+        answers.write_run(pathlib.Path(args.out), [x.id for x in queries], hits)
         print(f'{args.out}: {len(queries):,} queries')
         return
     for query in args.query or iter_typed():

@@ -245,7 +245,7 @@ def _finish_collection(arrays: array_files.ArrayFiles, source: schema.Collection
         log.info(f'{where}: expected {message}; left out {counts} without a text')
     arrays.state.update(groups=groups, left_out=left_out)
     if arrays.sizes.get('negatives..passages'):
-        counts = arrays.map_array('progress.negatives.kept', np.int32, groups)
+        counts = arrays.map_array('progress.negatives.sizes', np.int32, groups)
         _write_offsets(arrays, 'negatives.', counts)
     _finish_tables(arrays, {side: len(keys[side]) for side in store.SIDES})
 
@@ -264,18 +264,18 @@ def _write_indices(arrays, keys: dict, present: dict) -> tuple[int, dict[str, in
         first, end = end, end + int(counts[part].sum())
         query, passage = (np.searchsorted(keys[x], hashes[x][part]) for x in store.SIDES)
         negatives = np.searchsorted(keys['passage'], hashes['negatives'][first:end])
-        kept = present['query'][query] & present['passage'][passage]
-        group = np.repeat(np.arange(len(kept)), counts[part])
-        negatives, group = negatives[kept[group]], group[kept[group]]
+        complete = present['query'][query] & present['passage'][passage]
+        group = np.repeat(np.arange(len(complete)), counts[part])
+        negatives, group = negatives[complete[group]], group[complete[group]]
         with_text = present['passage'][negatives]
-        sizes = np.bincount(group[with_text], minlength=len(kept))[kept]
-        arrays.write('query.indices', query[kept].astype(np.int32))
-        arrays.write('passage.indices', passage[kept].astype(np.int32))
-        arrays.write('progress.negatives.kept', sizes.astype(np.int32))
+        sizes = np.bincount(group[with_text], minlength=len(complete))[complete]
+        arrays.write('query.indices', query[complete].astype(np.int32))
+        arrays.write('passage.indices', passage[complete].astype(np.int32))
+        arrays.write('progress.negatives.sizes', sizes.astype(np.int32))
         if with_text.any():
             arrays.write('negatives..passages', negatives[with_text].astype(np.int32))
-        groups += int(kept.sum())
-        left_out['links'] += int((~kept).sum())
+        groups += int(complete.sum())
+        left_out['links'] += int((~complete).sum())
         left_out['negatives'] += int((~with_text).sum())
     return groups, left_out
 

@@ -67,12 +67,10 @@ def read_sentence_settings(folder: pathlib.Path) -> tuple[pathlib.Path, dict]:
 
     The file has other names in old directories. Of several, the first that is not empty counts.
     """
-    file, content = folder / SENTENCE_FILES[0], {}
     for name in SENTENCE_FILES:
-        if found := files.read_optional_json(folder / name):
-            file, content = folder / name, found
-            break
-    return file, content
+        if content := files.read_optional_json(folder / name):
+            return folder / name, content
+    return folder / SENTENCE_FILES[0], {}
 
 
 def _read_tokenizer(file: pathlib.Path) -> tokenizers.Tokenizer:

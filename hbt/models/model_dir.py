@@ -138,9 +138,9 @@ def _read_lengths(folder: pathlib.Path, limit: int) -> dict[str, int]:
     longest = _read_length(file, content, 'max_seq_length')
     if longest is None:
         tokenizer = folder / 'tokenizer_config.json'
-        stated = files.read_optional_json(tokenizer)
-        key = 'model_max_length' if 'model_max_length' in stated else 'max_len'  # the older name
-        longest = _read_length(tokenizer, stated, key)
+        settings = files.read_optional_json(tokenizer)
+        key = 'model_max_length' if 'model_max_length' in settings else 'max_len'  # the older name
+        longest = _read_length(tokenizer, settings, key)
     lengths = {}
     for setting, key in (('query_length', 'query_length'), ('passage_length', 'document_length')):
         candidates = _read_length(file, content, key), longest, limit

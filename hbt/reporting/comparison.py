@@ -165,8 +165,8 @@ def describe_numbers(case: Comparison) -> str:
     words = []
     for system in case.systems:
         tree = system.numbers[case.benchmark]['metrics']
-        found = [(x, x.get(tree)) for x in case.measures]
-        numbers = [f'{x.name} {render.FORMATS[x.format](y)}' for x, y in found if y is not None]
+        values = [(x, x.get(tree)) for x in case.measures]
+        numbers = [f'{x.name} {render.FORMATS[x.format](y)}' for x, y in values if y is not None]
         words.append(f'On {case.benchmark}, {system.label} has {join_words(numbers)}.\n')
     return ''.join(words)
 

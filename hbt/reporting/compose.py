@@ -45,7 +45,7 @@ def compose_report(
     if not cases:
         shown = ', '.join(x.name for x in measures)
         raise ValueError(f'--measure: expected numbers that a benchmark has, got {shown}')
-    labels = {name: label for x in systems for name, label in x.called().items()}
+    labels = {name: label for x in systems for name, label in x.label_experiments().items()}
     tests = {x.benchmark: comparison.compare_systems(x) for x in cases}
     views = {x.benchmark: embedding_space.view_systems(x) for x in cases}
     evaluations = [figures.evaluation_curves(case, loaded, labels) for case in cases]

@@ -35,16 +35,17 @@ def view_systems(case: comparison.Comparison) -> list[View]:
     views = []
     for system in case.systems:
         experiment = next(x for x in system.experiments if case.benchmark in x.results)
-        found = experiments.load_samples(experiment, case.benchmark)
-        for step, sample in found:
+        sampled = experiments.load_samples(experiment, case.benchmark)
+        label = system.label_experiments()[experiment.name]
+        for step, sample in sampled:
             if sample.vectors.shape[1] > 1:
-                when = f'step {step:,}' if step or len(found) == 1 else 'before training'
+                when = f'step {step:,}' if step or len(sampled) == 1 else 'before training'
                 shares = samples.explained_share(sample.vectors, sample.languages), None
                 if len(rows := sample.translated):
                     labels = sample.groups[rows].tolist()
                     meaning = samples.explained_share(sample.vectors[rows], labels)
                     shares = shares[0], meaning
-                label, plane = system.called()[experiment.name], samples.project(sample.vectors)
+                plane = samples.project(sample.vectors)
                 views.append(View(label, when, sample, *shares, *plane))
     return views
 

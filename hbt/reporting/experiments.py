@@ -39,7 +39,7 @@ class System(typing.NamedTuple):
     experiments: list[Experiment]
     numbers: dict[str, dict[str, dict]]  # benchmark -> `aggregate.aggregate_metrics`, as the mean
 
-    def called(self) -> dict[str, str]:
+    def label_experiments(self) -> dict[str, str]:
         """Name of each of its experiments -> what a report calls it: one of several by its seed."""
         if len(self.experiments) == 1:
             return {self.experiments[0].name: self.label}
@@ -129,14 +129,14 @@ def load_samples(experiment: Experiment, benchmark: str) -> list[tuple[int, samp
     path, step = samples.sample_path(newest.path), newest.numbers.get('step', 0)
     if not path.is_file():
         return []
-    found = [(step, samples.load_sample(path))]
+    sampled = [(step, samples.load_sample(path))]
     others = experiment.path.glob(f'results/*/samples/{path.name}')
     earlier = {int(x.parts[-3]): x for x in others if x.parts[-3].isdecimal()}
     if earlier and min(earlier) < step:
         first = samples.load_sample(earlier[min(earlier)])
-        if first.ids == found[0][1].ids and first.vectors.shape == found[0][1].vectors.shape:
-            found.insert(0, (min(earlier), first))
-    return found
+        if first.ids == sampled[0][1].ids and first.vectors.shape == sampled[0][1].vectors.shape:
+            sampled.insert(0, (min(earlier), first))
+    return sampled
 
 
 def _short_names(paths: list[pathlib.Path]) -> list[str]:

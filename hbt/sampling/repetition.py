@@ -40,8 +40,8 @@ def count_epochs(s: sampler.Sampler) -> dict[str, dict[str, float]]:
 
 def describe_run(s: sampler.Sampler) -> list[str]:
     """Lines on the groups that batches of a run repeat, and what helps; none where they do not."""
-    c, found, helps = s.config.sampler, list(_find_repetitions(s)), {}
-    for kind in dict.fromkeys(x.name.partition(' ')[0] for x in found):
+    c, repetitions, helps = s.config.sampler, list(_find_repetitions(s)), {}
+    for kind in dict.fromkeys(x.name.partition(' ')[0] for x in repetitions):
         pools = s.mixtures[kind].pools
         many_languages = len({frozenset(pool.languages) for pool in pools}) > 1
         if kind == 'mono':
@@ -51,19 +51,20 @@ def describe_run(s: sampler.Sampler) -> list[str]:
             helps['sampler.pair_power=1'] = many_languages and c.pair_power < 1 and not c.pairs
         if len({pool.dataset for pool in pools}) > 1:
             helps['sampler.datasets=mixed'] = c.datasets == 'one'
-    return _format(found, s.config.batch_size, [x for x, does_help in helps.items() if does_help])
+    advice = [name for name, does_help in helps.items() if does_help]
+    return _format(repetitions, s.config.batch_size, advice)
 
 
 def describe_store(s: store.Store, batch_size: int) -> list[str]:
     """The same of monolingual batches of this size, of a run with the default settings."""
-    found = []
+    repetitions = []
     for i, language in itertools.product(range(len(s.datasets)), s.languages):
         for pool in mixture.find_pools(0, s, i, (language,)):
             if pool.size < batch_size:
                 name = _name('mono', language, s, i)
-                found.append(Repetition(name, pool.size, batch_size / pool.size))
+                repetitions.append(Repetition(name, pool.size, batch_size / pool.size))
     helps = ['sampler.mono=mixed', 'sampler.language_power=1'] if len(s.languages) > 1 else []
-    return _format(found, batch_size, helps)
+    return _format(repetitions, batch_size, helps)
 
 
 def _find_repetitions(s: sampler.Sampler) -> abc.Iterator[Repetition]:
@@ -75,17 +76,17 @@ def _find_repetitions(s: sampler.Sampler) -> abc.Iterator[Repetition]:
             for i in numbers:
                 for language in {s.languages[j] for j in drawing.pools[i].languages}:
                     parts[language].append(i)
-            found = []
+            repetitions = []
             for language, part in [*sorted(parts.items()), ('all languages', numbers)]:
                 pairs = s.config.batch_size * float(drawing.proportions[part].sum())
                 if pairs / of_key <= max(drawing.pools[i].size for i in part):
                     continue  # counting takes a while
                 groups = mixture.count_groups([drawing.pools[i] for i in part])
                 times = pairs / of_key / groups
-                if times > 1 and (language in parts or not found):
+                if times > 1 and (language in parts or not repetitions):
                     name = _name(kind, language, s.store, dataset)
-                    found.append(Repetition(name, groups, times, batches * pairs / groups))
-            yield from found
+                    repetitions.append(Repetition(name, groups, times, batches * pairs / groups))
+            yield from repetitions
 
 
 def _iter_datasets(drawing: sampler.Mixture) -> abc.Iterator[tuple[float, int, list[int]]]:
@@ -112,16 +113,16 @@ def _name(kind: str, language: str, s: store.Store, dataset: int) -> str:
     return f'{kind} {language}{where}'
 
 
-def _format(found: list[Repetition], batch_size: int, helps: list[str]) -> list[str]:
-    if not found:
+def _format(repetitions: list[Repetition], batch_size: int, helps: list[str]) -> list[str]:
+    if not repetitions:
         return []
-    found = sorted(found, key=lambda x: -x.times)
+    repetitions = sorted(repetitions, key=lambda x: -x.times)
     rows = [
         (x.name, x.groups, f'{x.times:.1f}', f'{x.epochs:,.1f}' if x.epochs else '-')
-        for x in found[:SHOWN]
+        for x in repetitions[:SHOWN]
     ]
     title = f'too few for a batch of {batch_size} pairs'
     header = (title, 'groups', 'times in a batch', 'epochs')
-    more = f'... ({len(found)} in all)\n' if len(found) > SHOWN else ''
+    more = f'... ({len(repetitions)} in all)\n' if len(repetitions) > SHOWN else ''
     advice = ', '.join([*helps, 'a smaller batch_size'])
     return f'{text_table.format_table(header, rows)}\n{more}Fewer repetitions: {advice}'.split('\n')

@@ -173,8 +173,8 @@ def check_store(c: config.Config, s: store.Store) -> tuple[str, ...]:
             raise ValueError(f'sampler.languages: expected some of {expected}, got {language!r}')
     if c.sampler.negatives and not any(x.negatives for x in s.datasets):
         raise ValueError(
-            f'sampler.negatives: expected hard negatives in {s.path}, as hbt.mine finds them, or 0 '
-            f'of them, got none for {c.sampler.negatives}'
+            f'sampler.negatives: expected 0, as {s.path} has no hard negatives, which hbt.mine '
+            f'adds, got {c.sampler.negatives}'
         )
     return languages
 

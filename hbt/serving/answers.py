@@ -20,12 +20,12 @@ def format_hits(hits: abc.Sequence[dual_encoder.Hit], width: int) -> str:
 def write_run(
     path: pathlib.Path,
     query_ids: abc.Sequence[str],
-    found: abc.Sequence[abc.Sequence[dual_encoder.Hit]],
+    hits_of_queries: abc.Sequence[abc.Sequence[dual_encoder.Hit]],
 ) -> None:
     """Writes the hits of queries as a TREC run; see `trec.write_run`."""
-    ids = list({hit.index: hit.id for hits in found for hit in hits}.items())
+    ids = list({hit.index: hit.id for hits in hits_of_queries for hit in hits}.items())
     place = {index: i for i, (index, _) in enumerate(ids)}
-    top_k = np.full((len(found), max(map(len, found), default=0)), -1, np.int32)
-    for row, hits in zip(top_k, found, strict=True):
+    top_k = np.full((len(hits_of_queries), max(map(len, hits_of_queries), default=0)), -1, np.int32)
+    for row, hits in zip(top_k, hits_of_queries, strict=True):
         row[: len(hits)] = [place[hit.index] for hit in hits]
     trec.write_run(path, query_ids, [id for _, id in ids], top_k, 'hbt')

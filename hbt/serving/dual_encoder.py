@@ -142,10 +142,10 @@ class DualEncoder:
         if is_index:
             rows = _remove_language(corpus, rows, query_language)
             allowed = [not languages or name in languages for name in names]
-            found = _find_hits(rows, corpus.resident, k, corpus.read_entry, allowed)
+            hits = _find_hits(rows, corpus.resident, k, corpus.read_entry, allowed)
         else:
-            found = self._search_texts(rows, corpus, k)
-        return found[0] if isinstance(queries, str) else found
+            hits = self._search_texts(rows, corpus, k)
+        return hits[0] if isinstance(queries, str) else hits
 
     def _search_texts(self, rows: Float[np.ndarray, 'q d'], texts, k: int) -> list[list[Hit]]:
         """Hits of the embeddings of queries among texts."""
@@ -251,8 +251,8 @@ def _find_hits(
     allowed: list[bool],
 ) -> list[list[Hit]]:
     """The hits of every query; a score of -inf is none."""
-    found = (x.tolist() for x in resident.find_best(rows, documents, k, allowed))
+    best = (x.tolist() for x in resident.find_best(rows, documents, k, allowed))
     return [
         [Hit(score, i, *read_entry(i)) for score, i in zip(*row, strict=True) if score > -np.inf]
-        for row in zip(*found, strict=True)
+        for row in zip(*best, strict=True)
     ]

@@ -27,16 +27,16 @@ def iter_entries(path: pathlib.Path) -> abc.Iterator[Entry]:
     `language` or `lang`. The id of one text a line is its line number. Raises ValueError for an
     empty file, an empty line, a bad language code, and an id that has white space or comes again.
     """
-    seen = set()
+    ids = set()
     for where, entry in _parse_lines(path):
         if not re.fullmatch(r'\S+', entry.id):
             raise ValueError(f'{where}: id: expected one without white space, got {entry.id!r}')
-        if entry.id in seen:
+        if entry.id in ids:
             raise ValueError(f'{where}: id: expected each once, got {entry.id!r} again')
         languages.check_language(entry.language, where)
-        seen.add(entry.id)
+        ids.add(entry.id)
         yield entry
-    if not seen:
+    if not ids:
         raise ValueError(f'{path}: expected texts, got an empty file')
 
 
@@ -49,9 +49,7 @@ def _parse_lines(path: pathlib.Path) -> abc.Iterator[tuple[str, Entry]]:
     lines = itertools.chain([first], lines)
     if first[1].lstrip().startswith('{'):
         for where, row in schema.iter_objects(lines):
-            language = row.get('language') or row.get('lang') or UNKNOWN
-            if not isinstance(language, str):
-                raise ValueError(f'{where}: language: expected a code, got {language!r}')
+            language = schema.get_language(row, UNKNOWN, where)
             key, text = retrieval.parse_document(where, row)
             yield where, Entry(key, language, text)
     elif first[1].count('\t') == 1:

@@ -5,6 +5,7 @@ and `str.split`. They raise ValueError for what no reader should take.
 """
 
 import csv
+import functools
 import gzip
 import io
 import json
@@ -156,6 +157,11 @@ def group(query, passage):
     return {'id': query, 'query': {'en': query}, 'passage': {'en': passage}}
 
 
+def separated(delimiter, dialect, suffix):
+    plain = functools.partial(plain_csv, delimiter=delimiter)
+    return Reader(CELLS, write_csv(delimiter=delimiter), plain, read_table(dialect), suffix)
+
+
 WORDS, CELLS, KEYED = (TEXT, TEXT), (CELL, CELL), (KEY, TEXT)
 TABS = write_lines('{}\t{}')
 HEADED = write_lines('{}\t{}', 'q\tp\n')
@@ -178,20 +184,8 @@ READERS = {
     'all quoted': Reader(
         CELLS, write_csv(quoting=csv.QUOTE_ALL), plain_csv, read_table('csv'), 'dat'
     ),
-    'semicolon': Reader(
-        CELLS,
-        write_csv(delimiter=';'),
-        lambda x: plain_csv(x, delimiter=';'),
-        read_table('semicolon'),
-        'csv',
-    ),
-    'quoted tsv': Reader(
-        CELLS,
-        write_csv(delimiter='\t'),
-        lambda x: plain_csv(x, delimiter='\t'),
-        read_table('quoted_tsv'),
-        'tsv',
-    ),
+    'semicolon': separated(';', 'semicolon', 'csv'),
+    'quoted tsv': separated('\t', 'quoted_tsv', 'tsv'),
     'tsv': Reader(WORDS, HEADED, plain_tsv, read_table(), 'tsv'),
     'tsv with quotes': Reader(
         (TEXT.map('"{}"'.format), TEXT),

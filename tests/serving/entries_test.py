@@ -41,7 +41,8 @@ BAD = {
     '{"id": "a", "text": "b"}\nc\n': 'x:2: expected a JSON object',
     '{"id": 1, "text": "b"}\n': 'x:1: docid: expected a non-empty text, got 1',
     '{"id": "1", "body": "b"}\n': 'x:1: expected docid, title and text, got {"id": "1"',
-    '{"id": "a", "text": "b", "lang": 3}\n': 'x:1: language: expected a code, got 3',
+    '{"id": "a", "text": "b", "lang": 3}\n': "x:1: expected 'lang' to be a str, got a int",
+    '{"id": "a", "text": "b", "language": 0}\n': "x:1: expected 'language' to be a str, got a int",
     '{"id": "a", "text": "b", "lang": "q1"}\n': "x:1: expected a language code .* got 'q1'",
 }
 

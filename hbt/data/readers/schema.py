@@ -110,6 +110,11 @@ def get_optional(holder: dict, name: str, default: str, where: str) -> str:
     return default if missing else get_field(holder, name, str, where)
 
 
+def get_language(holder: dict, default: str, where: str) -> str:
+    """The field `language`, or `lang`, or `default`; ValueError for what is no text."""
+    return get_optional(holder, 'language', get_optional(holder, 'lang', default, where), where)
+
+
 def get_text(holder: dict, names: abc.Sequence[str], where: str) -> str:
     """The text of the first of the fields that is there, '' if that is null; else ValueError."""
     name = next((x for x in names if x in holder), names[0])

@@ -86,8 +86,9 @@ class Benchmark(NamedTuple):
         """
         codes, own = np.unique(self.document_languages), self.query_languages
         lacking = codes if len(codes) == 1 else np.where(np.isin(own, codes), own, -1)[:, None]
-        found = self.document_languages[np.maximum(self.relevant, 0)]
-        return np.where(self.relevant >= 0, found, np.where(self.relevant == MISSING, lacking, -1))
+        present = self.document_languages[np.maximum(self.relevant, 0)]
+        others = np.where(self.relevant == MISSING, lacking, -1)
+        return np.where(self.relevant >= 0, present, others)
 
 
 class TextsOnDisk(Sequence):

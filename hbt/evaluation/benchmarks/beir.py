@@ -83,7 +83,6 @@ def _iter_entries(path: pathlib.Path, prefix: str, language: str) -> Iterator[as
     for where, row in schema.iter_objects(text_lines.iter_rows(path)):
         key, title = row.get('_id'), schema.get_optional(row, 'title', '', where)
         schema.check_text(key, f'{where}: _id')
-        code = schema.get_optional(row, 'lang', language, where)
-        code = schema.get_optional(row, 'language', code, where)
+        code = schema.get_language(row, language, where)
         text = schema.get_text(row, ('text',), where)
         yield assembly.Entry(prefix + key, code, retrieval.join_title(title, text), where)
