@@ -300,7 +300,7 @@ def test_settings_that_leave_nothing_to_draw_are_named(stored):
     with pytest.raises(ValueError, match="languages: expected some of de, en, ja, got 'xx'"):
         make(stored, languages=('xx',))
     with pytest.raises(
-        ValueError, match='negatives: expected 0, as .* has no hard negatives .* got 2'
+        ValueError, match='negatives: expected 0, as .* has no hard negatives, which .* got 2'
     ):
         make(stored, negatives=2)
     for changes, advice in (
