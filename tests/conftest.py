@@ -25,12 +25,16 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
-import jax  # noqa: E402  (after the environment)
+import hypothesis  # noqa: E402  (after the environment)
+import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jaxtyping.install_import_hook('hbt', 'beartype.beartype')
+# The same examples in every run; `--hypothesis-profile=default` draws others.
+hypothesis.settings.register_profile('fixed', derandomize=True, deadline=None)
+hypothesis.settings.load_profile('fixed')
 
 
 @pytest.fixture(scope='session')

@@ -207,7 +207,7 @@ READERS = {
     'entries': Reader(
         KEYED,
         write_objects(lambda key, text: {'_id': key, 'text': text}),
-        lambda x: plain_objects(x, '_id', 'text'),
+        lambda x: [[key, text or ''] for key, text in plain_objects(x, '_id', 'text')],
         lambda path: [[x.id, x.text] for x in beir._iter_entries(path, '', 'en')],
     ),
     'triples': Reader((KEY, KEY), write_lines('{}\t{}\tn'), plain_columns, read_triples),

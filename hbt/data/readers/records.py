@@ -103,6 +103,8 @@ def _convert_record(
     if len(sizes) > 1:
         lengths = ', '.join(f'{k} of {len(values[k])}' for k in lists)
         raise ValueError(f'{where}: expected lists of one length, got {lengths}')
+    if 0 in sizes:
+        raise ValueError(f'{where}: {lists[0]}: expected a value or a list of them, got []')
     count = sizes.pop() if sizes else 1
     codes = _languages(record, fields, where, count)
     number, groups = re.search(r'\d+$', where)[0] if has_numbers else where, []
