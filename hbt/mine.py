@@ -3,6 +3,7 @@
 Run it again with a later checkpoint to refresh them.
 """
 
+import dataclasses
 import pathlib
 
 from absl import flags
@@ -21,7 +22,8 @@ def main(_) -> None:
     s = store.open_store(args.store or config.store_path(c))
     tokenizer_files.check_same_tokenizer(s.path, model.tokenizer, args.model or args.workdir)
     c.eval.batch_size = args.batch_size
-    settings = hard_negatives.Settings(args.count, args.depth, args.margin)
+    names = (x.name for x in dataclasses.fields(hard_negatives.Settings))
+    settings = hard_negatives.Settings(**{x: args[x].value for x in names})
     name = args.model or f'{args.workdir} at step {step}'
     name += f', {embedder.fingerprint(model)}'
     out = pathlib.Path(args.out)
@@ -39,6 +41,11 @@ if __name__ == '__main__':
     flags.DEFINE_integer('count', default.count, 'negatives of a group in a language, at most')
     flags.DEFINE_integer('depth', default.depth, 'best passages that are looked at')
     flags.DEFINE_float('margin', default.margin, 'least distance to the cosine of the positive')
+    flags.DEFINE_float(
+        'max_positive_share',
+        default.max_positive_share,
+        'of the cosine of the positive that a negative may have, such as .95; none: any',
+    )
     flags.DEFINE_integer('batch_size', 256, 'texts encoded at a time, over all devices')
     flags.mark_flags_as_required(['out'])
     cli.run(main)

@@ -10,6 +10,7 @@ from absl import flags
 from hbt import config
 from hbt.data import build
 from hbt.data.curation import checks, cleaning
+from hbt.data.readers import registry
 from hbt.evaluation import benchmarks
 from hbt.sampling import repetition
 from hbt.utils import cli, settings
@@ -44,9 +45,8 @@ def _define_flags(defaults, names: tuple[str, ...]) -> None:
 
 
 if __name__ == '__main__':
-    flags.DEFINE_multi_string(
-        'input', None, 'JSONL file (plain or gzip), FORMAT:option=value,... or cldr:GROUPS; repeat'
-    )
+    __doc__ += f'\n{registry.format_help()}\n'  # which the help prints
+    flags.DEFINE_multi_string('input', None, 'source of texts, in one of the forms above; repeat')
     flags.DEFINE_string('tokenizer', None, 'hub name, directory or tokenizer.json')
     flags.DEFINE_string('out', None, 'directory of the store')
     _define_flags(config.Data(), _DATA)

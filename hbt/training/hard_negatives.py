@@ -30,6 +30,7 @@ class Settings:
     count: int = 8  # of a group in each language, at most
     depth: int = 100  # best passages that are looked at
     margin: float = 0.05  # by which the cosine of a negative is at least below the positive's
+    max_positive_share: float | None = None  # of the positive's cosine that it may have; None: any
 
 
 def mine_negatives(
@@ -40,8 +41,10 @@ def mine_negatives(
     Negatives of a group in a language are the best `depth` passages of its dataset for its query,
     in that language or else in another, without: every passage that answers a copy or a translation
     of the query, and its translations and copies; passages less than `margin` below the positive;
-    and all after the first `count`. Unchanged files are linked, not copied. The same call resumes
-    after the last language that was searched; with another identity of the `model` it does not.
+    those above `max_positive_share` of the positive's score, as TopK-PercPos of NV-Retriever
+    (positive-aware mining, arXiv 2407.15831), which are counted; and all after the first `count`.
+    Unchanged files are linked, not copied. The same call resumes after the last language that was
+    searched; with another identity of the `model` it does not.
 
     Raises ValueError if the model has other prefixes than the store, a setting is out of range, or
     `out` exists or was begun with other settings.
@@ -54,6 +57,9 @@ def mine_negatives(
     for name, low in (('count', 1), ('depth', settings.count), ('margin', -2)):
         if getattr(settings, name) < low:
             raise ValueError(f'--{name}: expected {low} or more, got {getattr(settings, name)}')
+    share = settings.max_positive_share
+    if share is not None and not 0 < share <= 1:
+        raise ValueError(f'--max_positive_share: expected more than 0 and up to 1, got {share}')
     if not files.is_free(out):
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
     origin = {'model': model, 'store': s.manifest['checksum'], **dataclasses.asdict(settings)}
@@ -110,6 +116,7 @@ def _mine_language(
     """Writes the negatives of one language; returns its counts."""
     groups, query_of_group, queries, clusters = _collect_queries(dataset, language)
     counts, passages = np.zeros(dataset.num_groups + 1, np.int64), [np.zeros(0, np.int32)]
+    above = 0
     if len(groups):  # else the language has negatives only
         table = dataset.passage[language]
         hashes, corpus = np.unique(table.hashes, return_index=True)  # each text once
@@ -135,6 +142,9 @@ def _mine_language(
             query = query_of_group[groups[rows]]
             cosine = np.einsum('gd,gd->g', query_vectors[query], passage_vectors[positives[rows]])
             mask = (top_k[query] >= 0) & (scores[query] <= cosine[:, None] - settings.margin)
+            is_above = mask & (scores[query] > _highest_score(cosine, settings)[:, None])
+            above += np.count_nonzero(is_above)
+            mask &= ~is_above
             mask &= np.cumsum(mask, axis=1) <= settings.count
             counts[groups[rows] + 1] = mask.sum(axis=1)
             passages.append(corpus[top_k[query][mask]].astype(np.int32))
@@ -144,7 +154,15 @@ def _mine_language(
     offsets.tofile(folder / f'negatives.{language}.offsets')
     np.concatenate(passages).tofile(folder / f'negatives.{language}.passages')
     without = int(np.count_nonzero(counts[groups + 1] == 0))
-    return {'groups': len(groups), 'without': without, 'negatives': int(offsets[-1])}
+    report = {'groups': len(groups), 'without': without, 'negatives': int(offsets[-1])}
+    return report | ({'above_share': above} if settings.max_positive_share is not None else {})
+
+
+def _highest_score(cosine: Float[np.ndarray, ' g'], settings: Settings) -> Float[np.ndarray, ' g']:
+    """The highest score that is within a share of the positive's, also where that is below 0."""
+    if settings.max_positive_share is None:
+        return np.full_like(cosine, np.inf)
+    return cosine - (1 - settings.max_positive_share) * np.abs(cosine)
 
 
 def _collect_queries(dataset: store.Dataset, language: str) -> tuple:
@@ -215,6 +233,8 @@ def format_counts(manifest: dict) -> str:
     for entry in manifest['datasets']:
         for language, n in entry['mined'].items():
             without = f'{100 * n["without"] / max(n["groups"], 1):.1f}'
-            rows.append((entry['name'], language, n['groups'], n['negatives'], without))
-    header = ('dataset', 'language', 'groups', 'negatives', 'without %')
+            above = [n['above_share']] if 'above_share' in n else []
+            rows.append((entry['name'], language, n['groups'], n['negatives'], without, *above))
+    header = ('dataset', 'language', 'groups', 'negatives', 'without %', 'above share')
+    header = header[: max(map(len, rows), default=5)]
     return text_table.format_table(header, rows)

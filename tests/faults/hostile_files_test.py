@@ -93,6 +93,17 @@ def json_table(folder):
     return f'table:file={folder}/rows.jsonl,query=q,passage=p,language=l,negatives=n'
 
 
+def tevatron(folder):
+    passages = [{'docid': str(i), 'title': 't', 'text': f'x {i}'} for i in range(2)]
+    rows = [
+        {'query_id': str(i), 'query': 'a b', 'positive_passages': passages}
+        | {'negative_passages': passages[:i]}
+        for i in range(2)
+    ]
+    (folder / 'rows.jsonl').write_text(formats.lines(*rows))
+    return f'table:file={folder}/rows.jsonl,layout=tevatron,language=en'
+
+
 def commas(folder):
     return tabs(folder, ',', '.csv')
 
@@ -186,6 +197,7 @@ CASES = {
     'a table': Case(tabs, prepared),
     'a table of JSON': Case(json_table, prepared),
     'commas': Case(commas, prepared),
+    'tevatron': Case(tevatron, prepared, examples=20),
     'squad': Case(squad, prepared),
     'marco': Case(sources_test.marco_files, prepared, '**/*'),
     'trec': Case(sources_test.trec_files, prepared, '**/*'),

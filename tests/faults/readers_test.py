@@ -69,6 +69,27 @@ def plain_groups(text):
     return [[q['en'], p['en']] for q, p in plain_objects(text, 'query', 'passage')]
 
 
+def plain_passage(passage):
+    return ' '.join(filter(None, (passage.get('title'), passage['text']))).strip()
+
+
+def plain_tevatron(text):
+    rows = [json.loads(x) for (x,) in plain_columns(text, '$^')]
+    passages = [x['positive_passages'] + (x.get('negative_passages') or []) for x in rows]
+    return [[x['query'], *map(plain_passage, y)] for x, y in zip(rows, passages, strict=True)]
+
+
+def plain_flagembedding(text):
+    rows = [json.loads(x) for (x,) in plain_columns(text, '$^')]
+    return [[x['query'], *x['pos'], *(x.get('neg') or [])] for x in rows]
+
+
+def plain_anchors(text):
+    rows = [json.loads(x) for (x,) in plain_columns(text, '$^')]
+    negatives = [[x[key] for key in x if key.startswith('negative_') and x[key]] for x in rows]
+    return [[x['anchor'], x['positive'], *y] for x, y in zip(rows, negatives, strict=True)]
+
+
 def plain_csv(text, **options):
     end = text.find('\n', len(text.rstrip(' \t\r\n\x0b\x0c')))  # before blank lines at the end
     text = text[:end] if end >= 0 else text
@@ -130,7 +151,7 @@ def read_source(spec):
         (source,) = registry.open_sources([spec.format(path)])
         groups = [*source.iter_groups()]
         assert all(str(path) in source.where(i) for i in range(len(groups)))
-        return [[x.query['en'], x.passage['en']] for x in groups]
+        return [[x.query['en'], x.passage['en'], *x.negatives.get('en', [])] for x in groups]
 
     return read
 
@@ -138,6 +159,10 @@ def read_source(spec):
 def read_table(dialect=''):
     option = f',dialect={dialect}' * bool(dialect)
     return read_source(f'table:file={{}},query.en=q,passage.en=p{option}')
+
+
+def read_layout(layout):
+    return read_source(f'table:file={{}},layout={layout},language=en')
 
 
 def read_texts(parse):
@@ -162,6 +187,20 @@ def separated(delimiter, dialect, suffix):
     return Reader(CELLS, write_csv(delimiter=delimiter), plain, read_table(dialect), suffix)
 
 
+def tevatron(query, passage):
+    positive, negative = {'docid': '1', 'title': '', 'text': passage}, {'title': 't', 'text': 'n'}
+    passages = {'positive_passages': [positive], 'negative_passages': [negative, positive]}
+    return {'query_id': 'q', 'query': query} | passages
+
+
+def flagembedding(query, passage):
+    return {'query': query, 'pos': [passage], 'neg': ['n', passage], 'pos_scores': [1.5]}
+
+
+def anchors(query, passage):
+    return {'anchor': query, 'negative_1': passage, 'negative_2': 'n', 'positive': passage}
+
+
 WORDS, CELLS, KEYED = (TEXT, TEXT), (CELL, CELL), (KEY, TEXT)
 TABS = write_lines('{}\t{}')
 HEADED = write_lines('{}\t{}', 'q\tp\n')
@@ -179,6 +218,19 @@ READERS = {
         lambda x: plain_objects(x, 'q', 'p'),
         read_table(),
         'jsonl',
+    ),
+    'tevatron': Reader(
+        WORDS, write_objects(tevatron), plain_tevatron, read_layout('tevatron'), 'jsonl'
+    ),
+    'flagembedding': Reader(
+        WORDS,
+        write_objects(flagembedding),
+        plain_flagembedding,
+        read_layout('flagembedding'),
+        'jsonl',
+    ),
+    'anchors': Reader(
+        WORDS, write_objects(anchors), plain_anchors, read_layout('sentence_transformers'), 'jsonl'
     ),
     'csv': Reader(CELLS, write_csv(), plain_csv, read_table(), 'csv'),
     'all quoted': Reader(

@@ -1,5 +1,6 @@
 """Hard negatives of the current model, against every score computed one by one."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -92,6 +93,10 @@ def expected(model, stored, setting):
             top = sorted((x for x in sources if x not in banned), key=lambda x: -scores[x])
             limit = scores[row['passage'][language]] - setting.margin
             allowed = [x for x in top[: setting.depth] if scores[x] <= limit]
+            if setting.max_positive_share is not None:
+                positive = scores[row['passage'][language]]
+                limit = positive - (1 - setting.max_positive_share) * abs(positive)
+                allowed = [x for x in allowed if scores[x] <= limit]
             texts_by_key[i, language] = allowed[: setting.count]
     return texts_by_key
 
@@ -130,6 +135,24 @@ def test_negatives_are_the_best_passages_that_answer_no_copy_of_the_query(
     assert counts['en']['groups'] == 23 and 'without %' in hard_negatives.format_counts(
         mined_store.manifest
     )
+
+
+def test_negatives_above_a_share_of_the_score_of_the_positive_are_left_out_and_counted(
+    stored, model, tmp_path
+):
+    setting = hard_negatives.Settings(3, 9, 0.01, 0.9)
+    mined_store = hard_negatives.mine_negatives(*model, stored, tmp_path / 'mined', setting)
+    actual, reference = texts_of(mined_store), expected(model, stored, setting)
+    assert {key: actual[key] for key in reference} == reference
+    without, shared = (
+        expected(model, stored, dataclasses.replace(x, count=9)) for x in (SETTING, setting)
+    )
+    counts = mined_store.manifest['datasets'][0]['mined']
+    for language in ('en', 'de'):
+        lost = sum(len(without[x]) - len(shared[x]) for x in shared if x[1] == language)
+        assert counts[language]['above_share'] == lost > 10
+    header, *rows = hard_negatives.format_counts(mined_store.manifest).splitlines()
+    assert header.endswith('above share') and rows[-1].split()[-1] == '0'  # of French
 
 
 def test_the_mined_store_is_the_store_but_for_its_negatives(stored, model, tmp_path):
@@ -209,6 +232,7 @@ def test_wrong_settings_and_stores_are_refused(stored, model, tmp_path):
         (hard_negatives.Settings(0, 9, 0.0), '--count: expected 1 or more, got 0'),
         (hard_negatives.Settings(9, 3, 0.0), '--depth: expected 9 or more, got 3'),
         (hard_negatives.Settings(3, 9, -3.0), '--margin: expected -2 or more, got -3.0'),
+        (hard_negatives.Settings(3, 9, 0.0, 95.0), '--max_positive_share: .* up to 1, got 95.0'),
     ):
         with pytest.raises(ValueError, match=message):
             hard_negatives.mine_negatives(c, params, stored, tmp_path / 'no', setting)

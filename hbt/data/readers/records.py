@@ -1,4 +1,4 @@
-"""Groups from records with named fields: JSONL, TSV, CSV; Hugging Face and TensorFlow Datasets."""
+"""Groups from records with named fields, and the tables that hold them: JSONL, TSV, CSV."""
 
 import functools
 import itertools
@@ -6,7 +6,7 @@ import pathlib
 import re
 from collections import abc
 
-from hbt.data.readers import delimited, schema, source_files, text_lines
+from hbt.data.readers import delimited, layouts, schema, source_files, text_lines
 from hbt.utils import files, languages
 
 BLOCK = 1024  # records of a block
@@ -16,9 +16,10 @@ SIDES = ('query', 'passage', 'negatives')
 def open_table(options: dict[str, str], spec: str) -> schema.GroupSource:
     """JSONL, TSV or CSV in `file` (also gzip) with named fields, such as English-only pairs.
 
-    The `dialect` is that of the file's ending, unless it is given.
+    The `dialect` is that of the file's ending, unless it is given. A `layout` names the fields.
     """
-    fields, paths = _parse_fields(options, spec), source_files.find_files(options, 'file')
+    convert = make_converter(options, spec)
+    paths = source_files.find_files(options, 'file')
     if 'dialect' in options:
         kind, choices = options['dialect'], DIALECTS
         if kind not in choices:
@@ -28,8 +29,8 @@ def open_table(options: dict[str, str], spec: str) -> schema.GroupSource:
     cut, iter_records = choices[kind]
     name = options.get('name', paths[0].name.split('.')[0])
     blocks = functools.partial(cut, paths)
-    parse = functools.partial(_convert_record, fields=fields, has_numbers=len(paths) == 1)
-    return _make_source(name, spec, source_files.digest_files(paths), blocks, iter_records, parse)
+    parse = functools.partial(convert, has_numbers=len(paths) == 1)
+    return make_source(name, spec, source_files.digest_files(paths), blocks, iter_records, parse)
 
 
 def _find_ending(paths: list[pathlib.Path]) -> str:
@@ -38,23 +39,9 @@ def _find_ending(paths: list[pathlib.Path]) -> str:
     for path, kind in zip(paths, kinds, strict=True):
         if kind not in ENDINGS or kind != kinds[0]:
             expected = ', '.join(ENDINGS) if kind == kinds[0] else f'.{kinds[0]}, as {paths[0]}'
-            raise ValueError(f'{path}: expected {expected}, or a dialect, got .{kind}')
+            hint = '; give hf:path=parquet,data_files=FILE,...' * (kind == 'parquet')
+            raise ValueError(f'{path}: expected {expected}, or a dialect, got .{kind}{hint}')
     return kinds[0]
-
-
-def open_hugging_face(options: dict[str, str], spec: str) -> schema.GroupSource:
-    """A set of the library `datasets`: `path` is a hub name, files or what save_to_disk wrote."""
-    load = _loader('hf', options, 'config')
-    paths = [pathlib.Path(x['filename']) for x in load().cache_files]
-    return _open_library(load, source_files.digest_files(paths), options, spec)
-
-
-def open_tfds(options: dict[str, str], spec: str) -> schema.GroupSource:
-    """A TFDS set that was prepared as array_record: its `path`, or its `name` under `data_dir`."""
-    load = _loader('tfds', options, 'data_dir')
-    info = load().dataset_info
-    checksum = repr(info.full_name), info.splits[options.get('split', 'train')].num_bytes
-    return _open_library(load, checksum, options, spec)
 
 
 def iter_blocks(items: abc.Iterable) -> abc.Iterator[list]:
@@ -74,12 +61,31 @@ def is_field_option(key: str) -> bool:
     return key.split('.')[0] in (*SIDES, 'id', 'language')
 
 
+def make_converter(options: dict[str, str], spec: str) -> abc.Callable:
+    """The function from a record and its place to its groups that these options ask for."""
+    fields, layout = _parse_fields(options, spec), options.get('layout', '')
+    return functools.partial(_convert_record, fields=fields, layout=layout)
+
+
 def _parse_fields(options: dict[str, str], spec: str) -> dict[str, str]:
-    """The options that name fields: `query.en=question`, or `query=question` with `language=en`."""
+    """The options that name fields: `query.en=question`, or `query=question` with `language=en`.
+
+    A layout names those that are not given.
+    """
     fields = {key: path for key, path in options.items() if is_field_option(key)}
+    layout, given = options.get('layout'), {key.split('.')[0] for key in fields}
+    known = ', '.join(layouts.LAYOUTS)
+    if layout and layout not in layouts.LAYOUTS:
+        raise ValueError(f'{spec}: layout: expected one of {known}, got {layout!r}')
+    if layout:
+        preset = layouts.LAYOUTS[layout].fields.items()
+        fields |= {key: path for key, path in preset if key not in given}
+        if 'language' not in fields and any(side in fields for side in SIDES):
+            raise ValueError(f'{spec}: expected language=CODE or language=FIELD, got neither')
     for side in ('query', 'passage'):
         if not any(key.split('.')[0] == side for key in fields):
-            raise ValueError(f'{spec}: expected {side}=FIELD or {side}.LANGUAGE=FIELD, got neither')
+            expected = f'{side}=FIELD, {side}.LANGUAGE=FIELD, or a layout ({known})'
+            raise ValueError(f'{spec}: expected {expected}, got none')
     for key in fields:
         side, _, code = key.partition('.')
         if code and side in SIDES:
@@ -88,7 +94,7 @@ def _parse_fields(options: dict[str, str], spec: str) -> dict[str, str]:
 
 
 def _convert_record(
-    where: str, record: dict, fields: dict[str, str], has_numbers: bool
+    where: str, record: dict, fields: dict[str, str], layout: str, has_numbers: bool
 ) -> list[schema.Group]:
     """The groups of a record: one, or one for each item where a field holds a list of them.
 
@@ -97,6 +103,7 @@ def _convert_record(
     {language: text}. A record without an id has the number that `where` ends with, or all of
     `where` if the records of several files have the same numbers.
     """
+    record = layouts.LAYOUTS[layout].flatten(record, where) if layout else record
     values = {k: _follow_path(record, path, where) for k, path in fields.items() if k != 'language'}
     lists = [k for k, v in values.items() if isinstance(v, list) and not k.startswith('negatives')]
     sizes = {len(values[k]) for k in lists}
@@ -126,6 +133,12 @@ def _convert_record(
             if repeated := group[side].keys() & texts.keys():
                 raise ValueError(f'{where}: {side}: expected one {min(repeated)!r}, got two')
             group[side] |= texts
+        for side in ('query', 'passage'):
+            if not group[side]:
+                paths = [path for key, path in fields.items() if key.split('.')[0] == side]
+                raise ValueError(
+                    f'{where}: {side}: expected a text in {", ".join(paths)}, got none'
+                )
         groups.append(schema.check_group(group, where))
     return groups
 
@@ -150,20 +163,24 @@ def _languages(record: dict, fields: dict[str, str], where: str, count: int) -> 
     return codes
 
 
-def _follow_path(record, path: str, where: str):
-    """The value at a dotted path; through a list, the list of the values."""
-    for i, name in enumerate(path.split('.')):
-        if isinstance(record, list):
-            return [_follow_path(item, path.split('.', i)[i], where) for item in record]
-        if not isinstance(record, dict) or name not in record:
-            is_dict = isinstance(record, dict)
-            names = files.shorten_list([*record], 12) if is_dict else files.shorten(record)
-            raise ValueError(f'{where}: expected a field {name!r} of {path!r}, got {names}')
-        record = record[name]
-    return record
+def _follow_path(record, path: str, where: str, start: int = 0):
+    """The value at a dotted path, from part `start` on; through a list, the list of the values.
+
+    A field may have dots in its own name: of several fields, the longest name is meant.
+    """
+    if isinstance(record, list):
+        return [_follow_path(item, path, where, start) for item in record]
+    parts = path.split('.')[start:]
+    for count in range(len(parts), 0, -1):
+        name = '.'.join(parts[:count])
+        if isinstance(record, dict) and name in record:
+            value, is_last = record[name], count == len(parts)
+            return value if is_last else _follow_path(value, path, where, start + count)
+    names = files.shorten_list([*record], 12) if isinstance(record, dict) else files.shorten(record)
+    raise ValueError(f'{where}: expected a field {parts[0]!r} of {path!r}, got {names}')
 
 
-def _make_source(
+def make_source(
     name: str,
     spec: str,
     checksum: tuple[str, int],
@@ -194,68 +211,6 @@ def _delimited_blocks(
         yield from iter_blocks(delimited.iter_records(path, dialect))
 
 
-def _open_library(
-    load: abc.Callable, checksum: tuple[str, int], options: dict[str, str], spec: str
-) -> schema.GroupSource:
-    """The source of the data set `load()`, which every process loads for itself."""
-    name = options.get('name', options['path'].rstrip('/').rpartition('/')[2])
-    blocks = functools.partial(iter_blocks, range(len(load())))
-    iter_records = functools.partial(_dataset_records, load, spec)
-    fields = _parse_fields(options, spec)
-    parse = functools.partial(_convert_record, fields=fields, has_numbers=True)
-    return _make_source(name, spec, checksum, blocks, iter_records, parse)
-
-
-def _loader(library: str, options: dict[str, str], option: str) -> abc.Callable:
-    split = options.get('split', 'train')
-    return functools.partial(_load, library, options['path'], options.get(option), split)
-
-
-@functools.cache
-def _load(library: str, path: str, argument: str | None, split: str):
-    """The data set, with an `argument` of the function that loads it."""
-    try:
-        return LIBRARIES[library](path, argument, split)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        message = files.first_line(error)
-        raise ValueError(f'{library}: path={path}, split={split}: {message}') from None
-
-
-def _load_hugging_face(path: str, config: str | None, split: str):
-    import datasets  # takes a second, and few sources need it
-
-    if (pathlib.Path(path) / 'state.json').is_file():
-        return datasets.load_from_disk(path)
-    if (pathlib.Path(path) / 'dataset_dict.json').is_file():
-        return datasets.load_from_disk(path)[split]
-    return datasets.load_dataset(path, config, split=split)
-
-
-def _load_tfds(path: str, data_dir: str | None, split: str):
-    import tensorflow_datasets  # as above
-
-    if pathlib.Path(path).is_dir():
-        return tensorflow_datasets.builder_from_directory(path).as_data_source(split)
-    return tensorflow_datasets.builder(path, data_dir=data_dir).as_data_source(split)
-
-
-def _dataset_records(load: abc.Callable, spec: str, block: list[int]) -> abc.Iterator:
-    """Yields (where, record) of the records of these numbers."""
-    for number in block:
-        where = f'{spec}: record {number}'
-        yield where, _plain(load()[number], where)
-
-
-def _plain(value, where: str):
-    """A record with its arrays as lists and its bytes as text."""
-    value = value.tolist() if hasattr(value, 'tolist') else value
-    if isinstance(value, bytes):
-        return text_lines.decode(value, where)
-    if isinstance(value, dict):
-        return {k: _plain(v, where) for k, v in value.items()}
-    return [_plain(x, where) for x in value] if isinstance(value, list) else value
-
-
 _JSON = (text_lines.iter_blocks, iter_json)  # blocks, and the (where, record) of a block
 
 
@@ -265,4 +220,3 @@ def _delimited(dialects: dict[str, delimited.Dialect]) -> dict[str, tuple]:
 
 DIALECTS = {'jsonl': _JSON} | _delimited(delimited.DIALECTS)
 ENDINGS = {'jsonl': _JSON, 'json': _JSON} | _delimited(delimited.ENDINGS)
-LIBRARIES = {'hf': _load_hugging_face, 'tfds': _load_tfds}

@@ -7,7 +7,17 @@ from collections import abc
 
 import babel
 
-from hbt.data.readers import records, retrieval, schema, source_files, squad, synthetic, text_lines
+from hbt.data.readers import (
+    layouts,
+    libraries,
+    records,
+    retrieval,
+    schema,
+    source_files,
+    squad,
+    synthetic,
+    text_lines,
+)
 
 Source = schema.GroupSource | schema.CollectionSource
 
@@ -17,6 +27,7 @@ class Format(typing.NamedTuple):
 
     open: abc.Callable[[dict[str, str], str], Source]  # of the options and the whole text
     required: tuple[str, ...]
+    forms: dict[str, str]  # what is read -> how it is written, for help, page and errors
     optional: tuple[str, ...] = ()
     has_fields: bool = False  # also takes the options of `records`
 
@@ -39,8 +50,7 @@ def open_groups(path: str) -> schema.GroupSource:
     """A file of groups, one JSON object a line."""
     file = pathlib.Path(path)
     if not file.is_file():
-        formats = ', '.join((*FORMATS, 'cldr'))
-        expected = f'a JSONL file (plain or .gz) or FORMAT:... with one of {formats}'
+        expected = f'a JSONL file (plain or .gz) or FORMAT:... with one of {", ".join(FORMATS)}'
         raise ValueError(f'{path}: expected {expected}, got no such file')
     name = file.name.removesuffix('.gz').removesuffix('.jsonl').removesuffix('.json')
     checksum = source_files.digest_files([file])
@@ -52,11 +62,14 @@ def open_groups(path: str) -> schema.GroupSource:
 
 def _open_source(spec: str) -> Source:
     kind, colon, rest = spec.partition(':')
-    if colon and kind == 'cldr':
-        return _open_cldr(rest, spec)
+    if colon and kind in layouts.LAYOUTS:
+        expected = f'table:file=FILE,layout={kind},language=CODE, or hf:... with this layout'
+        raise ValueError(f'{spec}: expected {expected}, got a layout as a format')
     if not colon or kind not in FORMATS or pathlib.Path(spec).exists():
         return open_groups(spec)
     form, options = FORMATS[kind], {}
+    if kind == 'cldr':
+        return form.open({'groups': rest}, spec)
     names = (*form.required, *form.optional, 'name')
     for item in filter(None, rest.split(',')):
         key, equals, value = item.partition('=')
@@ -69,15 +82,23 @@ def _open_source(spec: str) -> Source:
         options[key] = value
     for key in form.required:
         if key not in options:
-            raise ValueError(f'{spec}: expected {key}=VALUE, got none')
+            example = next(iter(form.forms.values()))
+            raise ValueError(f'{spec}: expected {key}=VALUE, as in {example}, got none')
     return form.open(options, spec)
 
 
 def _parse_groups(block: text_lines.LineBlock) -> list[schema.Group]:
-    return [schema.check_group(fields, where) for where, fields in records.iter_json(block)]
+    groups = []
+    for where, fields in records.iter_json(block):
+        if layout := layouts.find_layout(fields):
+            got = f'one of {layout}: give table:file={block.file},layout={layout},language=CODE'
+            raise ValueError(f'{where}: expected a group of id, query and passage, got {got}')
+        groups.append(schema.check_group(fields, where))
+    return groups
 
 
-def _open_cldr(count: str, spec: str) -> schema.GroupSource:
+def _open_cldr(options: dict[str, str], spec: str) -> schema.GroupSource:
+    count = options['groups']
     if not count.isdigit() or not int(count):
         raise ValueError(f'{spec}: expected cldr:GROUPS with a whole number, got {count!r}')
     version, blocks = f'babel {babel.__version__}', functools.partial(_cldr_blocks, int(count))
@@ -91,11 +112,76 @@ def _cldr_blocks(count: int) -> abc.Iterator[list[schema.Group]]:
     return records.iter_blocks(schema.Group(**row, negatives={}) for row in rows)
 
 
+def list_forms() -> list[tuple[str, str, str]]:
+    """(what is read, how it is written, options that may be added) of every input."""
+    rows = [('groups of translations, plain or gzip', 'FILE.jsonl, FILE.jsonl.gz', '')]
+    for form in FORMATS.values():
+        options = ', '.join(form.optional)
+        for meaning, example in form.forms.items():
+            rows.append((meaning, example, options))
+            options = ''  # once is enough
+    return rows
+
+
+def format_help() -> str:
+    """The inputs, for the help of a program."""
+    lines = ['Inputs, where {lang} is a code or an English name, and name=NAME may be added:', '']
+    for meaning, example, options in list_forms():
+        lines += [f'  {example}', f'      {meaning}' + f' (also {options})' * bool(options)]
+    return '\n'.join(lines)
+
+
 FORMATS = {
-    'table': Format(records.open_table, ('file',), ('dialect',), has_fields=True),
-    'squad': Format(squad.open_squad, ('files',), ('language',)),
-    'hf': Format(records.open_hugging_face, ('path',), ('config', 'split'), has_fields=True),
-    'tfds': Format(records.open_tfds, ('path',), ('data_dir', 'split'), has_fields=True),
-    'marco': Format(retrieval.open_marco, ('queries', 'collection', 'triples'), ('language',)),
-    'trec': Format(retrieval.open_trec, ('topics', 'qrels', 'corpus'), ('language',)),
+    'table': Format(
+        records.open_table,
+        ('file',),
+        {
+            'tables: JSON lines, CSV, TSV': 'table:file=faq.tsv,'
+            'query=COLUMN,passage=COLUMN,language=en'
+        }
+        | {
+            layout.meaning: f'table:file={layout.file},layout={name},language=en'
+            for name, layout in layouts.LAYOUTS.items()
+        },
+        ('dialect', 'layout'),
+        has_fields=True,
+    ),
+    'hf': Format(
+        libraries.open_hugging_face,
+        ('path',),
+        {
+            'data sets of the Hugging Face hub': 'hf:path=OWNER/NAME,'
+            'query=COLUMN,passage=COLUMN,language=en',
+            'Parquet': 'hf:path=parquet,data_files=x/*.parquet,'
+            'query=COLUMN,passage=COLUMN,language=en',
+        },
+        ('config', 'data_files', 'split', 'layout'),
+        has_fields=True,
+    ),
+    'tfds': Format(
+        libraries.open_tfds,
+        ('path',),
+        {'TensorFlow Datasets': 'tfds:path=NAME,query=COLUMN,passage=COLUMN,language=en'},
+        ('data_dir', 'split', 'layout'),
+        has_fields=True,
+    ),
+    'squad': Format(
+        squad.open_squad, ('files',), {'SQuAD JSON': 'squad:files=xquad.{lang}.json'}, ('language',)
+    ),
+    'marco': Format(
+        retrieval.open_marco,
+        ('queries', 'collection', 'triples'),
+        {'MS MARCO, mMARCO': 'marco:queries=q.{lang}.tsv,collection=c.{lang}.tsv,triples=ids.tsv'},
+        ('language',),
+    ),
+    'trec': Format(
+        retrieval.open_trec,
+        ('topics', 'qrels', 'corpus'),
+        {
+            'MIRACL, Mr. TyDi': 'trec:topics=T-{lang}.tsv,qrels=Q-{lang}.tsv,'
+            'corpus=corpus-{lang}/*.jsonl.gz'
+        },
+        ('language',),
+    ),
+    'cldr': Format(_open_cldr, ('groups',), {'embedded data': 'cldr:GROUPS'}),
 }
