@@ -29,8 +29,8 @@ def find_layout(record: dict) -> str:
 def _flatten_tevatron(record: dict, where: str) -> dict:
     """Tevatron: `positive_passages` and `negative_passages` are lists of {docid, title, text}."""
     flat = {}
-    for name in ('positive_passages', 'negative_passages'):
-        passages = _take_list(record, name, where)
+    for name, least in (('positive_passages', 1), ('negative_passages', 0)):
+        passages = _take_list(record, name, least, where)
         places = [f'{where}: {name}[{i}]' for i in range(len(passages))]
         flat[name] = [_join_passage(*x) for x in zip(passages, places, strict=True)]
     return record | flat
@@ -50,7 +50,7 @@ def _flatten_flagembedding(record: dict, where: str) -> dict:
 
     hbt has one prompt for all queries, and no teacher.
     """
-    flat = {name: _take_list(record, name, where) for name in ('pos', 'neg')}
+    flat = {x: _take_list(record, x, least, where) for x, least in (('pos', 1), ('neg', 0))}
     for name, texts in flat.items():
         for i, text in enumerate(texts):
             schema.check_text(text, f'{where}: {name}[{i}]')
@@ -80,14 +80,12 @@ def _flatten_sentence_transformers(record: dict, where: str) -> dict:
     return record | {'negatives': negatives}
 
 
-def _take_list(record: dict, name: str, where: str) -> list:
-    """The list `record[name]`, of one item or more if they are positive; without it, none."""
-    is_optional = name.startswith('neg')
+def _take_list(record: dict, name: str, least: int, where: str) -> list:
+    """The list `record[name]`, of at least this many passages; where it may be empty, also none."""
     value = record.get(name)
-    if value is None and is_optional:
-        return []
-    if not isinstance(value, list) or not (value or is_optional):
-        expected = 'a list' if is_optional else 'a list of at least one passage'
+    value = [] if value is None and not least else value
+    if not isinstance(value, list) or len(value) < least:
+        expected = 'a list' + ' of at least one passage' * bool(least)
         raise ValueError(f'{where}: {name}: expected {expected}, got {files.shorten(value)}')
     return value
 

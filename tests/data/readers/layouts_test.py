@@ -321,10 +321,14 @@ def test_columns_may_have_dots_and_fields_be_nested(tmp_path):
         records_of(f'{spec},query.en=q.more')
 
 
-def test_the_help_and_the_page_have_one_table_of_inputs():
+@pytest.mark.slow  # imports all of hbt
+def test_the_help_of_prepare_lists_all_inputs():
     command = [sys.executable, '-m', 'hbt.prepare', '--help']
     text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert registry.format_help() in text
+
+
+def test_the_help_the_page_and_the_errors_have_one_table_of_inputs():
     assert max(map(len, registry.format_help().splitlines())) <= 80
     page = (ROOT / 'docs/data.md').read_text().splitlines()
     rows = [line for line in page if line.startswith('|') and '`' in line and '--' not in line]
