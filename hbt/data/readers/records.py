@@ -84,7 +84,7 @@ def _parse_fields(options: dict[str, str], spec: str) -> dict[str, str]:
             raise ValueError(f'{spec}: expected language=CODE or language=FIELD, got neither')
     for side in ('query', 'passage'):
         if not any(key.split('.')[0] == side for key in fields):
-            expected = f'{side}=FIELD, {side}.LANGUAGE=FIELD, or a layout ({known})'
+            expected = f'{side}=FIELD or {side}.LANGUAGE=FIELD, or a layout ({known})'
             raise ValueError(f'{spec}: expected {expected}, got none')
     for key in fields:
         side, _, code = key.partition('.')

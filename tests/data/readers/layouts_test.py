@@ -283,7 +283,7 @@ def test_a_layout_that_is_unknown_or_lacks_a_language_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match='expected language=CODE or language=FIELD'):
             groups_in(spec)
-    with pytest.raises(ValueError, match='expected query=FIELD, .* or a layout .tevatron, '):
+    with pytest.raises(ValueError, match='expected query=FIELD or .* or a layout .tevatron, '):
         groups_in(f'table:file={path}')
     with pytest.raises(ValueError, match='expected table:file=FILE,layout=tevatron,language=CODE'):
         groups_in(f'tevatron:file={path}')
