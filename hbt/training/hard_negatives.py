@@ -143,7 +143,7 @@ def _mine_language(
             cosine = np.einsum('gd,gd->g', query_vectors[query], passage_vectors[positives[rows]])
             mask = (top_k[query] >= 0) & (scores[query] <= cosine[:, None] - settings.margin)
             is_above = mask & (scores[query] > _highest_score(cosine, settings)[:, None])
-            above += np.count_nonzero(is_above)
+            above += int(np.count_nonzero(is_above))
             mask &= ~is_above
             mask &= np.cumsum(mask, axis=1) <= settings.count
             counts[groups[rows] + 1] = mask.sum(axis=1)
