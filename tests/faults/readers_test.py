@@ -86,7 +86,7 @@ def plain_flagembedding(text):
 
 def plain_anchors(text):
     rows = [json.loads(x) for (x,) in plain_columns(text, '$^')]
-    negatives = [[x[key] for key in x if key.startswith('negative_') and x[key]] for x in rows]
+    negatives = [[v for k, v in x.items() if v and re.fullmatch(r'negative_\d', k)] for x in rows]
     return [[x['anchor'], x['positive'], *y] for x, y in zip(rows, negatives, strict=True)]
 
 
