@@ -9,7 +9,13 @@ gives a trained model.
 __version__ = '0.1.0'
 
 
-def load(name, step: str | None = None, batch_size: int = 256, dtype: str = 'float32'):
+def load(
+    name,
+    step: str | None = None,
+    batch_size: int = 256,
+    dtype: str = 'float32',
+    dim: int | None = None,
+):
     """Loads a model to encode and search texts, as a `hbt.serving.dual_encoder.DualEncoder`.
 
     Args:
@@ -17,10 +23,11 @@ def load(name, step: str | None = None, batch_size: int = 256, dtype: str = 'flo
       step: of a training run: best (if none is given), latest, or the number of a kept step.
       batch_size: texts encoded at a time, over all devices.
       dtype: type of the computation.
+      dim: only so many first dimensions of the embeddings, at length 1 again; None: all.
 
     Raises:
-      ValueError: for a model that hbt cannot compute.
+      ValueError: for a model that hbt cannot compute, and for a dim that its embeddings lack.
     """
     from hbt.serving import dual_encoder  # loads JAX, which programs that only list files need not
 
-    return dual_encoder.load_model(name, step, batch_size, dtype)
+    return dual_encoder.load_model(name, step, batch_size, dtype, dim)

@@ -119,6 +119,11 @@ class Encoder:
         0, 'tokens that a device encodes at a time (gradient caching); 0: all', (0, 10**9)
     )
 
+    @property
+    def embedding_dim(self) -> int:
+        """Dimensions of the embeddings."""
+        return self.projection_dim or self.hidden_dim
+
 
 @dataclasses.dataclass
 class Loss:
@@ -130,6 +135,12 @@ class Loss:
     symmetric: bool = setting(False, 'also from the passage to the queries; else one direction')
     temperature: float = setting(0.05, 'the cosine is divided by it', (1e-4, 100))
     learned: bool = setting(False, 'the temperature is a parameter and begins there')
+    dims: tuple[int, ...] = setting(
+        (),
+        'Matryoshka: also the loss of so many first dimensions of the embeddings, ascending; the '
+        'mean of these and of the whole is minimised',
+        SIZE,
+    )
 
 
 @dataclasses.dataclass
@@ -210,7 +221,20 @@ def check(config: Config) -> Config:
         raise ValueError('loss.negatives: hard needs sampler.negatives of at least 1, got 0')
     if loss.negatives == 'hard' and loss.symmetric:
         raise ValueError('loss.symmetric: expected false with loss.negatives=hard, got true')
+    if list(loss.dims) != sorted(set(loss.dims)):
+        got = ','.join(map(str, loss.dims))
+        raise ValueError(f'loss.dims: expected ascending dimensions, got {got}')
+    if not encoder.init:  # which says how large the embeddings are
+        check_dims(config)
     return config
+
+
+def check_dims(config: Config) -> None:
+    """ValueError if a prefix of the embeddings is to be larger than they are."""
+    size = config.encoder.embedding_dim
+    if beyond := [x for x in config.loss.dims if x > size]:
+        expected = f'at most {size}, the dimensions of the embeddings'
+        raise ValueError(f'loss.dims: expected {expected}, got {beyond[0]}')
 
 
 def alpha_points(sampler: Sampler) -> list[tuple[float, float]]:

@@ -13,13 +13,15 @@ from hbt.utils import cli
 
 def main(_) -> None:
     args = flags.FLAGS
-    if args.debias and not args.out:
-        raise ValueError('--debias: expected --out with it: these are not the results of the run')
+    for name in ('debias', 'dim'):
+        if args[name].value not in (None, '') and not args.out:
+            expected = '--out with it: these are not the results of the run'
+            raise ValueError(f'--{name}: expected {expected}')
     if args.model and not args.out:
         raise ValueError('--model: expected --out with it, got none')
     if args.debias and not args.debias.endswith('.npz') and args.model and not args.store:
         raise ValueError('--debias: expected --store=DIR with texts to fit it on, got none')
-    model, step = run_dir.load_model(args.workdir, args.model, args.step)
+    model, step = run_dir.load_model(args.workdir, args.model, args.step, args.dim)
     c = model.config
     folder = pathlib.Path(args.out or f'{args.workdir}/results/{step}')
     names = tuple(dict.fromkeys(args.benchmark or c.eval.benchmarks))
@@ -46,6 +48,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('data', None, "folder of the benchmark's files; none: eval.root of the run")
     flags.DEFINE_string('out', None, 'where <benchmark>.json goes; none: WORKDIR/results/<step>')
     flags.DEFINE_string('step', 'latest', 'latest, best, or the number of a kept step')
+    flags.DEFINE_integer('dim', None, 'only so many first dimensions, normalised; none: all')
     flags.DEFINE_string('debias', None, f'{debias.KINDS}; or the debias.npz of an earlier call')
     flags.DEFINE_string('store', None, "texts to fit the removal on; none: the run's store")
     flags.DEFINE_string('run_file', None, 'writes the pooled ranking as a TREC run, .qrels beside')

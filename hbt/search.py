@@ -19,7 +19,8 @@ def main(_) -> None:
     args = flags.FLAGS
     check_flags(args)
     loop.keep_compiled()
-    model = dual_encoder.load_model(args.model, args.step, args.batch_size, args.dtype)
+    options = args.batch_size, args.dtype, args.dim
+    model = dual_encoder.load_model(args.model, args.step, *options)
     if args.corpus:
         index = model.build_index(args.corpus, args.index)
     else:
@@ -83,5 +84,6 @@ if __name__ == '__main__':
     flags.DEFINE_string('query_language', None, 'of the queries, with --debias')
     flags.DEFINE_integer('batch_size', 256, 'texts encoded at a time, over all devices')
     flags.DEFINE_string('dtype', 'float32', 'type of the computation')
+    flags.DEFINE_integer('dim', None, 'only so many first dimensions, normalised; none: all')
     flags.mark_flags_as_required(['model'])
     cli.run(main)

@@ -40,6 +40,16 @@ def test_every_config_in_configs_passes_its_check():
             'encoder.hidden_dim: expected a multiple of encoder.num_heads=5, got 32',
         ),
         ('loss.temperature', 0.0, 'loss.temperature: expected'),
+        ('loss.dims', (0, 16), 'loss.dims: expected integers from 1 to 10000000, got 0'),
+        ('loss.dims', (16.5,), 'loss.dims: expected integers from 1 to 10000000, got 16.5'),
+        ('loss.dims', ('8,x',), 'loss.dims: expected integers from 1 to 10000000, got x'),
+        ('loss.dims', (16, 8), 'loss.dims: expected ascending dimensions, got 16,8'),
+        ('loss.dims', (8, 8), 'loss.dims: expected ascending dimensions, got 8,8'),
+        (
+            'loss.dims',
+            (16, 48),
+            'loss.dims: expected at most 32, the dimensions of the embeddings, got 48',
+        ),
     ],
 )
 def test_a_wrong_value_of_a_setting_is_refused_by_name(name, value, message):
@@ -76,6 +86,28 @@ def test_words_of_a_tuple_may_be_typed_with_commas():
     assert config.check(c).sampler.languages == ('en', 'de')
 
 
+@pytest.mark.parametrize(
+    'value', [(8, 16), ('8,16',), ('8, 16',), ('8', '16'), [8, 16], '8,16', ('8,', '16')]
+)
+def test_dims_are_integers_however_they_were_given(value):
+    """The command line gives numbers as such, or as a text."""
+    c = tiny.make(loss=config.Loss())
+    c.loss.dims = value
+    assert config.check(c).loss.dims == (8, 16)
+    c.sampler.languages = (1, 2)
+    assert config.check(c).sampler.languages == ('1', '2')
+
+
+def test_dims_of_a_pretrained_model_are_compared_with_its_size_once_that_is_known():
+    c = tiny.make(encoder=config.Encoder(init='x', hidden_dim=32, num_heads=4))
+    c.loss.dims = (1024,)
+    assert config.check(c) is c
+    with pytest.raises(ValueError, match='loss.dims: expected at most 32, .* got 1024'):
+        config.check_dims(c)
+    c.encoder.projection_dim = 1024
+    config.check_dims(c)
+
+
 def test_one_language_needs_monolingual_batches():
     c = tiny.make(sampler=config.Sampler(languages=('en',)))
     with pytest.raises(ValueError, match='need at least two, got one; with sampler.alpha=1, all'):
@@ -86,10 +118,14 @@ def test_one_language_needs_monolingual_batches():
 
 def test_a_saved_config_is_read_back_equal(tmp_path):
     c = tiny.make(sampler=config.Sampler(alpha=0.25, languages=('en', 'de')))
+    c.loss = config.Loss(dims=(8, 16))
     config.save(c, tmp_path / 'config.json')
     assert config.load(tmp_path / 'config.json') == c
     (tmp_path / 'config.json').write_text('{"version": 2, "stepz": 3}')
     with pytest.raises(ValueError, match='config.json: stepz'):
+        config.load(tmp_path / 'config.json')
+    (tmp_path / 'config.json').write_text('{"version": 2, "loss": {"dims": ["8"]}}')
+    with pytest.raises(ValueError, match='config.json: loss.dims: expected one of type tuple'):
         config.load(tmp_path / 'config.json')
 
 

@@ -98,7 +98,8 @@ def write_stand_ins(path: pathlib.Path) -> None:
     for name in ('xquad-r', 'mlqa-r'):
         research_test.xquad(path / 'data/lareqa' / name, ('ar', 'de', 'en'))
     stand_in = """
-    python -m hbt.main --config=tests/tiny.py --config.encoder.max_positions=300 --workdir=runs/tiny
+    python -m hbt.main --config=tests/tiny.py --config.encoder.max_positions=300 \\
+      --config.encoder.hidden_dim=128 --workdir=runs/tiny
     python -m hbt.export --workdir=runs/tiny --step=latest --out=FacebookAI/xlm-roberta-base
     """
     run(path, docs_test.Block('the stand-in of XLM-R', 'bash', stand_in, ''))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import types
 
+import numpy as np
 import pytest
 
 from hbt import search
@@ -45,6 +46,12 @@ def test_a_corpus_is_searched_in_every_way(tmp_path):
     ranked = trec.read_run(tmp_path / 'run')
     texts = [TEXTS[int(x[1:])] for x in ranked['q1']]
     assert [line.split(maxsplit=3)[3] for line in lines] == texts and len(ranked['q2']) == 3
+    code, _, error = run(f'--corpus={corpus}', '--query=w3', '--dim=6')
+    assert code == 2 and error.startswith(f'error: {corpus}.index: model: expected '), error
+    options = f'--corpus={corpus}', f'--index={tmp_path}/6', '--query=w3', '--dim=6'
+    code, out, error = run(*options)
+    assert code == 0 and f'{tmp_path}/6: 20 documents embedded' in out, error
+    assert np.load(tmp_path / '6/embeddings.npy').shape == (20, 6)
     with corpus.open('a') as file:
         file.write('{"id": "new", "text": "w1"}\n')
     code, _, error = run(f'--corpus={corpus}', '--query=w3')

@@ -14,9 +14,18 @@ TAGS = ('sentence-transformers', 'sentence-similarity', 'feature-extraction', 'd
 
 
 def run_card(
-    c: config.Config, workdir: pathlib.Path, step: int, out: pathlib.Path, license: str, note: str
+    c: config.Config,
+    workdir: pathlib.Path,
+    step: int,
+    out: pathlib.Path,
+    license: str,
+    note: str,
+    dim: int,
 ) -> str:
-    """The card of a step of a run, in Markdown; `note`, if any, is `without the token ...`."""
+    """The card of a step of a run, in Markdown.
+
+    `note`, if any, is `without the token ...`; `dim` is that of the embeddings.
+    """
     options = dict(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
     environment = jinja2.Environment(loader=jinja2.PackageLoader('hbt.models', ''), **options)
     environment.filters['json'] = json.dumps  # JSON is YAML, and its texts are those of Python
@@ -42,6 +51,7 @@ def run_card(
         path=str(out),
         step=step,
         note=note,
+        dim=dim,
         metadata=metadata,
         datasets=datasets,
         languages=languages,

@@ -54,7 +54,7 @@ def make_embedder(model: model_dir.Model, batch_size: int, dtype: str) -> abc.Ca
             raise ValueError(f'kind: expected {expected} or nothing, got {kind!r}')
         texts = _check_texts(texts, place)
         if not texts:
-            return np.zeros((0, c.encoder.projection_dim or c.encoder.hidden_dim), np.float32)
+            return np.zeros((0, c.encoder.embedding_dim), np.float32)
         prefix = getattr(c.data, f'{KINDS[kind]}_prefix') if kind else ''
         limit = getattr(c.data, f'{KINDS[kind]}_length')
         table, _ = tokenization.encode_texts(model.tokenizer, texts, prefix, limit)

@@ -26,12 +26,21 @@ class Block(typing.NamedTuple):
 
 
 def embed_file(
-    name: str, source: pathlib.Path, out: pathlib.Path, kind: str, batch_size: int, dtype: str
+    name: str,
+    source: pathlib.Path,
+    out: pathlib.Path,
+    kind: str,
+    batch_size: int,
+    dtype: str,
+    dim: int | None = None,
 ) -> None:
-    """Embeds every line of a text file by a model directory or a hub name; see `embed_lines`."""
+    """Embeds every line of a text file by a model directory or a hub name; see `embed_lines`.
+
+    `dim`: see `model_dir.truncate_model`.
+    """
     if out.suffix != '.npy':
         raise ValueError(f'--out: expected a name that ends with .npy, got {out}')
-    model = model_dir.load_model(name)
+    model = model_dir.load_model(name, dim)
     embed = functools.partial(embedder.make_embedder(model, batch_size, dtype), kind=kind)
     settings = {'model': embedder.fingerprint(model), 'kind': kind, 'dtype': dtype}
     embed_lines(embed, source, out, settings)

@@ -1,5 +1,6 @@
 """XLM-R and BERT over a pytree of arrays. Shapes: r rows, w width, s slots, d dim, h heads."""
 
+import dataclasses
 import functools
 import pathlib
 import types
@@ -62,6 +63,33 @@ def init_params(c: config.Encoder, key: jax.Array) -> Params:
     if c.family == 'xlmr':  # as in the checkpoints of this family, padding is the zero vector
         flat['embeddings/token'] = flat['embeddings/token'].at[c.pad_id].set(0)
     return traverse_util.unflatten_dict(flat, sep='/')
+
+
+def check_dim(dim: int, c: config.Encoder) -> int:
+    """The same; ValueError for what is no number of dimensions of the embeddings."""
+    if not isinstance(dim, int | np.integer) or not 1 <= dim <= c.embedding_dim:
+        expected = f'1 to {c.embedding_dim}, the dimensions of the embeddings'
+        raise ValueError(f'dim: expected {expected}, got {dim!r}')
+    return int(dim)
+
+
+def truncate_embeddings(
+    params: Params, c: config.Encoder, dim: int | None
+) -> tuple[Params, config.Encoder]:
+    """Parameters and sizes for the first `dim` dimensions, at length 1 again if they all had it.
+
+    The dense layer over the pooled vector has fewer outputs, or one is added that only truncates:
+    so all programs, and other libraries, embed in the same way. None: all dimensions.
+    """
+    if dim is None or check_dim(dim, c) == c.embedding_dim:
+        return params, c
+    if c.projection_dim:
+        head = {name: np.asarray(x)[..., :dim] for name, x in params['head'].items()}
+    else:
+        kernel = np.eye(c.hidden_dim, dim, dtype=np.float32)
+        head = {'kernel': kernel, 'bias': np.zeros(dim, np.float32)}
+        c = dataclasses.replace(c, projection_activation='identity')
+    return params | {'head': head}, dataclasses.replace(c, projection_dim=int(dim))
 
 
 def check_finite(params: Params, where: str | pathlib.Path) -> None:
@@ -240,10 +268,7 @@ def _project(params: Params, pooled: Float[Array, 'r s d'], c: config.Encoder):
         p = params['head']
         pooled = layers.dense(pooled, p['kernel']) + p['bias'][None, None]
         pooled = _PROJECTION_ACTIVATION[c.projection_activation](pooled)
-    if not c.normalise:
-        return pooled
-    # A text without tokens is the zero vector, with the gradient zero: its norm would have none.
-    return pooled * jax.lax.rsqrt(jnp.maximum(jnp.square(pooled).sum(-1, keepdims=True), 1e-24))
+    return layers.normalise(pooled) if c.normalise else pooled
 
 
 _POOLING = {'mean': mean_pool, 'cls': first_pool, 'max': max_pool}

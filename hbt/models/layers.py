@@ -17,6 +17,14 @@ def widen(x):
     return x if x.dtype == jnp.float64 else x.astype(jnp.float32)
 
 
+def normalise(x: Float[Array, '*n d']) -> Float[Array, '*n d']:
+    """Vectors of length 1.
+
+    A text without tokens is the zero vector, with the gradient zero: its norm would have none.
+    """
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-24))
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def dense(
     x: Float[Array, 'r w d'],

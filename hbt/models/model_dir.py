@@ -48,8 +48,11 @@ class Model(typing.NamedTuple):
     tokenizer: tokenizers.Tokenizer
 
 
-def load_model(name: str) -> Model:
-    """The model in a directory or of a hub name; ValueError names what hbt does not compute."""
+def load_model(name: str, dim: int | None = None) -> Model:
+    """The model in a directory or of a hub name; ValueError names what hbt does not compute.
+
+    Its embeddings are truncated at `dim`, or else as the directory says; see `truncate_model`.
+    """
     folder = fetch_model(name)
     c = read_architecture(folder, config.Encoder())
     transformer = encoder_folder(folder)
@@ -57,7 +60,19 @@ def load_model(name: str) -> Model:
     size, pad_id = tokenizer_files.vocab_size(tokenizer), tokenizer_files.padding_id(tokenizer)
     c = match_tokenizer(c, size, pad_id, str(folder))
     data = config.Data(**_read_prompts(folder), **_read_lengths(transformer, max_text_length(c)))
-    return Model(config.Config(data=data, encoder=c), load_params(folder, c), tokenizer)
+    model = Model(config.Config(data=data, encoder=c), load_params(folder, c), tokenizer)
+    return truncate_model(model, _read_truncate_dim(folder, c) if dim is None else dim)
+
+
+def truncate_model(model: Model, dim: int | None) -> Model:
+    """The model of the first `dim` dimensions; see `encoder.truncate_embeddings`."""
+    c = model.config
+    params, architecture = encoder.truncate_embeddings(model.params, c.encoder, dim)
+    dims = tuple(x for x in c.loss.dims if x <= architecture.embedding_dim)
+    changed = dataclasses.replace(
+        c, encoder=architecture, loss=dataclasses.replace(c.loss, dims=dims)
+    )
+    return Model(changed, params, model.tokenizer)
 
 
 def fetch_model(name: str) -> pathlib.Path:
@@ -126,6 +141,15 @@ def _read_prompts(folder: pathlib.Path) -> dict[str, str]:
         setting: next((prompts[name] for name in names if prompts.get(name)), '')
         for setting, names in PROMPTS.items()
     }
+
+
+def _read_truncate_dim(folder: pathlib.Path, c: config.Encoder) -> int | None:
+    """Dimensions at which sentence-transformers truncates the embeddings; None: it does not."""
+    file = folder / 'config_sentence_transformers.json'
+    dim = files.read_optional_json(file).get('truncate_dim')
+    is_dim = dim is None or type(dim) is int and dim >= 1
+    huggingface.require(is_dim, file, 'truncate_dim', 'an integer from 1 on', dim)
+    return dim and min(dim, c.embedding_dim)
 
 
 def _read_lengths(folder: pathlib.Path, limit: int) -> dict[str, int]:

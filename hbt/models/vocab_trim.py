@@ -38,7 +38,7 @@ def trim_model(
     c, size = copy.deepcopy(model.config), model.config.encoder.vocab_size
     c.encoder.vocab_size = len(ids)
     log.info(f'{len(ids)} of {size} token embeddings remain')
-    note = f'the token embeddings that are not used {where}: {len(ids)} of {size} are kept.'
+    note = f'the token embeddings that are not used {where}: {len(ids)} of {size} are kept'
     return model_dir.Model(c, params, tokenizer), f'without {note}'
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hbt.evaluation import debias
-from hbt.models import embedder, model_dir
+from hbt.models import embedder, encoder, model_dir
 from hbt.serving import entries, index, resident
 from hbt.training import run_dir
 
@@ -51,7 +51,7 @@ class DualEncoder:
 
     def __init__(self, model: model_dir.Model, name: str, batch_size: int, dtype: str):
         self.name, self.dtype, self.model = name, dtype, model
-        self.dim = model.config.encoder.projection_dim or model.config.encoder.hidden_dim
+        self.dim = model.config.encoder.embedding_dim
         self._embed = embedder.make_embedder(model, batch_size, dtype)
 
     def encode(
@@ -60,6 +60,7 @@ class DualEncoder:
         prompt_name: str | None = None,
         *,
         progress: bool = False,
+        dim: int | None = None,
         prompt_type: str | None = None,
         **mteb,
     ) -> Float[np.ndarray, '...']:
@@ -70,6 +71,7 @@ class DualEncoder:
           prompt_name: query, document or passage (the same) puts that prompt of the model before
             every text and truncates at its length; None has no prompt.
           progress: shows a progress bar.
+          dim: only so many first dimensions, at length 1 again; None: all of the model.
           prompt_type, mteb: arguments of mteb, with which texts are batches of mteb; prompt_type
             takes the place of prompt_name.
 
@@ -77,7 +79,8 @@ class DualEncoder:
           float32 [d] of one text, [n d] of a sequence.
 
         Raises:
-          ValueError: for an unknown prompt name or argument, and for what is no text.
+          ValueError: for an unknown prompt name or argument, a dim that the embeddings lack, and
+            for what is no text.
         """
         if unknown := mteb.keys() - MTEB_ARGUMENTS:
             raise ValueError(f'encode: expected no argument {min(unknown)!r}, got one')
@@ -88,17 +91,24 @@ class DualEncoder:
             raise ValueError(
                 f'prompt_name: expected {", ".join(PROMPTS)} or None, got {prompt_name!r}'
             )
-        if isinstance(texts, str):
-            return self._embed([texts], kind, progress=progress)[0]
-        return self._embed(texts, kind, progress=progress)
+        c = self.model.config.encoder
+        dim = self.dim if dim is None else encoder.check_dim(dim, c)
+        vectors = self._embed([texts] if isinstance(texts, str) else texts, kind, progress=progress)
+        if dim < self.dim:
+            vectors = _normalise(vectors[:, :dim]) if c.normalise else vectors[:, :dim]
+        return vectors[0] if isinstance(texts, str) else vectors
 
-    def encode_query(self, texts, progress: bool = False) -> Float[np.ndarray, '...']:
+    def encode_query(
+        self, texts, progress: bool = False, dim: int | None = None
+    ) -> Float[np.ndarray, '...']:
         """Embeds texts with the prompt and length of queries; see `encode`."""
-        return self.encode(texts, 'query', progress=progress)
+        return self.encode(texts, 'query', progress=progress, dim=dim)
 
-    def encode_document(self, texts, progress: bool = False) -> Float[np.ndarray, '...']:
+    def encode_document(
+        self, texts, progress: bool = False, dim: int | None = None
+    ) -> Float[np.ndarray, '...']:
         """Embeds texts with the prompt and length of documents; see `encode`."""
-        return self.encode(texts, 'document', progress=progress)
+        return self.encode(texts, 'document', progress=progress, dim=dim)
 
     def similarity(self, embeddings1, embeddings2) -> Float[np.ndarray, 'n m']:
         """Cosines of all embeddings [n d] or [d] with all others [m d] or [d]."""
@@ -212,16 +222,20 @@ class DualEncoder:
 
 
 def load_model(
-    name: str | os.PathLike, step: str | None = None, batch_size: int = 256, dtype: str = 'float32'
+    name: str | os.PathLike,
+    step: str | None = None,
+    batch_size: int = 256,
+    dtype: str = 'float32',
+    dim: int | None = None,
 ) -> DualEncoder:
     """See `hbt.load`."""
     name = str(name)
     if (pathlib.Path(name) / 'data.json').is_file():  # only the directory of a run has it
-        model, _ = run_dir.load_model(name, None, step or 'best')
+        model, _ = run_dir.load_model(name, None, step or 'best', dim)
     elif step:
         raise ValueError(f'step: expected with the directory of a training run only, got {step!r}')
     else:
-        model = model_dir.load_model(name)
+        model = model_dir.load_model(name, dim)
     return DualEncoder(model, name, batch_size, dtype)
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from hbt import config
+from hbt.models import layers
 from hbt.sampling import batches
 
 
@@ -44,7 +45,9 @@ def infonce(
     Negatives are the passages of all pairs of all devices that `negative_mask` leaves; with
     `c.negatives` 'hard' only hard negatives, as equation 1 is printed. With `c.symmetric`, the mean
     with the other direction, where the negatives of a positive are the queries of all pairs;
-    accuracy and margin stay those of the queries. In float32 at least.
+    accuracy and margin stay those of the queries. With `c.dims`, the mean over prefixes of the
+    embeddings (see `infonce_by_dim`); accuracy and margin stay those of the whole. In float32 at
+    least.
 
     Args:
       queries, passages: of unit length; passage 0 of a pair is its positive, others hard negatives.
@@ -52,6 +55,45 @@ def infonce(
       log_scale: cosines are multiplied by its exponential.
       axis: of the devices whose passages are negatives; none: this device alone.
     """
+    return mean_of_dims(
+        infonce_by_dim(queries, passages, query_ids, passage_ids, log_scale, c, axis)
+    )
+
+
+def infonce_by_dim(
+    queries: Float[Array, 'b d'],
+    passages: Float[Array, 'b n d'],
+    query_ids: Int[Array, ' b'],
+    passage_ids: Int[Array, 'b n'],
+    log_scale: Float[Array, ''],
+    c: config.Loss,
+    axis: str | None = None,
+) -> dict[int, PairMetrics]:
+    """Dim -> `infonce` of so many first dimensions, at length 1 again; the last is the whole.
+
+    Of each of `c.dims`, and of the embeddings as they are (Matryoshka representation learning,
+    Kusupati et al. 2022, arXiv 2205.13147, equation 1).
+    """
+    others = query_ids, passage_ids, log_scale, c, axis
+    whole = queries.shape[1]
+    assert max(c.dims, default=0) <= whole, c.dims
+    result = {}
+    for dim in c.dims:
+        if dim < whole:
+            prefixes = (layers.normalise(layers.widen(x[..., :dim])) for x in (queries, passages))
+            result[dim] = _infonce_of_vectors(*prefixes, *others)
+    return result | {whole: _infonce_of_vectors(queries, passages, *others)}
+
+
+def mean_of_dims(by_dim: dict[int, PairMetrics]) -> PairMetrics:
+    """The mean loss over prefixes and the whole, all of equal weight; the rest is of the whole."""
+    *prefixes, whole = by_dim.values()
+    loss = sum((x.loss for x in prefixes), start=whole.loss)
+    return whole._replace(loss=loss / len(by_dim) if prefixes else loss)
+
+
+def _infonce_of_vectors(queries, passages, query_ids, passage_ids, log_scale, c, axis):
+    """The loss in one or both directions; arguments as in `infonce`."""
     dtype = jnp.float64 if queries.dtype == jnp.float64 else jnp.float32
     queries, passages = queries.astype(dtype), passages.astype(dtype)
     b, n, d = passages.shape

@@ -200,7 +200,7 @@ def _evaluation_programs(c, mesh) -> list[tuple[str, abc.Callable, int]]:
 def lower_search(c: config.Config, mesh: jax.sharding.Mesh, documents: int = DOCUMENTS):
     """The search in so many documents, or in a block of them, lowered from shapes."""
     layout = search.make_layout(documents, mesh)
-    dim = c.encoder.projection_dim or c.encoder.hidden_dim
+    dim = c.encoder.embedding_dim
     rows = -(-QUERIES // mesh.size)
     pieces = -(-rows // layout.rows)
     q = -(-rows // pieces) * pieces * mesh.size

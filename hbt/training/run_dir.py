@@ -71,7 +71,9 @@ def resolve_config(c: config.Config, s: store.Store, mesh: jax.sharding.Mesh) ->
         )
     if not architecture.normalise:
         raise ValueError('encoder.normalise: expected true: the loss compares cosines, got false')
-    return dataclasses.replace(c, encoder=architecture)
+    c = dataclasses.replace(c, encoder=architecture)
+    config.check_dims(c)
+    return c
 
 
 def list_surprises(s: sampler.Sampler, platform: str) -> list[str]:
@@ -114,23 +116,24 @@ def _pretrained_architecture(c: config.Config, s: store.Store) -> config.Encoder
 
 
 def load_model(
-    workdir: str | None, model: str | None, step: str = 'latest'
+    workdir: str | None, model: str | None, step: str = 'latest', dim: int | None = None
 ) -> tuple[model_dir.Model, int]:
     """A model with its parameters on all devices, and its step.
 
     It is that of a training run at `step` (latest, best, or the number of a kept one), or else of a
-    model directory or hub name, whose step is 0.
+    model directory or hub name, whose step is 0. `dim`: see `model_dir.truncate_model`.
     """
     if bool(workdir) == bool(model):
         choice = 'both' if model else 'neither'
         raise ValueError(f'expected --workdir=DIR of a run, or --model=NAME, got {choice}')
     replicated = sharding.replicated(sharding.make_mesh())
     if model:
-        loaded = model_dir.load_model(model)
+        loaded = model_dir.load_model(model, dim)
         return loaded._replace(params=jax.device_put(loaded.params, replicated)), 0
     folder = pathlib.Path(workdir)
     c = config.load(folder / 'config.json')
     tokenizer = tokenizer_files.load_tokenizer(folder / 'tokenizer.json')
     number, params = checkpoint.load_params(folder, step, replicated)
     encoder.check_finite(params, f'{workdir}: step {number}')
-    return model_dir.Model(c, params, tokenizer), number
+    loaded = model_dir.truncate_model(model_dir.Model(c, params, tokenizer), dim)
+    return loaded._replace(params=jax.device_put(loaded.params, replicated)), number

@@ -71,7 +71,7 @@ def model_flops(c: config.Config, tokens: float, squares: float, tasks: int) -> 
     e, pairs = c.encoder, c.batch_size
     dense = 4 * e.hidden_dim**2 + 2 * e.hidden_dim * e.mlp_dim
     layer = tokens * dense + 2 * squares * e.hidden_dim
-    width = e.projection_dim or e.hidden_dim
+    width = sum({*c.loss.dims, e.embedding_dim})
     columns = pairs * (1 + c.sampler.negatives) + (pairs if c.loss.symmetric else 0)
     return 6 * (e.num_layers * layer + tasks * pairs * columns * width)
 

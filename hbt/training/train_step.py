@@ -154,14 +154,21 @@ def _loss(trainable: dict, batch: batches.Batch, c: config.Config, step, platfor
     def task_metrics(i):
         queries, passages = vectors[i, :, 0], vectors[i, :, 1:]
         ids = batch.query_ids[i], batch.passage_ids[i]
-        return losses.infonce(queries, passages, *ids, scale, c.loss, sharding.AXIS)
+        return losses.infonce_by_dim(queries, passages, *ids, scale, c.loss, sharding.AXIS)
 
     per_task = [task_metrics(i) for i in range(len(vectors))]
-    pairs = jax.tree.map(lambda *x: jnp.stack(x), *per_task)  # t b
+    by_dim = jax.tree.map(lambda *x: jnp.stack(x), *per_task)  # t b
+    pairs = losses.mean_of_dims(by_dim)
     weights = schedule.task_weights(c.sampler, len(per_task), step, jnp)
-    means = pairs.loss.mean(1)
-    total = sum(jnp.asarray(w, x.dtype) * x for w, x in zip(weights, means, strict=True))
+
+    def weigh(loss):  # t b
+        means = loss.mean(1)
+        return sum(jnp.asarray(w, x.dtype) * x for w, x in zip(weights, means, strict=True))
+
+    total = weigh(pairs.loss)
     metrics = {'loss': total, 'accuracy': pairs.accuracy.mean(), 'margin': pairs.margin.mean()}
+    if len(by_dim) > 1:
+        metrics |= {f'loss_by_dim/{dim}': weigh(x.loss) for dim, x in by_dim.items()}
     return total, metrics | {'pairs': _in_global_order(pairs, batch)} | _count_tokens(batch.packed)
 
 

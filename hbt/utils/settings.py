@@ -13,9 +13,10 @@ KINDS = {bool: 'true or false', int: 'integer', float: 'number', str: 'text', tu
 
 
 def setting(default, doc: str, allowed: abc.Sequence = ()):
-    """A field: bool, int, float, str or a tuple of words, with its meaning for the reference.
+    """A field: bool, int, float, str or a tuple, with its meaning for the reference.
 
-    `allowed`: all choices of a text, or the smallest and the largest number; empty: any value.
+    `allowed`: all choices of a text, or the smallest and the largest number; empty: any value. A
+    tuple with bounds is one of integers, else one of words.
     """
     return dataclasses.field(default=default, metadata={'doc': doc, 'allowed': tuple(allowed)})
 
@@ -56,16 +57,32 @@ def check_values(config, prefix: str = '') -> None:
         if allowed and isinstance(value, str) and value not in allowed:
             choices = ', '.join(filter(None, allowed))
             raise ValueError(f'{prefix}{name}: expected one of {choices}, got {value!r}')
-        if allowed and not isinstance(value, str) and not allowed[0] <= value <= allowed[1]:
-            raise ValueError(f'{prefix}{name}: expected {allowed[0]} to {allowed[1]}, got {value}')
+        if not allowed or isinstance(value, str):
+            continue
+        low, high = allowed
+        if isinstance(value, tuple):
+            for x in value:
+                if type(x) is not int or not low <= x <= high:
+                    expected = f'integers from {low} to {high}'
+                    raise ValueError(f'{prefix}{name}: expected {expected}, got {x}')
+        elif not low <= value <= high:
+            raise ValueError(f'{prefix}{name}: expected {low} to {high}, got {value}')
 
 
 def split_tuples(config) -> None:
-    """Splits words of tuples that were typed as `a,b`."""
+    """Splits tuples that were given as `a,b`, and reads the integers of those with bounds.
+
+    The command line gives numbers as such, words as one text.
+    """
     for _, part in _sections(config):
-        for name, value in list(vars(part).items()):
-            if isinstance(value, tuple):
-                setattr(part, name, tuple(x for item in value for x in item.split(',') if x))
+        for field in dataclasses.fields(part):
+            if isinstance(field.default, tuple):
+                value = getattr(part, field.name)
+                items = value if isinstance(value, tuple | list) else (value,)
+                words = [x.strip() for item in items for x in str(item).split(',') if x.strip()]
+                if field.metadata['allowed']:
+                    words = [int(x) if x.removeprefix('-').isdecimal() else x for x in words]
+                setattr(part, field.name, tuple(words))
 
 
 def changes(old, new) -> dict[str, tuple]:
@@ -81,8 +98,9 @@ def update(config, values, prefix: str = ''):
     """
     if not isinstance(values, dict):
         raise ValueError(f'{prefix or "config"}: expected settings, got {values!r}')
+    fields = {field.name: field for field in dataclasses.fields(config)}
     for name, value in values.items():
-        if name not in {field.name for field in dataclasses.fields(config)}:
+        if name not in fields:
             raise ValueError(f'{prefix}{name}: expected a setting, got an unknown one')
         old = getattr(config, name)
         if dataclasses.is_dataclass(old):
@@ -90,8 +108,9 @@ def update(config, values, prefix: str = ''):
             continue
         if type(old) is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
-        if type(old) is tuple and type(value) is list and {type(x) for x in value} <= {str}:
-            value = tuple(value)
+        if type(old) is tuple and type(value) is list:
+            kind = int if fields[name].metadata['allowed'] else str
+            value = tuple(value) if {type(x) for x in value} <= {kind} else value
         if type(value) is not type(old):
             kind = type(old).__name__
             raise ValueError(f'{prefix}{name}: expected one of type {kind}, got {value!r}')
@@ -110,7 +129,8 @@ def reference(config) -> abc.Iterator[str]:
             if allowed and isinstance(value, str):
                 values = ', '.join(allowed)
             elif allowed:
-                values += f', {allowed[0]:,} to {allowed[1]:,}'
+                kind = 'integers' if isinstance(value, tuple) else values
+                values = f'{kind}, {allowed[0]:,} to {allowed[1]:,}'
             cells = (f'`{json.dumps(value, ensure_ascii=False)}`', doc.replace('|', '\\|'), values)
             yield f'| `{prefix}{name}` | {" | ".join(cells)} |'
 

@@ -39,6 +39,14 @@ def test_the_command_embeds_every_line_of_a_file(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ['out.npy', 'texts']
     code, message = run(f'--input={tmp_path}/texts', f'--out={out}')
     assert code == 2 and message.endswith('out.npy: expected nothing there yet, got a file\n')
+    code, message = run(f'--input={tmp_path}/texts', f'--out={tmp_path}/6.npy', '--dim=6')
+    assert code == 0, message
+    np.testing.assert_allclose(
+        np.load(tmp_path / '6.npy'), hbt.load(LABSE, dim=6).encode(texts), atol=1e-6
+    )
+    code, message = run(f'--input={tmp_path}/texts', f'--out={tmp_path}/x.npy', '--dim=25')
+    expected = 'error: dim: expected 1 to 24, the dimensions of the embeddings, got 25\n'
+    assert (code, message) == (2, expected)
 
 
 def test_a_killed_call_is_resumed(tmp_path, monkeypatch):

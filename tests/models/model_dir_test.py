@@ -102,6 +102,57 @@ def test_every_kind_of_encoder_is_written_and_read(tmp_path, changes):
     jax.tree.map(np.testing.assert_array_equal, again.params, params)
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [
+        dict(pooling='mean'),
+        dict(pooling='cls', normalise=False),
+        dict(projection_dim=12, projection_activation='tanh'),
+    ],
+)
+def test_a_truncated_model_embeds_the_first_dimensions_and_is_written_as_any_other(
+    tmp_path, changes
+):
+    tokenizer = model_dir.load_model(str(LABSE)).tokenizer
+    c = dataclasses.replace(tiny.make().encoder, vocab_size=56, pad_id=0, **changes)
+    full = config.Config(data=config.Data('', (), '', 'q ', 'p ', 20, 20), encoder=c)
+    full.loss.dims = (5, 9)
+    params = jax.device_get(encoder.init_params(c, jax.random.key(0)))
+    model = model_dir.Model(full, params, tokenizer)
+    small = model_dir.truncate_model(model, 7)
+    assert small.config.encoder.embedding_dim == 7 and small.config.loss.dims == (5,)
+    assert full.encoder is c and full.loss.dims == (5, 9), 'the model itself is unchanged'
+    tokens, lengths = np.arange(24).reshape(4, 6) + 4, np.array([6, 1, 4, 3])
+    whole, got = (
+        encoder.encode_padded(x.params, tokens, lengths, x.config.encoder) for x in (model, small)
+    )
+    expected = np.asarray(whole)[:, :7]
+    if c.normalise:
+        expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    model_dir.write_model(tmp_path / 'x', small, '')
+    again = model_dir.load_model(str(tmp_path / 'x'))
+    assert again.config.encoder == small.config.encoder
+    jax.tree.map(np.testing.assert_array_equal, again.params, small.params)
+    for dim in (None, c.embedding_dim):
+        assert model_dir.truncate_model(model, dim).params is params
+
+
+def test_truncate_dim_of_sentence_transformers_is_read(tmp_path):
+    folder = copy(tmp_path)
+    file, loaded = folder / 'config_sentence_transformers.json', {}
+    for stated in (9, 100, None):  # more than there are: all, as in sentence-transformers
+        change(file, truncate_dim=stated)
+        loaded[stated] = model_dir.load_model(str(folder)).config.encoder.embedding_dim
+    assert loaded == {9: 9, 100: 24, None: 24}
+    change(file, truncate_dim=9)
+    assert model_dir.load_model(str(folder), 12).config.encoder.embedding_dim == 12
+    for damage in (0, -1, '9', 9.5, True):
+        change(file, truncate_dim=damage)
+        with pytest.raises(ValueError, match=f'{file.name}: truncate_dim: expected an integer'):
+            model_dir.load_model(str(folder))
+
+
 DAMAGES = {
     'pooling': ('1_Pooling/config.json', {'pooling_mode': 'lasttoken'}, 'pooling_mode: .*last'),
     'two modes': ('1_Pooling/config.json', {'pooling_mode': ['cls', 'mean']}, 'pooling_mode'),

@@ -43,6 +43,31 @@ def test_document_and_passage_are_one_prompt_and_none_is_another(model):
     assert not np.allclose(model.encode_query(TEXTS[0]), document, atol=1e-3)
 
 
+def test_dim_gives_the_first_dimensions_at_length_1(model):
+    small = hbt.load(LABSE, batch_size=8, dim=6)
+    for name in ('query', 'document', None):
+        rows = model.encode(TEXTS, name)[:, :6]
+        expected = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        np.testing.assert_allclose(small.encode(TEXTS, name), expected, atol=1e-6)
+        np.testing.assert_allclose(model.encode(TEXTS, name, dim=6), expected, atol=1e-6)
+    assert small.dim == 6 and small.encode([]).shape == model.encode([], dim=6).shape == (0, 6)
+    assert small.encode_query('w1', dim=3).shape == model.encode_document('w1', dim=3).shape == (3,)
+    np.testing.assert_array_equal(model.encode(TEXTS, dim=24), model.encode(TEXTS))
+    hits = small.search('w3 w4', TEXTS, k=3)
+    scores = small.similarity(small.encode_query('w3 w4'), small.encode_document(TEXTS))[0]
+    assert [hit.index for hit in hits] == np.argsort(-scores, kind='stable')[:3].tolist()
+
+
+@pytest.mark.parametrize('dim', [0, -1, 25])
+def test_a_dim_that_the_embeddings_lack_is_named(model, dim):
+    message = f'^dim: expected 1 to 24, the dimensions of the embeddings, got {dim}$'
+    with pytest.raises(ValueError, match=message):
+        hbt.load(LABSE, dim=dim)
+    for encode in (model.encode, model.encode_query, model.encode_document):
+        with pytest.raises(ValueError, match=message):
+            encode('w1', dim=dim)
+
+
 def test_there_is_a_progress_bar_only_if_asked_for(model, capsys):
     model.encode(TEXTS[:2])
     assert capsys.readouterr().err == ''
@@ -155,6 +180,13 @@ def test_a_changed_corpus_is_refused(model, tmp_path):
         file.write('{"id": "new", "text": "w1"}\n')
     with pytest.raises(ValueError, match='corpus.jsonl.index: corpus: expected .*, got .*; delete'):
         model.build_index(path)
+
+
+def test_an_index_of_another_dim_is_refused(model, built):
+    small = hbt.load(LABSE, batch_size=8, dim=6)
+    with pytest.raises(ValueError, match=r"index: model: expected '\w+', .* got '\w+'; delete it"):
+        small.open_index(built.folder)
+    assert hbt.load(LABSE, dim=24).fingerprint == model.fingerprint != small.fingerprint
 
 
 def test_the_example_of_the_docstring_runs(tmp_path, monkeypatch):

@@ -18,8 +18,8 @@ import tokenizers
 from hbt import config, main
 from hbt.evaluation import evaluator, metrics
 from hbt.models import model_dir
-from hbt.training import checkpoint, loop, replay
-from hbt.utils import log
+from hbt.training import checkpoint, loop, replay, run_dir
+from hbt.utils import log, sharding
 from tests import ROOT, tiny
 
 ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -215,11 +215,21 @@ def test_settings_that_do_not_fit_are_refused_before_training(tiny_store, tmp_pa
     short.max_positions = 20
     refuses('encoder: max_positions: expected at least 34', encoder=short)
     refuses('benchmark: expected one of', eval=config.Eval(benchmarks=('squad',)))
+    refuses('loss.dims: expected at most 32, .* got 64', loss=config.Loss(dims=(8, 64)))
     row = {'id': '0', 'query': {'en': 'five'}, 'passage': {'en': '5'}}
     (tmp_path / 'held.jsonl').write_text(json.dumps(row) + '\n')
     impossible = config.Eval(benchmarks=('jsonl:held.jsonl',), root=str(tmp_path), best='cross.map')
     refuses('eval.best: expected a metric of mono or multi, .* got cross.map', eval=impossible)
     refuses('xquad-r/', eval=config.Eval(benchmarks=('xquad_r',), root=str(tmp_path)))
+
+
+def test_dims_beyond_pretrained_weights_are_refused_before_training(tiny_store, monkeypatch):
+    c = tiny.get_config()
+    c.encoder.init, c.loss.dims = 'some/model', (8, 64)
+    architecture = dataclasses.replace(c.encoder, vocab_size=800)
+    monkeypatch.setattr(run_dir, '_pretrained_architecture', lambda c, s: architecture)
+    with pytest.raises(ValueError, match='loss.dims: expected at most 32, .* got 64'):
+        run_dir.resolve_config(config.check(c), tiny_store, sharding.make_mesh())
 
 
 def test_weights_of_another_tokenizer_are_refused(tiny_store, tmp_path):

@@ -56,6 +56,16 @@ def plain(q, d, query_ids, document_ids, temperature, negatives='batch', symmetr
     return total / rows
 
 
+def plain_of_prefixes(q, d, *ids_and_temperature, dims, **options):
+    """The mean over prefixes of the embeddings and the whole (Kusupati et al. 2022, equation 1)."""
+
+    def prefix(x, k):
+        return x[..., :k] / jnp.linalg.norm(x[..., :k], axis=-1, keepdims=True)
+
+    parts = [(q, d), *((prefix(q, k), prefix(d, k)) for k in dims)]
+    return sum(plain(*x, *ids_and_temperature, **options) for x in parts) / len(parts)
+
+
 def settings(**changes):
     return dataclasses.replace(config.Loss(chunk=4), **changes)
 
@@ -112,6 +122,43 @@ def test_each_form_has_the_value_and_the_gradient_of_the_plain_formula(kind, cou
         np.testing.assert_allclose(value, expected, rtol=1e-12)
         for a, b in zip(gradients, slopes, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    'kind, count, depth, dims, changes',
+    [
+        ('gathered', 1, 2, (2, 5), {}),
+        ('gathered', 8, 2, (3,), {'negatives': 'hard'}),
+        ('chunked', 1, 4, (3,), {'symmetric': True}),
+        ('chunked', 8, 1, (2, 5), {}),
+        ('ring', 1, 2, (1,), {'negatives': 'hard'}),
+        ('ring', 8, 2, (2, 5), {'symmetric': True}),
+    ],
+)
+def test_with_dims_it_is_the_mean_over_prefixes_and_the_whole(kind, count, depth, dims, changes):
+    with jax.enable_x64(True):
+        parts = batch(rows=8, depth=depth, dtype=np.float64)
+        scale = jnp.float64(np.log(10.0))
+        expected, slopes = jax.value_and_grad(
+            lambda q, d, s: plain_of_prefixes(q, d, *parts[2:], jnp.exp(-s), dims=dims, **changes),
+            (0, 1, 2),
+        )(*map(jnp.asarray, parts[:2]), scale)
+        c = settings(kind=kind, dims=dims, **changes)
+        value, *gradients = on_devices(parts, scale, c, count)
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+        for a, b in zip(gradients, slopes, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-12)
+
+
+def test_the_whole_counts_once_also_among_the_dims():
+    arrays = *map(jnp.asarray, batch()), jnp.log(10.0)
+    expected = losses.infonce(*arrays, settings(dims=(4,)))
+    result = losses.infonce(*arrays, settings(dims=(4, 8)))
+    for a, b in zip(result, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    whole = losses.infonce(*arrays, settings())
+    assert (result.loss != whole.loss).all()
+    np.testing.assert_array_equal(result.margin, whole.margin)
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -91,6 +91,97 @@ def test_a_run_is_loaded_as_what_it_exports(run):
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
+@pytest.fixture(scope='module')
+def small(run):
+    """The first 12 of 32 dimensions, exported from the run."""
+    model_export.export_model(str(run / 'run'), None, 'latest', run / 'small', dim=12)
+    return run / 'small'
+
+
+def test_truncated_embeddings_are_those_of_sentence_transformers(run):
+    sentence_transformers = pytest.importorskip('sentence_transformers')
+    theirs = sentence_transformers.SentenceTransformer(
+        str(run / 'model'), device='cpu', truncate_dim=12
+    )
+    ours, whole = hbt.load(run / 'model', dim=12), hbt.load(run / 'model')
+    for name in (*theirs.prompts, None):
+        truncated = theirs.encode(TEXTS, prompt_name=name)
+        expected = theirs.encode(TEXTS, prompt_name=name, normalize_embeddings=True)
+        got = ours.encode(TEXTS, prompt_name=name)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+        np.testing.assert_allclose(whole.encode(TEXTS, name, dim=12), expected, atol=1e-5)
+        # Without being asked to, sentence-transformers does not normalise what it truncated.
+        lengths = np.linalg.norm(whole.encode(TEXTS, name)[:, :12], axis=1, keepdims=True)
+        np.testing.assert_allclose(got * lengths, truncated, atol=1e-5)
+        np.testing.assert_allclose(theirs.similarity(truncated, truncated), got @ got.T, atol=1e-5)
+
+
+def test_a_directory_that_sentence_transformers_truncated_is_truncated_here(run, tmp_path):
+    sentence_transformers = pytest.importorskip('sentence_transformers')
+    options = {'device': 'cpu', 'truncate_dim': 12}
+    theirs = sentence_transformers.SentenceTransformer(str(run / 'model'), **options)
+    theirs.save(str(tmp_path / 'saved'), create_model_card=False)
+    expected = theirs.encode(TEXTS, prompt_name='query', normalize_embeddings=True)
+    for dim in (None, 12):
+        got = hbt.load(tmp_path / 'saved', dim=dim).encode_query(TEXTS)
+        np.testing.assert_allclose(got, expected, atol=1e-5)
+
+
+def test_a_truncated_run_or_model_is_exported(run, small, tmp_path):
+    model = hbt.load(small)
+    for name in ('query', 'document', None):
+        expected = hbt.load(run / 'run', 'latest', dim=12).encode(TEXTS, name)
+        np.testing.assert_allclose(model.encode(TEXTS, name), expected, atol=1e-6)
+    card, full = ((run / x / 'README.md').read_text() for x in ('small', 'model'))
+    added = {*card.splitlines()} - {*full.replace('run/model', 'run/small').splitlines()}
+    assert 'This directory has the model with the first 12 dimensions of its embeddings.' in added
+    assert '12 dimensions and length 1' in card and '32 dimensions and length 1' in full
+    assert 'projection_dim' not in card, 'the settings are those of the training run'
+    (tmp_path / 'texts').write_text('\n'.join(TEXTS))
+    options = '', (), [str(tmp_path / 'texts')], 12
+    model_export.export_model(None, str(run / 'model'), 'latest', tmp_path / 'both', *options)
+    card = (tmp_path / 'both/README.md').read_text()
+    assert ' with the first 12 dimensions of its embeddings, without the token embeddings' in card
+    expected, got = (hbt.load(x).encode_query(TEXTS) for x in (small, tmp_path / 'both'))
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_sentence_transformers_needs_not_be_told_of_a_truncated_export(run, small):
+    sentence_transformers = pytest.importorskip('sentence_transformers')
+    theirs = sentence_transformers.SentenceTransformer(str(small), device='cpu')
+    for name in (*theirs.prompts, None):
+        expected = hbt.load(run / 'model', dim=12).encode(TEXTS, prompt_name=name)
+        np.testing.assert_allclose(theirs.encode(TEXTS, prompt_name=name), expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_an_evaluation_is_of_the_dimensions_that_it_was_asked_for(run, small, tmp_path):
+    def evaluate(*flags):
+        done = subprocess.run(
+            [sys.executable, '-m', 'hbt.evaluate', '--benchmark=cldr', *flags],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stderr
+
+    assert evaluate(f'--workdir={run}/run', '--dim=12', f'--out={tmp_path}/a')[0] == 0
+    assert evaluate(f'--model={small}', f'--out={tmp_path}/b')[0] == 0
+    first, second, whole = (
+        json.loads((folder / 'cldr.json').read_text())['metrics']
+        for folder in (tmp_path / 'a', tmp_path / 'b', run / 'run/results/6')
+    )
+    assert first == second != whole
+    for flags, message in (
+        (['--dim=12'], '--dim: expected --out with it: these are not the results of the run'),
+        (['--dim=33', f'--out={tmp_path}/c'], 'dim: expected 1 to 32, the dimensions of the'),
+        (['--dim=0', f'--out={tmp_path}/c'], 'dim: expected 1 to 32, the dimensions of the'),
+        (['--dim=x', f'--out={tmp_path}/c'], '--dim=x'),
+    ):
+        code, error = evaluate(f'--workdir={run}/run', *flags)
+        assert code == 2 and message in error.splitlines()[-1], error
+
+
 @pytest.mark.slow
 def test_a_run_without_layers_is_saved_and_exported(tmp_path):
     make(tmp_path, num_layers=0)

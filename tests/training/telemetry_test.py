@@ -151,6 +151,9 @@ def test_model_flops_are_those_of_the_compiled_products():
     layers = needed - telemetry.model_flops(c, 32 * 64.0, 32 * 64.0**2, 1)
     assert 0.97 < (compiled[1] - compiled[0]) / layers < 1.1
     assert compiled[1] > 0.97 * needed
+    one = telemetry.model_flops(c, 0.0, 0.0, 1)
+    c.loss.dims = (64, 256)  # the whole counts once
+    assert telemetry.model_flops(c, 0.0, 0.0, 1) == one * (64 + 256) / 256
 
 
 def run(tiny_store, workdir):

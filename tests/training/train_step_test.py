@@ -103,14 +103,14 @@ def plain_loss(old, texts, c):
 @pytest.mark.parametrize(
     'mapping, count, tasks, chunk, loss, shard',
     [
-        ('shard_map', 1, 2, 48, {'kind': 'gathered'}, False),
+        ('shard_map', 1, 2, 48, {'kind': 'gathered', 'dims': (8,)}, False),
         ('shard_map', 2, 1, 0, {'kind': 'ring', 'learned': True}, False),
         ('shard_map', 4, 1, 48, {'kind': 'chunked', 'symmetric': True}, True),
-        ('shard_map', 8, 2, 0, {'kind': 'gathered', 'learned': True}, True),
+        ('shard_map', 8, 2, 0, {'kind': 'gathered', 'learned': True, 'dims': (8, 20)}, True),
         ('shard_map', 8, 1, 24, {'kind': 'ring', 'symmetric': True}, False),
-        ('pmap', 2, 1, 24, {'kind': 'ring', 'negatives': 'hard'}, False),
+        ('pmap', 2, 1, 24, {'kind': 'ring', 'negatives': 'hard', 'dims': (5,)}, False),
         ('pmap', 4, 2, 0, {'kind': 'gathered', 'symmetric': True}, False),
-        ('pmap', 8, 1, 24, {'kind': 'chunked', 'learned': True}, False),
+        ('pmap', 8, 1, 24, {'kind': 'chunked', 'learned': True, 'dims': (8, 20)}, False),
     ],
 )
 def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(
@@ -128,10 +128,22 @@ def test_the_gradient_on_many_devices_is_that_of_the_plain_loss_on_one(
         )(old)
         grads, metrics = gradients(c, params, count, tasks=tasks)
         np.testing.assert_allclose(metrics['loss'], value, rtol=1e-9)
+        by_dim = [x for name, x in metrics.items() if name.startswith('loss_by_dim/')]
+        assert len(by_dim) == (len(loss.dims) + 1 if loss.dims else 0)
+        np.testing.assert_allclose(sum(by_dim), value * len(by_dim), rtol=1e-9)
         assert (expected['scale'] == 0) == (not c.loss.learned)
         scale = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(expected['encoder']))
         for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(a, b, atol=1e-9 * scale)
+
+
+def test_without_prefixes_the_step_is_that_of_the_whole_alone():
+    texts = []
+    for dims in ((), (32,), (16, 32)):
+        c, mesh = experiment(loss=config.Loss(dims=dims)), devices(1)
+        step, state = train_step.make_step(c, mesh), train_state.state_shapes(c, mesh)
+        texts.append(step.function.lower(state, step.put(random_batch(1))).as_text())
+    assert texts[0] == texts[1] != texts[2]
 
 
 def test_gradient_caching_draws_the_dropout_of_the_whole():
