@@ -124,7 +124,8 @@ def test_a_truncated_model_embeds_the_first_dimensions_and_is_written_as_any_oth
     assert full.encoder is c and full.loss.dims == (5, 9), 'the model itself is unchanged'
     tokens, lengths = np.arange(24).reshape(4, 6) + 4, np.array([6, 1, 4, 3])
     whole, got = (
-        encoder.encode_padded(x.params, tokens, lengths, x.config.encoder) for x in (model, small)
+        encoder.encode_padded(jax.device_put(x.params), tokens, lengths, x.config.encoder)
+        for x in (model, small)
     )
     expected = np.asarray(whole)[:, :7]
     if c.normalise:
