@@ -10,8 +10,12 @@ Expected on XQuAD-R, mAP mono / cross / multi and rank distance (paper, tables 1
 
 The paper's training sets were translated in house and are not published. The sources below are
 JSONL files in the format of `hbt.prepare`; name your own with --config.data.sources=a.jsonl.gz,...
+The best checkpoint is that of the lowest loss on SQuADShifts, in English, as in the paper:
+data/squadshifts is a clone of github.com/modestyachts/squadshifts-website. For data of your own,
+name the file that `hbt.prepare --hold_out=200` writes: --config.eval.validation=FILE.
 What the paper leaves open is a setting here: the size of XLM-R (base), pooling (mean),
-temperature (0.05), lengths (64, 256), schedule (1,000 steps of warm-up, linear to zero), steps.
+temperature (0.05), lengths (64, 256), schedule (1,000 steps of warm-up, linear to zero), steps,
+how often the loss is measured (2,500 steps) and the patience (4 times).
 
 python launch/sweep.py configs/hybrid_xlmr.py                           all three, three seeds each
 """
@@ -49,7 +53,14 @@ def get_config(arg=None):
         sampler=config.Sampler(kind=args.kind, alpha=args.alpha, languages=LANGUAGES),
         encoder=config.Encoder(init='FacebookAI/xlm-roberta-base'),
         optim=config.Optim(lr=3e-5, weight_decay=1e-2, warmup=1000),
-        eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root='data/lareqa', every=5000),
+        eval=config.Eval(
+            benchmarks=('xquad_r', 'mlqa_r'),
+            root='data/lareqa',
+            every=2500,
+            validation='squad:files=data/squadshifts/datasets/*_v1.0.json,language=en',
+            best='loss',
+            patience=4,
+        ),
     )
 
 

@@ -18,7 +18,7 @@ METRICS = (  # those of `evaluation.metrics` of which more is better
     *('map', 'map@10', 'mrr', 'mrr@10', 'mrr@100', 'ndcg@10', 'recall@1', 'recall@5', 'recall@10'),
     *('recall@100', 'success@1', 'success@10', 'r_precision'),
 )
-BEST = [f'{part}.{metric}' for part in ('mono', 'cross', 'multi') for metric in METRICS]
+BEST = ['loss', *(f'{part}.{metric}' for part in ('mono', 'cross', 'multi') for metric in METRICS)]
 LENGTH, SIZE, STEPS, UNIT = (4, 10**5), (1, 10**7), (1, 10**9), (0, 1)  # bounds
 
 
@@ -172,7 +172,17 @@ class Eval:
     every: int = setting(0, 'steps between evaluations; 0: only at the end', (0, 10**9))
     batch_size: int = setting(256, 'texts encoded at a time, over all devices', SIZE)
     at_start: bool = setting(False, 'also evaluate before the first step')
-    best: str = setting('multi.map', 'metric of the first benchmark that chooses best/', BEST)
+    validation: str = setting(
+        '', 'held-out pairs whose loss is measured: an input of hbt.prepare, such as FILE'
+    )
+    best: str = setting(
+        'multi.map',
+        'chooses best/: a metric of the first benchmark, or the loss of validation',
+        BEST,
+    )
+    patience: int = setting(
+        0, 'evaluations without a better best after which the run stops; 0: never', (0, 10**6)
+    )
 
 
 @dataclasses.dataclass
@@ -226,6 +236,7 @@ def check(config: Config) -> Config:
         raise ValueError(f'loss.dims: expected ascending dimensions, got {got}')
     if not encoder.init:  # which says how large the embeddings are
         check_dims(config)
+    _check_eval(config.eval)
     return config
 
 
@@ -235,6 +246,17 @@ def check_dims(config: Config) -> None:
     if beyond := [x for x in config.loss.dims if x > size]:
         expected = f'at most {size}, the dimensions of the embeddings'
         raise ValueError(f'loss.dims: expected {expected}, got {beyond[0]}')
+
+
+def _check_eval(c: Eval) -> None:
+    """ValueError where nothing is measured that best or patience need."""
+    if c.best == 'loss' and not c.validation:
+        raise ValueError('eval.best: expected a metric without eval.validation, got loss')
+    if c.best != 'loss' and c.validation and not c.benchmarks:
+        raise ValueError(f'eval.best: expected loss without eval.benchmarks, got {c.best}')
+    if c.patience and not (c.every and (c.validation or c.benchmarks)):
+        missing = 'eval.benchmarks or eval.validation' if c.every else 'eval.every'
+        raise ValueError(f'eval.patience: expected 0 without {missing}, got {c.patience}')
 
 
 def alpha_points(sampler: Sampler) -> list[tuple[float, float]]:

@@ -1,13 +1,16 @@
 """Trains one experiment, with evaluations and checkpoints; the same command resumes it."""
 
+import contextlib
 import pathlib
+import shutil
 
 from absl import flags
 from ml_collections import config_flags
 
 from hbt import config
-from hbt.data import build
-from hbt.training import loop, replay
+from hbt.data import build, store
+from hbt.sampling import sampler, validation
+from hbt.training import loop, replay, run_dir
 from hbt.utils import cli, distributed, files, log, sharding
 
 
@@ -20,7 +23,7 @@ def main(_) -> None:
 
 
 def run(c: config.Config) -> None:
-    """Replays one step, or makes the store where it is missing and trains."""
+    """Replays one step, or makes the stores where they are missing and trains."""
     loop.keep_compiled()
     workdir = pathlib.Path(flags.FLAGS.workdir or f'runs/{c.name}')
     if flags.FLAGS.replay:
@@ -29,6 +32,7 @@ def run(c: config.Config) -> None:
     sharding.check_divides('batch_size', c.batch_size, sharding.make_mesh())
     if distributed.is_main_process():
         make_store(c)
+        make_validation(c, workdir)
     distributed.barrier('store')
     loop.train_config(c, workdir)
 
@@ -47,6 +51,33 @@ def make_store(c: config.Config) -> None:
             f'python -m hbt.prepare --input=FILE --tokenizer={c.data.tokenizer} --out={root}'
         ) from None
     log.info(build.format_counts(s.manifest))
+
+
+def make_validation(c: config.Config, workdir: pathlib.Path) -> None:
+    """Makes the store of `eval.validation`, as the training store is, if it is missing.
+
+    Raises ValueError if that cannot be made, is another than the run began with, shares groups with
+    the training store, or has too few; then it is not left there.
+    """
+    if not c.eval.validation:
+        return
+    training, path = store.open_store(config.store_path(c)), run_dir.validation_path(workdir)
+    tokenizer = str(training.path / 'tokenizer.json')
+    data = config.Data(tokenizer=tokenizer, **training.manifest['settings'])
+    is_new = files.is_free(path)
+    try:
+        held_out = build.build_store(data, path, [c.eval.validation], processes=0)
+    except ValueError as error:
+        raise ValueError(f'eval.validation: {error}') from None
+    try:
+        validation.check_disjoint(held_out, training)
+        validation.plan_batches(c, held_out, sampler.check_store(c, training))
+    except ValueError:
+        if is_new:
+            shutil.rmtree(path)
+            with contextlib.suppress(OSError):  # unless it is a run
+                workdir.rmdir()
+        raise
 
 
 if __name__ == '__main__':

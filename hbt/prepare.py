@@ -9,7 +9,7 @@ from absl import flags
 
 from hbt import config
 from hbt.data import build
-from hbt.data.curation import checks, cleaning
+from hbt.data.curation import checks, cleaning, hold_out
 from hbt.data.readers import registry
 from hbt.evaluation import benchmarks
 from hbt.sampling import repetition
@@ -25,12 +25,15 @@ def main(_) -> None:
     cleaning_config = checks.CleaningConfig(**{x: args[x].value for x in _CLEANING})
     cleaning_config.leakage = tuple(cleaning_config.leakage)
     banned = benchmarks.texts_to_decontaminate
-    options = (args.processes, 'fork', cleaning_config, banned, args.beam)
+    held_out = hold_out.Settings(args.hold_out, args.hold_out_seed) if args.hold_out else None
+    options = (args.processes, 'fork', cleaning_config, banned, args.beam, held_out)
     store = build.build_store(data, args.out, args.input, *options)
     print(build.format_counts(store.manifest))
     if 'cleaning' in store.manifest:
         counts = {entry['name']: entry['cleaning'] for entry in store.manifest['datasets']}
         print(cleaning.format_counts(counts))
+    if held_out:
+        print(hold_out.format_counts(store.manifest['hold_out']['counts'], store.path))
     for line in repetition.describe_store(store, config.Config().batch_size):
         print(line)
 
@@ -53,5 +56,9 @@ if __name__ == '__main__':
     flags.DEFINE_integer('processes', 0, 'processes that tokenise; 0: as many as cores')
     flags.DEFINE_string('beam', '', 'options of Apache Beam, as --runner=..., to tokenise there')
     _define_flags(checks.CleaningConfig(), _CLEANING)
+    flags.DEFINE_integer(
+        'hold_out', 0, 'groups to leave out and to write to OUT.held_out.jsonl.gz', lower_bound=0
+    )
+    flags.DEFINE_integer('hold_out_seed', 0, 'of the draw of these groups')
     flags.mark_flags_as_required(['input', 'tokenizer', 'out'])
     cli.run(main)

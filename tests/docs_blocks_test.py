@@ -34,6 +34,7 @@ case "$1 $2" in
   '-m hbt.main' | '-m hbt.plan')
     set -- "$@" --config.steps=4 --config.batch_size=16 --config.log_every=1 \\
       --config.ckpt_every=2 --config.eval.batch_size=32 ;;
+  '-m hbt.prepare') [[ "$*" != *--hold_out=* ]] || set -- "$@" --hold_out=4 ;;
 esac
 case "$*" in
   *=demo* | *=configs/demo*)
@@ -102,6 +103,9 @@ def write_stand_ins(path: pathlib.Path) -> None:
       --config.encoder.hidden_dim=128 --workdir=runs/tiny
     python -m hbt.export --workdir=runs/tiny --step=latest --out=FacebookAI/xlm-roberta-base
     """
+    shifts = path / 'data/squadshifts/datasets'
+    research_test.xquad(shifts, ('en',))
+    (shifts / 'en.json').rename(shifts / 'nyt_v1.0.json')
     run(path, docs_test.Block('the stand-in of XLM-R', 'bash', stand_in, ''))
 
 

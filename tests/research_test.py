@@ -146,6 +146,7 @@ def small(c: config.Config, place) -> config.Config:
     c.batch_size = 8 * max(1, c.batch_size // 100)
     c.steps = 4 if c.steps == 50_000 else 2
     c.eval.every, c.log_every, c.ckpt_every = 0, 1, 100
+    c.eval.validation, c.eval.best, c.eval.patience = '', 'multi.map', 0
     return config.check(c)
 
 

@@ -8,7 +8,7 @@ import tokenizers
 
 from hbt import config
 from hbt.data import apache_beam, store, store_writer, tokenization, tokenizer_files, workers
-from hbt.data.curation import checks, cleaning
+from hbt.data.curation import checks, cleaning, hold_out
 from hbt.data.readers import registry, schema
 from hbt.utils import files, hub, resume, text_table
 
@@ -22,6 +22,7 @@ def build_store(
     cleaning_config: checks.CleaningConfig | None = None,
     benchmark_texts: abc.Callable | None = None,
     beam_options: str = '',
+    held_out: hold_out.Settings | None = None,
 ) -> store.Store:
     """Writes the store `out`, whole or not at all, and opens it.
 
@@ -35,6 +36,7 @@ def build_store(
       cleaning_config: which flaws of the texts are reported or dropped.
       benchmark_texts: function from `cleaning_config.leakage` to (id, text).
       beam_options: of Apache Beam, in place of processes here.
+      held_out: the groups to leave out, and to write beside the store.
 
     Raises:
       ValueError: a bad group, another store in `out`, no tokenizer, or texts of benchmarks.
@@ -43,6 +45,7 @@ def build_store(
     sources = registry.open_sources(inputs)
     tokenizer = _load_tokenizer(data, sources)
     manifest = _describe_store(data, tokenizer, sources, checks.changed_settings(cleaning_config))
+    manifest |= {'hold_out': held_out._asdict()} if held_out else {}
     if not files.is_free(out):
         return _reopen_store(out, manifest)
     partial = resume.open_folder(out, manifest, restart=True)
@@ -60,16 +63,24 @@ def build_store(
             )
             for entry in manifest['datasets']:
                 entry['cleaning'] = counts[entry['name']]
-        encoding = tokenization.Config(file, manifest['settings'], manifest['tokenizer']['dtype'])
-        for entry, source in zip(manifest['datasets'], sources, strict=True):
-            write = _WRITERS[type(source)]
-            entry.update(write(partial / entry['name'], source, run_blocks, encoding))
-        dtype = manifest['tokenizer']['dtype']
-        store_writer.write_clusters(partial, manifest['datasets'], dtype)
-        manifest['files'] = store.describe_files(partial, '*')
-        files.write_json(partial / 'manifest.json', store.add_checksum(manifest))
+        if held_out:
+            sources, counts = hold_out.hold_out_groups(sources, held_out, out, partial, run_blocks)
+            manifest['hold_out'] |= {'counts': counts}
+        _write_store(partial, manifest, sources, run_blocks)
     resume.finish_folder(out)
     return store.open_store(out)
+
+
+def _write_store(folder: pathlib.Path, manifest: dict, sources, run_blocks: abc.Callable) -> None:
+    """Writes the datasets, and the manifest, to which their counts are added."""
+    dtype, tokenizer_file = manifest['tokenizer']['dtype'], str(folder / 'tokenizer.json')
+    encoding = tokenization.Config(tokenizer_file, manifest['settings'], dtype)
+    for entry, source in zip(manifest['datasets'], sources, strict=True):
+        write = _WRITERS[type(source)]
+        entry.update(write(folder / entry['name'], source, run_blocks, encoding))
+    store_writer.write_clusters(folder, manifest['datasets'], dtype)
+    manifest['files'] = store.describe_files(folder, '*')
+    files.write_json(folder / 'manifest.json', store.add_checksum(manifest))
 
 
 def _load_tokenizer(data: config.Data, sources) -> tokenizers.Tokenizer:
@@ -115,8 +126,10 @@ def _describe_store(data: config.Data, tokenizer, sources, cleaning_settings: di
 def _reopen_store(out: pathlib.Path, expected: dict) -> store.Store:
     """Opens an existing store; ValueError if these sources and settings make another."""
     opened = store.open_store(out)
-    for part in ('tokenizer', 'settings', 'datasets', 'cleaning'):
+    for part in ('tokenizer', 'settings', 'datasets', 'cleaning', 'hold_out'):
         stored = opened.manifest.get(part)
+        if part == 'hold_out' and stored:
+            stored = {key: x for key, x in stored.items() if key != 'counts'}
         if part == 'datasets':
             stored = [{key: x[key] for key in ('name', 'source', 'sha256')} for x in stored]
         if stored != expected.get(part):

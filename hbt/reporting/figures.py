@@ -25,6 +25,7 @@ LOGGED = {  # number in metrics.jsonl -> title
     'loss': 'loss',
     'loss/mono': 'loss, monolingual batches',
     'loss/cross': 'loss, cross-lingual batches',
+    'validation/loss': 'loss, validation',
     'accuracy': 'accuracy in the batch',
     'grad_norm': 'norm of the gradient',
     'lr': 'learning rate',

@@ -17,7 +17,7 @@ NO_PASSAGE = -2  # passage id of a hard negative that a pair does not have; no t
 
 
 class Plan(typing.NamedTuple):
-    """The pairs of one global batch, as integers."""
+    """The pairs of one global batch, as integers; b may be less than the size of the batch."""
 
     step: int
     kind: str  # mono or cross
@@ -80,6 +80,20 @@ def collect_texts(
         lengths[x.task, x.pairs, x.column] = ragged.truncated_lengths(x.table, x.texts, x.limit)
         ids[x.task, x.pairs, x.column] = x.ids
     return StepTexts(columns, lengths, ids)
+
+
+def make_batch(
+    c: config.Config,
+    s: store.Store,
+    languages: abc.Sequence[str],
+    plans: abc.Sequence[Plan],
+    num_devices: int,
+    devices: range,
+) -> Batch:
+    """The texts of the plans of a step for `devices` out of so many."""
+    texts = collect_texts(c, s, languages, plans)
+    width, tokenizer = packing.row_width(c.data), s.manifest['tokenizer']
+    return pack_batch(texts, width, num_devices, devices, tokenizer)
 
 
 def assign_rows(

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from hbt import config
 from hbt.data import ragged, store
-from hbt.sampling import batches, draws, mixture, packing, schedule
+from hbt.sampling import batches, draws, mixture, schedule
 
 MAX_PAIRS, MAX_STEPS = 32768, 1024  # planned at a time
 KINDS = ('mono', 'cross')
@@ -112,9 +112,8 @@ class Sampler:
     ) -> tuple[list[batches.Plan], batches.Batch]:
         """The plans of a step, and their texts for some of the devices, or for all."""
         plans, devices = self.plans(step), range(self.devices) if devices is None else devices
-        texts = batches.collect_texts(self.config, self.store, self.languages, plans)
-        width, tokenizer = packing.row_width(self.config.data), self.store.manifest['tokenizer']
-        return plans, batches.pack_batch(texts, width, self.devices, devices, tokenizer)
+        args = self.config, self.store, self.languages, plans, self.devices, devices
+        return plans, batches.make_batch(*args)
 
     def count_batches(self, steps: int) -> dict[str, int]:
         """Batches of each kind in the first steps."""

@@ -18,7 +18,14 @@ from hbt.utils import distributed, log
 
 VERSION = 2  # of the names in a state and of what is saved with it
 KEEP = 2  # newest states
+VALIDATION_LOSS = 'validation/loss'  # the score of which less is better
 NEW = 'new'  # in best/: parameters that are saved, but not yet in the place of those before
+
+
+def is_better(score: float, best: float | None, metric: str) -> bool:
+    """Whether a score of a metric is above the best so far, or of a loss below; none: if finite."""
+    sign = -1 if metric == VALIDATION_LOSS else 1
+    return sign * score > (-math.inf if best is None else sign * best)
 
 
 class Damaged(Exception):
@@ -91,11 +98,11 @@ class Best:
         self.scores = _kept_scores(workdir, self.folder)
 
     def save(self, step: int, params, scores: dict[str, float], metric: str) -> None:
-        """Saves the parameters if those that are kept have no score as high in the metric.
+        """Saves the parameters if those that are kept have no score as good in the metric.
 
         All scores of the evaluation are saved too: a later call may name another metric.
         """
-        if scores[metric] > self.scores.get(metric, -math.inf):
+        if is_better(scores[metric], self.scores.get(metric), metric):
             metadata = _make_metadata(params, {'step': step, 'scores': scores})
             ocp.save(self.folder / NEW, params, custom_metadata=metadata)
             _put_in_place(self.folder)

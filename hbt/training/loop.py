@@ -9,12 +9,13 @@ import typing
 from collections import abc
 
 import jax
+import numpy as np
 
 from hbt import config
 from hbt.data import store, tokenizer_files
 from hbt.evaluation import evaluator, results
 from hbt.models import encoder
-from hbt.sampling import batches, proportions, sampler
+from hbt.sampling import batches, proportions, sampler, validation
 from hbt.training import checkpoint, run_dir, telemetry, train_state, train_step
 from hbt.utils import distributed, files, log, sharding
 
@@ -29,10 +30,12 @@ class Run(typing.NamedTuple):
     workdir: pathlib.Path
     mesh: jax.sharding.Mesh
     sampler: sampler.Sampler
-    evaluation: abc.Callable
+    evaluation: abc.Callable  # of parameters
+    validate: abc.Callable | None  # of a state
     metrics: log.MetricsWriter
     checkpoints: checkpoint.Checkpoints
     best: checkpoint.Best
+    stopping: telemetry.EarlyStopping
 
 
 def keep_compiled(folder: str | None = None) -> None:
@@ -70,6 +73,7 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     suite = evaluator.load_benchmarks(c.eval)
     evaluator.check_best(c.eval, suite)
     evaluation = evaluator.make_evaluation(c, tokenizer, mesh, suite)
+    validate = _make_validation(c, batch_sampler.languages, workdir, mesh)
     with contextlib.ExitStack() as stack:  # closed in the opposite order
         stack.enter_context(run_dir.claim(c, workdir, s))
         distributed.barrier('workdir')
@@ -77,11 +81,16 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         restored = checkpoints.restore(train_state.state_shapes(c, mesh))
         state, sums = restored or (train_state.init_state(c, mesh), {})
         start = int(state.step)
-        metrics = log.MetricsWriter(workdir, start if restored else -1)
-        run = Run(c, workdir, mesh, batch_sampler, evaluation, metrics, checkpoints, best)
+        logged = start if restored else -1
+        lines = [x for x in log.read_metrics(workdir / 'metrics.jsonl') if x['step'] <= logged]
+        stopping = telemetry.EarlyStopping(_best_metric(c.eval), c.eval.patience, lines)
+        metrics = log.MetricsWriter(workdir, logged)
+        outputs = metrics, checkpoints, best, stopping
+        run = Run(c, workdir, mesh, batch_sampler, evaluation, validate, *outputs)
         if restored:
             encoder.check_finite(state.params, f'{workdir}: step {start}')
-            status = 'complete at' if start >= c.steps else 'continuing after'
+            is_complete = start >= c.steps or stopping.reason()
+            status = 'complete at' if is_complete else 'continuing after'
             log.info(f'{workdir}: {status} step {start}')
         elif c.eval.at_start:
             _evaluate(run, state)
@@ -92,9 +101,12 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         stack.enter_context(files.name_in_errors(workdir))
         stack.callback(metrics.close)
         stack.callback(checkpoints.close)
-        done = _train_steps(run, state, sums, requests)
+        done = start if stopping.reason() else _train_steps(run, state, sums, requests)
         _report_proportions(run, done)
-    if done < c.steps:
+    if done < c.steps and (reason := stopping.reason()):
+        kept = ', '.join(x.name for x in best.folder.iterdir() if x.name.isdigit()) or 'none'
+        log.info(f'{workdir}: stopped at step {done}: {reason}; best/ has the parameters of {kept}')
+    elif done < c.steps:
         name = requests.signal.name
         log.info(f'{workdir}: {name}: saved at step {done}; run the same command again to resume')
         raise SystemExit(requests.status)
@@ -123,7 +135,7 @@ def _train_steps(run: Run, state, sums: dict, requests: distributed.StopRequests
             if is_last or (c.eval.every and done % c.eval.every == 0):
                 with meter.paused():
                     _evaluate(run, state)
-            stop = is_last or requests.due(done)
+            stop = is_last or bool(run.stopping.reason()) or requests.due(done)
             if stop or done % c.ckpt_every == 0:
                 sums = meter.state()
                 with meter.paused():
@@ -168,16 +180,51 @@ def _report_proportions(run: Run, done: int) -> None:
 
 def _evaluate(run: Run, state: train_state.State) -> None:
     """Runs the evaluations of a step; saves the parameters if they are the best so far."""
-    settings, done = run.config.eval, int(state.step)
+    done = int(state.step)
     evaluated = run.evaluation(state.params)
     for result in evaluated.values():
         if distributed.is_main_process():
             results.save_result(result, run.workdir / 'results' / str(done), done)
         log.info(evaluator.format_result(result.numbers, done))
-    if evaluated:
-        scores = evaluator.flatten_scores(evaluated)
+    scores = evaluator.flatten_scores(evaluated)
+    if run.validate:
+        scores[checkpoint.VALIDATION_LOSS] = run.validate(state)
+        log.info(f'validation at step {done}: loss {scores[checkpoint.VALIDATION_LOSS]:.6g}')
+    if scores:
         run.metrics.write(done, scores)
-        run.best.save(done, state.params, scores, f'{settings.benchmarks[0]}/{settings.best}')
+        run.best.save(done, state.params, scores, run.stopping.metric)
+        run.stopping.update(done, scores)
+
+
+def _best_metric(c: config.Eval) -> str:
+    """The score of an evaluation that chooses the best one; '' if nothing is measured."""
+    if c.best == 'loss':
+        return checkpoint.VALIDATION_LOSS
+    return f'{c.benchmarks[0]}/{c.best}' if c.benchmarks else ''
+
+
+def _make_validation(
+    c: config.Config, languages: abc.Sequence[str], workdir: pathlib.Path, mesh: jax.sharding.Mesh
+) -> abc.Callable | None:
+    """Returns `validate(state)`, the mean loss of the pairs of `eval.validation`, if there are."""
+    if not c.eval.validation:
+        return None
+    held_out = store.open_store(run_dir.validation_path(workdir))
+    if c.data.verify:
+        store.verify_store(held_out)
+    plans = validation.plan_batches(c, held_out, languages)
+    losses, devices = train_step.make_validation(c, mesh), sharding.local_device_range(mesh)
+
+    def validate(state: train_state.State) -> float:
+        trainable = train_state.trainable(state.params, state.log_scale)
+        total = 0.0
+        for plan in plans:
+            batch = batches.make_batch(c, held_out, languages, [plan], mesh.size, devices)
+            of_pairs = jax.device_get(losses(trainable, batch))[0, : len(plan.groups)]
+            total += of_pairs.sum(dtype=np.float64)
+        return float(total / sum(len(plan.groups) for plan in plans))
+
+    return validate
 
 
 def _prefetch(run: Run, start: int) -> abc.Iterator[tuple[list[batches.Plan], batches.Batch]]:

@@ -47,6 +47,11 @@ def claim(c: config.Config, workdir: pathlib.Path, s: store.Store) -> abc.Iterat
         yield
 
 
+def validation_path(workdir: pathlib.Path) -> pathlib.Path:
+    """The store of the pairs of `eval.validation`, made by the program for this run."""
+    return workdir / 'validation'
+
+
 def resolve_config(c: config.Config, s: store.Store, mesh: jax.sharding.Mesh) -> config.Config:
     """The config with the sizes that follow from the store and the pretrained weights.
 

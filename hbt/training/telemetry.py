@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl: losses by kind and language pair, speed, and spikes of the loss."""
+"""The lines of metrics.jsonl: losses by kind and language pair, speed, spikes, and patience."""
 
 import collections
 import contextlib
@@ -13,7 +13,7 @@ import numpy as np
 
 from hbt import config
 from hbt.sampling import batches, packing
-from hbt.training import losses
+from hbt.training import checkpoint, losses
 
 LAG = 2  # steps whose metrics stay on the device, so that it never waits for the host
 PAIR_METRICS = losses.PairMetrics._fields
@@ -224,3 +224,36 @@ class SpikeDetector:
             f'{median:.4g}, their deviation {deviation:.2g}'
         )
         return message if loss > median + SPIKE_DEVIATIONS * deviation else ''
+
+
+class EarlyStopping:
+    """Counts the evaluations since the best one, by the log alone: a run that resumes knows them.
+
+    Patience as in Prechelt 1998: so many evaluations in a row without a better one.
+    """
+
+    def __init__(self, metric: str, patience: int, lines: abc.Iterable[dict]):
+        """`lines`: those of the log up to now; with a patience of 0 no run is stopped."""
+        self.metric, self.patience = metric, patience
+        self.best, self.since = None, 0
+        for line in lines:
+            self.update(line['step'], line)
+
+    def update(self, step: int, line: dict[str, float]) -> None:
+        """Adds a line of the log; those that lack the metric are of no evaluation."""
+        if self.metric not in line:
+            return
+        best = self.best and self.best[1]
+        self.since += 1
+        if checkpoint.is_better(line[self.metric], best, self.metric):
+            self.best, self.since = (step, line[self.metric]), 0
+
+    def reason(self) -> str:
+        """Why the run is to stop; empty if it is not."""
+        if not self.patience or self.since < self.patience:
+            return ''
+        best = f'{self.best[1]:.6g} of step {self.best[0]}' if self.best else 'none'
+        return (
+            f'{self.since} evaluations in a row (eval.patience={self.patience}) without a better '
+            f'{self.metric} than {best}'
+        )

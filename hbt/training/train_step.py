@@ -1,5 +1,9 @@
-"""The training step: from a state and a batch to the next state, on all devices."""
+"""The training step: from a state and a batch to the next state, on all devices.
 
+And the loss alone, of held-out pairs.
+"""
+
+import dataclasses
 import math
 import types
 from collections import abc
@@ -62,6 +66,27 @@ def make_step(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
     return sharding.map_over_devices(step, mesh, c.mapping, axes, specs, updated, results, True)
 
 
+def make_validation(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mapped:
+    """`losses(trainable, batch) -> [t b]`: the loss of each pair, without dropout, over the mesh.
+
+    b over all devices, in the order of the plan; those of missing pairs mean nothing.
+    """
+    encoder_config = dataclasses.replace(c.encoder, dropout=0.0, attention_dropout=0.0)
+    c = dataclasses.replace(c, encoder=encoder_config)
+
+    def pair_losses(trainable: dict, batch: batches.Batch):
+        local = _local_copy(trainable, c)
+        _, metrics = _loss(local, batch, c, jnp.zeros((), jnp.int32), sharding.platform(mesh))
+        return jax.lax.pmean(metrics['pairs'].loss, sharding.AXIS)
+
+    specs = None
+    if c.shard_params:
+        shapes = jax.eval_shape(lambda: train_state.random_state(c))
+        trainable = train_state.trainable(shapes.params, shapes.log_scale)
+        specs = train_state.partition_specs(trainable, c, mesh)
+    return sharding.map_over_devices(pair_losses, mesh, c.mapping, batches.SHARD_AXES, specs)
+
+
 def compute_gradient(
     trainable: dict,
     batch: batches.Batch,
@@ -78,14 +103,20 @@ def compute_gradient(
     """
     devices = jax.lax.axis_size(sharding.AXIS)
     axes = train_state.split_axes(c, devices)
-    split, replicated = _partition(trainable, axes)
-    local = _merge(split, sharding.mark_varying(replicated))
+    local = _local_copy(trainable, c)
     differentiate = jax.value_and_grad(_loss, has_aux=True)
     (_, metrics), grads = differentiate(local, batch, c, step, platform)
     grads = _map_named(_sum_parts, grads, scattered)
     split, replicated = _partition(grads, axes | scattered)
     replicated, metrics = jax.lax.pmean((replicated, metrics), sharding.AXIS)
     return _merge(jax.tree.map(lambda x: x / devices, split), replicated), metrics
+
+
+def _local_copy(trainable: dict, c: config.Config) -> dict:
+    """The parameters as this device's own: those that are replicated are marked as varying."""
+    axes = train_state.split_axes(c, jax.lax.axis_size(sharding.AXIS))
+    split, replicated = _partition(trainable, axes)
+    return _merge(split, sharding.mark_varying(replicated))
 
 
 def _scattered_axes(c: config.Config) -> dict[str, int]:

@@ -26,7 +26,7 @@ from collections import abc
 
 import jax
 
-from hbt import config
+from hbt import config, main
 from hbt.data import build, store
 from hbt.data.curation import translation
 from hbt.data.readers import registry, synthetic
@@ -52,7 +52,15 @@ def settings(folder: pathlib.Path) -> config.Config:
     c = tiny.get_config()
     data = dataclasses.replace(c.data, root=str(folder / 'store'))
     # Of the training data, as any evaluation will do.
-    evaluation = config.Eval(('jsonl:held.jsonl',), str(folder), every=6, batch_size=64)
+    evaluation = config.Eval(
+        benchmarks=('jsonl:held.jsonl',),
+        root=str(folder),
+        every=6,
+        batch_size=64,
+        validation=str(folder / 'held.jsonl'),
+        best='loss',
+        patience=9,
+    )
     with (folder / 'held.jsonl').open('w') as file:
         for group in synthetic.groups('test', 6):
             row = {key: group[key] for key in ('id', 'query', 'passage')}
@@ -65,8 +73,10 @@ def run_prepare(folder):
     build.build_store(data, folder / 'store', data.sources)
 
 
-def run_main(folder):
-    loop.train_config(config.check(settings(folder)), folder / 'run')
+def run_main(folder, name='run'):
+    c = config.check(settings(folder))
+    main.make_validation(c, folder / name)
+    loop.train_config(c, folder / name)
 
 
 def run_export(folder):
@@ -162,7 +172,7 @@ def of_run(folder):
         {
             k: v
             for k, v in line.items()
-            if k == 'step' or k.startswith(('loss', 'jsonl', 'accuracy'))
+            if k == 'step' or k.startswith(('loss', 'jsonl', 'accuracy', 'validation'))
         }
         for line in log.read_metrics(folder / 'run/metrics.jsonl')
     ]
@@ -299,7 +309,7 @@ def half(folder: pathlib.Path) -> None:
         return step == 5
 
     distributed.StopRequests.due = due
-    loop.train_config(config.check(settings(folder)), folder / 'half')
+    run_main(folder, 'half')
 
 
 def references(folder: pathlib.Path) -> dict[str, tuple[str, float]]:

@@ -199,12 +199,7 @@ def format_counts(counts: dict[str, dict[str, int]]) -> str:
 def _drop_flaws(source, form: str, folder: pathlib.Path):
     """The source as it is read after the pass."""
     if isinstance(source, schema.GroupSource):
-        path = folder / f'progress.{source.name}.drops'
-        return source._replace(
-            blocks=functools.partial(_pair_with_drops, source.blocks, path),
-            parse=functools.partial(_parse_remaining, source.parse, form),
-            where=functools.partial(_locate_remaining, source.where, path),
-        )
+        return drop_groups(source, folder / f'progress.{source.name}.drops', form)
     paths = {side: folder / f'progress.{source.name}.{side}.npy' for side in store.SIDES}
     texts = {
         key: x._replace(parse=functools.partial(checks.parse_normalised, x.parse, form))
@@ -212,6 +207,18 @@ def _drop_flaws(source, form: str, folder: pathlib.Path):
     }
     parse = functools.partial(_parse_remaining_links, source.links.parse, paths)
     return source._replace(texts=texts, links=source.links._replace(parse=parse))
+
+
+def drop_groups(source: schema.GroupSource, path: pathlib.Path, form: str) -> schema.GroupSource:
+    """The source without what a file says, with a line for each block as `_decide_groups` has it.
+
+    With the other texts in a Unicode form; '': as they are.
+    """
+    return source._replace(
+        blocks=functools.partial(_pair_with_drops, source.blocks, path),
+        parse=functools.partial(_parse_remaining, source.parse, form),
+        where=functools.partial(_locate_remaining, source.where, path),
+    )
 
 
 def _pair_with_drops(blocks: abc.Callable, path: pathlib.Path) -> abc.Iterator:
