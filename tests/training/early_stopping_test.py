@@ -1,6 +1,7 @@
 """The validation loss, what it decides, and what it refuses."""
 
 import dataclasses
+import itertools
 import json
 import os
 import random
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 
 from hbt import config, main
-from hbt.data import store
+from hbt.data import ragged, store
 from hbt.data.readers import synthetic
+from hbt.models import embedder
 from hbt.sampling import batches, validation
 from hbt.training import checkpoint, loop, losses, run_dir, telemetry, train_state
 from hbt.utils import distributed, log, sharding
@@ -89,19 +91,18 @@ def test_a_run_that_overfits_stops_after_the_patience_and_keeps_its_best(overfit
 
 def test_a_run_that_is_stopped_at_any_step_ends_as_one_that_was_not(overfitted, monkeypatch):
     c, whole = overfitted
-    workdir, stops = whole.with_name('stopped'), [2, 5, 6, 7, 9, 10]
+    workdir, asked = whole.with_name('stopped'), []
 
     def due(self, step):
-        self.signal = signal.SIGTERM if step in stops else None
-        return step in stops
+        self.signal = signal.SIGTERM if step in asked else None
+        return step in asked
 
     monkeypatch.setattr(distributed.StopRequests, 'due', due)
-    with pytest.raises(SystemExit):
-        train(c, workdir)
-    while stops := stops[1:]:
-        if max(steps_in(workdir / 'ckpt')) < max(validation_losses(whole)):
-            with pytest.raises(SystemExit):
-                train(c, workdir)
+    for step in (2, 5, 6, 7):  # an evaluation is at 6, a checkpoint at 4
+        asked[:] = [step]
+        with pytest.raises(SystemExit):
+            train(c, workdir)
+    asked.clear()
     train(c, workdir)
     assert validation_losses(workdir) == validation_losses(whole)
     assert steps_in(workdir / 'best') == steps_in(whole / 'best')
@@ -173,29 +174,26 @@ def test_the_validation_loss_is_the_mean_infonce_of_every_group_without_dropout(
         found[devices] = validate(state)
         assert validate(state) == found[devices]
     assert found[1] == pytest.approx(found[8], rel=1e-6)
-    assert found[8] == pytest.approx(expected_loss(resolved, held_out, training, state), rel=1e-5)
+    assert found[8] == pytest.approx(expected_loss(resolved, held_out, training, state), rel=1e-4)
 
 
 def expected_loss(c, held_out, training, state):
     """By the loss and the encoder of another path: the embedder of evaluation."""
-    from hbt.data import ragged
-    from hbt.models import embedder
-
     mesh = sharding.make_mesh()
     embed = embedder.make_table_embedder(c, mesh)
     params = jax.device_put(state.params, sharding.replicated(mesh))
-    values = []
+    values, end = [], held_out.manifest['tokenizer']['end_id']
     for plan in validation.plan_batches(c, held_out, training.languages):
         texts = batches.collect_texts(c, held_out, training.languages, [plan])
         vectors = np.zeros((2, len(plan.groups), c.encoder.hidden_dim), np.float32)
         for x in texts.columns:
-            table = ragged.truncate_texts(x.table, x.texts, x.limit, 2)
+            table = ragged.truncate_texts(x.table, x.texts, x.limit, end)
             vectors[x.column, x.pairs] = embed(params, table, '', str)
         ids = texts.ids[0, : len(plan.groups)].astype(np.int32)
         pairs = losses.infonce(
             *(jax.numpy.asarray(x) for x in (vectors[0], vectors[1][:, None])),
             *(jax.numpy.asarray(x) for x in (ids[:, 0], ids[:, 1:])),
-            state.log_scale,
+            jax.numpy.asarray(jax.device_get(state.log_scale)),
             c.loss,
         )
         values.extend(np.asarray(pairs.loss).tolist())
@@ -228,7 +226,7 @@ def test_the_validation_loss_is_the_same_however_it_is_computed(tmp_path, change
 
 def test_a_validation_set_that_shares_a_group_with_the_store_is_refused(tmp_path):
     c = experiment(tmp_path)
-    rows = [*synthetic.groups('test', 5), *synthetic.groups('train', 12)[3:5]]
+    rows = [*synthetic.groups('test', 5), *itertools.islice(synthetic.groups('train', 12), 3, 5)]
     rows[5]['id'] = rows[5]['id'] + 'x'
     rows[6]['query'] = {'en': '  '.join(rows[6]['query']['en'].split(' '))}
     c.eval.validation = write_groups(tmp_path / 'leaks.jsonl', rows)
@@ -270,7 +268,7 @@ def test_another_validation_set_than_that_of_the_run_is_refused(overfitted, tmp_
 
 
 def test_every_group_is_once_in_the_batches_of_validation(tmp_path):
-    groups = synthetic.groups('test', 50)
+    groups = [*synthetic.groups('test', 50)]
     for group in groups[:9]:
         for side in ('query', 'passage'):
             group[side] = {'en': group[side]['en']}
@@ -286,7 +284,7 @@ def test_every_group_is_once_in_the_batches_of_validation(tmp_path):
         counted = dict.fromkeys(kinds, 0)
         for plan, other in zip(plans, again, strict=True):
             np.testing.assert_equal(plan, other)
-            assert 2 <= len(plan.groups) <= c.batch_size
+            assert 1 <= len(plan.groups) <= c.batch_size
             counted[plan.kind] += len(plan.groups)
             same = plan.query_languages == plan.passage_languages
             assert same.all() if plan.kind == 'mono' else not same.any()
