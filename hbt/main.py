@@ -54,7 +54,7 @@ def make_store(c: config.Config) -> None:
 
 
 def make_validation(c: config.Config, workdir: pathlib.Path) -> None:
-    """Makes the store of `eval.validation`, as the training store is, if it is missing.
+    """Makes the store of `eval.validation`, as the training store is, if the run has none.
 
     Raises ValueError if that cannot be made, is another than the run began with, shares groups with
     the training store, or has too few; then it is not left there.
@@ -62,11 +62,18 @@ def make_validation(c: config.Config, workdir: pathlib.Path) -> None:
     if not c.eval.validation:
         return
     training, path = store.open_store(config.store_path(c)), run_dir.validation_path(workdir)
-    tokenizer = str(training.path / 'tokenizer.json')
-    data = config.Data(tokenizer=tokenizer, **training.manifest['settings'])
-    is_new = files.is_free(path)
+    is_new, began = files.is_free(path), workdir / 'config.json'
     try:
-        held_out = build.build_store(data, path, [c.eval.validation], processes=0)
+        if (
+            not is_new
+            and began.exists()
+            and config.load(began).eval.validation == c.eval.validation
+        ):
+            held_out = store.open_store(path)  # its source may be gone
+        else:
+            tokenizer = str(training.path / 'tokenizer.json')
+            data = config.Data(tokenizer=tokenizer, **training.manifest['settings'])
+            held_out = build.build_store(data, path, [c.eval.validation], processes=0)
     except ValueError as error:
         raise ValueError(f'eval.validation: {error}') from None
     try:

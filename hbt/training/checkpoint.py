@@ -23,7 +23,7 @@ NEW = 'new'  # in best/: parameters that are saved, but not yet in the place of 
 
 
 def is_better(score: float, best: float | None, metric: str) -> bool:
-    """Whether a score of a metric is above the best so far, or of a loss below; none: if finite."""
+    """Whether a score of a metric is above the best so far, if there is one; of a loss, below."""
     sign = -1 if metric == VALIDATION_LOSS else 1
     return sign * score > (-math.inf if best is None else sign * best)
 

@@ -218,7 +218,7 @@ def _make_validation(
     def validate(state: train_state.State) -> float:
         trainable = train_state.trainable(state.params, state.log_scale)
         total = 0.0
-        for plan in log.progress(iterable=plans, desc='validation', unit=' batches'):
+        for plan in log.progress(iterable=plans, desc='validation', unit=' batches', leave=False):
             batch = batches.make_batch(c, held_out, languages, [plan], mesh.size, devices)
             of_pairs = jax.device_get(losses(trainable, batch))[0, : len(plan.groups)]
             total += of_pairs.sum(dtype=np.float64)

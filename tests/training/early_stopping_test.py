@@ -267,6 +267,15 @@ def test_another_validation_set_than_that_of_the_run_is_refused(overfitted, tmp_
         train(changed, workdir)
 
 
+def test_a_run_resumes_without_the_file_of_its_validation_set(tmp_path):
+    c = experiment(tmp_path, patience=0)
+    c.steps = 3
+    train(c, tmp_path / 'run')
+    (tmp_path / 'held.jsonl').unlink()
+    train(dataclasses.replace(c, steps=6), tmp_path / 'run')
+    assert list(validation_losses(tmp_path / 'run')) == [3, 6]
+
+
 def test_every_group_is_once_in_the_batches_of_validation(tmp_path):
     groups = [*synthetic.groups('test', 50)]
     for group in groups[:9]:
