@@ -194,6 +194,9 @@ class Config:
     steps: int = setting(1000, 'optimizer steps', STEPS)
     batch_size: int = setting(96, 'pairs of a batch, over all devices', (2, 10**7))
     log_every: int = setting(50, 'steps between lines of metrics.jsonl', STEPS)
+    log_pairs: bool = setting(
+        False, 'TensorBoard has the curves of language pairs too, as metrics.jsonl always has'
+    )
     nonfinite: str = choice(
         ('stop', 'skip'), 'at a step whose loss or gradient is not finite: end the run, or go on'
     )

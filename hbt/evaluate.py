@@ -8,7 +8,7 @@ from absl import flags
 from hbt import config
 from hbt.evaluation import debias, evaluator
 from hbt.training import run_dir
-from hbt.utils import cli
+from hbt.utils import cli, log
 
 
 def main(_) -> None:
@@ -21,7 +21,8 @@ def main(_) -> None:
         raise ValueError('--model: expected --out with it, got none')
     if args.debias and not args.debias.endswith('.npz') and args.model and not args.store:
         raise ValueError('--debias: expected --store=DIR with texts to fit it on, got none')
-    model, step = run_dir.load_model(args.workdir, args.model, args.step, args.dim)
+    with log.activity(f'{args.model or args.workdir}: loading the model'):
+        model, step = run_dir.load_model(args.workdir, args.model, args.step, args.dim)
     c = model.config
     folder = pathlib.Path(args.out or f'{args.workdir}/results/{step}')
     names = tuple(dict.fromkeys(args.benchmark or c.eval.benchmarks))

@@ -35,6 +35,8 @@ def run(c: config.Config) -> None:
         make_validation(c, workdir)
     distributed.barrier('store')
     loop.train_config(c, workdir)
+    for line in run_dir.list_next_commands(c, workdir):
+        log.info(line)
 
 
 def make_store(c: config.Config) -> None:
@@ -51,6 +53,7 @@ def make_store(c: config.Config) -> None:
             f'python -m hbt.prepare --input=FILE --tokenizer={c.data.tokenizer} --out={root}'
         ) from None
     log.info(build.format_counts(s.manifest))
+    log.info(build.describe_store(s))
 
 
 def make_validation(c: config.Config, workdir: pathlib.Path) -> None:

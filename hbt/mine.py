@@ -9,15 +9,16 @@ import pathlib
 from absl import flags
 
 from hbt import config
-from hbt.data import store, tokenizer_files
+from hbt.data import build, store, tokenizer_files
 from hbt.models import embedder
 from hbt.training import hard_negatives, run_dir
-from hbt.utils import cli
+from hbt.utils import cli, log
 
 
 def main(_) -> None:
     args = flags.FLAGS
-    model, step = run_dir.load_model(args.workdir, args.model, args.step)
+    with log.activity(f'{args.model or args.workdir}: loading the model'):
+        model, step = run_dir.load_model(args.workdir, args.model, args.step)
     c = model.config
     s = store.open_store(args.store or config.store_path(c))
     tokenizer_files.check_same_tokenizer(s.path, model.tokenizer, args.model or args.workdir)
@@ -29,6 +30,7 @@ def main(_) -> None:
     out = pathlib.Path(args.out)
     mined = hard_negatives.mine_negatives(c, model.params, s, out, settings, name)
     print(hard_negatives.format_counts(mined.manifest))
+    print(build.describe_store(mined))
 
 
 if __name__ == '__main__':

@@ -36,7 +36,8 @@ def main(_) -> None:
     pools = proportions.count_proportions(sampler.Sampler(c, s), c.steps, args.drawn)
     print(proportions.format_proportions(pools))
     if args.out:
-        proportions.write_proportions(pools, args.out)
+        for path in proportions.write_proportions(pools, args.out):
+            print(path)
     c = run_dir.resolve_config(c, s, mesh)
     batches = sampler.Sampler(c, s, mesh.size)
     for line in run_dir.list_surprises(batches, sharding.platform(mesh)):

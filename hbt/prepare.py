@@ -32,10 +32,12 @@ def main(_) -> None:
     if 'cleaning' in store.manifest:
         counts = {entry['name']: entry['cleaning'] for entry in store.manifest['datasets']}
         print(cleaning.format_counts(counts))
+        print(f'{store.path}/cleaning.tsv')
     if held_out:
         print(hold_out.format_counts(store.manifest['hold_out']['counts'], store.path))
     for line in repetition.describe_store(store, config.Config().batch_size):
         print(line)
+    print(build.describe_store(store))
 
 
 def _define_flags(defaults, names: tuple[str, ...]) -> None:

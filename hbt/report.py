@@ -8,7 +8,7 @@ import pathlib
 from absl import flags
 
 from hbt.reporting import comparison, compose, experiments, render
-from hbt.utils import cli
+from hbt.utils import cli, log
 
 
 def main(argv: list[str]) -> None:
@@ -18,10 +18,11 @@ def main(argv: list[str]) -> None:
     if not args.out:
         raise ValueError('--out: expected the folder that the report goes to, got none')
     measures = list(dict.fromkeys(map(comparison.parse_measure, args.measure)))
-    loaded = experiments.load_experiments(argv[1:])
-    sections = compose.compose_report(loaded, args.in_domain, measures or comparison.MAIN)
     folder = pathlib.Path(args.out)
-    render.write_report(folder, args.title, sections)
+    with log.activity('testing the differences, drawing the figures'):
+        loaded = experiments.load_experiments(argv[1:])
+        sections = compose.compose_report(loaded, args.in_domain, measures or comparison.MAIN)
+        render.write_report(folder, args.title, sections)
     print(folder / render.PAGE)
 
 

@@ -12,15 +12,16 @@ from absl import flags
 from hbt.evaluation import debias
 from hbt.serving import answers, dual_encoder, entries
 from hbt.training import loop
-from hbt.utils import cli
+from hbt.utils import cli, log
 
 
 def main(_) -> None:
     args = flags.FLAGS
     check_flags(args)
     loop.keep_compiled()
-    options = args.batch_size, args.dtype, args.dim
-    model = dual_encoder.load_model(args.model, args.step, *options)
+    with log.activity(f'{args.model}: loading the model'):
+        options = args.batch_size, args.dtype, args.dim
+        model = dual_encoder.load_model(args.model, args.step, *options)
     if args.corpus:
         index = model.build_index(args.corpus, args.index)
     else:
@@ -34,7 +35,8 @@ def main(_) -> None:
 
     if args.queries:
         queries = list(entries.iter_entries(pathlib.Path(args.queries)))
-        hits = search([x.text for x in queries])
+        with log.activity(f'searching for {len(queries):,} queries'):
+            hits = search([x.text for x in queries])
         answers.write_run(pathlib.Path(args.out), [x.id for x in queries], hits)
         print(f'{args.out}: {len(queries):,} queries')
         return

@@ -25,6 +25,7 @@ def main(_) -> None:
     )
     counts = translation.translate_source(source, pathlib.Path(args.out), c)
     print(translation.format_counts(counts))
+    print(f'{args.out}, {args.out}.report.json')
 
 
 if __name__ == '__main__':

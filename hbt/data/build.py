@@ -10,7 +10,7 @@ from hbt import config
 from hbt.data import apache_beam, store, store_writer, tokenization, tokenizer_files, workers
 from hbt.data.curation import checks, cleaning, hold_out
 from hbt.data.readers import registry, schema
-from hbt.utils import files, hub, resume, text_table
+from hbt.utils import files, hub, log, resume, text_table
 
 
 def build_store(
@@ -42,7 +42,8 @@ def build_store(
       ValueError: a bad group, another store in `out`, no tokenizer, or texts of benchmarks.
     """
     out, cleaning_config = pathlib.Path(out), cleaning_config or checks.CleaningConfig()
-    sources = registry.open_sources(inputs)
+    with log.activity('reading the inputs'):
+        sources = registry.open_sources(inputs)
     tokenizer = _load_tokenizer(data, sources)
     manifest = _describe_store(data, tokenizer, sources, checks.changed_settings(cleaning_config))
     manifest |= {'hold_out': held_out._asdict()} if held_out else {}
@@ -78,14 +79,16 @@ def _write_store(folder: pathlib.Path, manifest: dict, sources, run_blocks: abc.
     for entry, source in zip(manifest['datasets'], sources, strict=True):
         write = _WRITERS[type(source)]
         entry.update(write(folder / entry['name'], source, run_blocks, encoding))
-    store_writer.write_clusters(folder, manifest['datasets'], dtype)
-    manifest['files'] = store.describe_files(folder, '*')
+    with log.activity('finding copies of texts, and checksums of files'):
+        store_writer.write_clusters(folder, manifest['datasets'], dtype)
+        manifest['files'] = store.describe_files(folder, '*')
     files.write_json(folder / 'manifest.json', store.add_checksum(manifest))
 
 
 def _load_tokenizer(data: config.Data, sources) -> tokenizers.Tokenizer:
     if data.tokenizer.startswith('train:'):
-        return tokenizer_files.train_tokenizer(data.tokenizer, _iter_texts(data, sources))
+        with log.activity('training the tokenizer'):
+            return tokenizer_files.train_tokenizer(data.tokenizer, _iter_texts(data, sources))
     return tokenizer_files.load_tokenizer(hub.snapshot(data.tokenizer, tokenizer_files.PATTERNS))
 
 
@@ -155,6 +158,12 @@ def format_counts(manifest: dict) -> str:
             rows += [(entry['name'], f'{what} left out', 'all', count)] if count else []
     header = ('dataset', 'side', 'language', 'texts', 'tokens', 'truncated %')
     return text_table.format_table(header, rows)
+
+
+def describe_store(s: store.Store) -> str:
+    """A line that names a store and says how much it holds."""
+    groups = sum(x.num_groups for x in s.datasets)
+    return f'{s.path}: {groups:,} groups in {len(s.languages)} languages'
 
 
 _WRITERS = {

@@ -2,8 +2,8 @@
 
 `evaluator` embeds the texts of `benchmarks`; `search` ranks the documents, counting on the devices
 by `rank_counts`; `metrics` and `bias` score the ranks of every query, which `aggregate` averages;
-`results` writes, reads and compares the results, `samples` some embeddings. `debias` removes
-language from embeddings, `trec` reads and writes qrels and runs.
+`results` writes, reads and compares the results, `samples` some embeddings; `result_plots` draws
+them by `plots`. `debias` removes language from embeddings, `trec` reads and writes qrels and runs.
 """
 
 __all__ = [
@@ -12,6 +12,8 @@ __all__ = [
     'debias',
     'evaluator',
     'metrics',
+    'plots',
+    'result_plots',
     'results',
     'samples',
     'search',

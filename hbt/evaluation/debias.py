@@ -14,7 +14,7 @@ from jaxtyping import Float
 from hbt import config
 from hbt.data import ragged, store, tokenizer_files
 from hbt.models import embedder, model_dir
-from hbt.utils import files, sharding
+from hbt.utils import files, log, sharding
 
 FORMAT = 2  # of debias.npz; 1 named the manifest `about`
 TEXTS = 10_000  # of a language: half of them queries, half passages
@@ -59,6 +59,7 @@ def open_removal(
     removal = fit_removal(kind, texts, model.config.data, languages, embed)
     removal.manifest.update(source)
     save_removal(removal, path)
+    log.info(f'{path}: what is removed from the embeddings of {len(languages)} languages')
     return removal
 
 

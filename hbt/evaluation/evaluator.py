@@ -24,7 +24,7 @@ from hbt.evaluation import (
     trec,
 )
 from hbt.models import embedder, embedding_file, model_dir
-from hbt.utils import sharding, text_table
+from hbt.utils import log, sharding, text_table
 
 DEPTH = bias.SHARE_CUTOFFS[-1]  # documents of a ranking that are listed
 COLUMNS = {  # of the console's table -> setting and metric
@@ -40,7 +40,11 @@ COLUMNS = {  # of the console's table -> setting and metric
 
 def load_benchmarks(c: config.Eval) -> list[benchmarks.Benchmark]:
     """The benchmarks of the config; ValueError where one cannot be read."""
-    return [benchmarks.load_benchmark(name, c.root) for name in c.benchmarks]
+    result = []
+    for name in c.benchmarks:
+        with log.activity(f'reading {name}'):
+            result.append(benchmarks.load_benchmark(name, c.root))
+    return result
 
 
 def check_best(c: config.Eval, suite: abc.Sequence[benchmarks.Benchmark]) -> None:
@@ -85,6 +89,9 @@ def evaluate_model(
             result.numbers['run'] = {'file': run_file} | scores
         results.save_result(result, folder, step)
         print(format_result(result.numbers, step))
+        print(folder / f'{results.file_stem(benchmark.name)}.json')
+        if run_file:
+            print(run_file)
     shutil.rmtree(cache)
 
 
@@ -136,7 +143,8 @@ def make_evaluation(
             settings |= {name: manifest[name] for name in ('content', 'debias')}
             sides = zip(('queries', 'documents'), prefixes, lengths, strict=True)
             blocks = [embed_side(params, benchmark, settings, *side) for side in sides]
-            result = score_embeddings(benchmark, *(x.vectors for x in blocks), mesh, depth)
+            with log.activity(f'{benchmark.name}: search and metrics'):
+                result = score_embeddings(benchmark, *(x.vectors for x in blocks), mesh, depth)
             counts = {name: [x.counts[name] for x in blocks] for name in blocks[0].counts}
             counts['parameters'] = sum(x.size for x in jax.tree.leaves(params))
             result.numbers['manifest'] = manifest | counts

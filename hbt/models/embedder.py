@@ -88,16 +88,17 @@ def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callab
     encode = make_encoder(c, mesh)
     split = sharding.sharded(mesh)
     size = -(-c.eval.batch_size // mesh.size) * mesh.size
+    compiled = set()
 
     def embed(
         params, table: ragged.TokenTable, label: str, place: Place | None = None
     ) -> Float[np.ndarray, 'n d']:
         count, order, out = len(table.lengths), np.argsort(-table.lengths, kind='stable'), None
         options = {'total': count, 'desc': label, 'unit': ' texts', 'leave': False}
+        widths = [ragged.bucket_width(int(n)) for n in table.lengths[order[::size]]]
         with log.progress(bool(label), **options) as bar:
-            for start in range(0, count, size):
+            for start, width in zip(range(0, count, size), widths, strict=True):
                 batch = order[start : start + size]
-                width = ragged.bucket_width(int(table.lengths[batch].max()))
                 tokens = np.full((size, width), c.encoder.pad_id, np.int32)
                 tokens[: len(batch)] = ragged.pad_texts(table, batch, width, c.encoder.pad_id, None)
                 lengths = np.zeros(size, np.int32)
@@ -106,7 +107,9 @@ def make_table_embedder(c: config.Config, mesh: jax.sharding.Mesh) -> abc.Callab
                     jax.make_array_from_callback(x.shape, split, x.__getitem__)
                     for x in (tokens, lengths)
                 ]
-                vectors = np.asarray(encode(params, *sharded))[: len(batch)]
+                text = f'the encoder for {size} texts of {width}'
+                with log.compiling(text, width, compiled, widths, bool(label)):
+                    vectors = np.asarray(encode(params, *sharded))[: len(batch)]
                 if out is None:
                     out = np.empty((count, vectors.shape[1]), vectors.dtype)
                 is_finite = np.isfinite(vectors).all(1)

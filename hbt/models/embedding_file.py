@@ -40,7 +40,8 @@ def embed_file(
     """
     if out.suffix != '.npy':
         raise ValueError(f'--out: expected a name that ends with .npy, got {out}')
-    model = model_dir.load_model(name, dim)
+    with log.activity(f'{name}: loading the model'):
+        model = model_dir.load_model(name, dim)
     embed = functools.partial(embedder.make_embedder(model, batch_size, dtype), kind=kind)
     settings = {'model': embedder.fingerprint(model), 'kind': kind, 'dtype': dtype}
     embed_lines(embed, source, out, settings)
@@ -69,6 +70,7 @@ def embed_lines(embed, source: pathlib.Path, out: pathlib.Path, settings: dict) 
     settings = settings | {'lines': count, 'sha256': files.sha256(source)}
     fill_embeddings(blocks, count, out, settings, source.name)
     finish_embeddings(out)
+    log.info(f'{out}: {count:,} embeddings')
 
 
 def finish_embeddings(out: pathlib.Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hbt import config
-from hbt.evaluation import results, samples
+from hbt.evaluation import result_plots, results, samples
 from hbt.utils import files, log, settings
 
 IGNORED = (  # settings that do not make another experiment; `eval.` is all of these
@@ -64,8 +64,8 @@ class System(typing.NamedTuple):
 
     def pairs(self, benchmark: str) -> list[tuple[str, str]]:
         """Ordered pairs (query language, document language) that have queries."""
-        names, tree = self.evaluations(benchmark)[0].languages, self.numbers[benchmark]['pairs']
-        return [(x, y) for x in names for y in names if f'{x}-{y}' in tree]
+        languages = self.evaluations(benchmark)[0].languages
+        return result_plots.list_pairs(languages, self.numbers[benchmark]['pairs'])
 
     def pair_values(self, benchmark: str, metric: str, pairs: Sequence[tuple[str, str]]) -> Columns:
         """A metric's column for each pair of languages; ValueError where a result lacks it."""

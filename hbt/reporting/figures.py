@@ -4,18 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Float
 
-from hbt.evaluation import bias
-from hbt.reporting import (
-    breakdowns,
-    comparison,
-    embedding_space,
-    experiments,
-    plots,
-    render,
-    scaling,
-)
+from hbt.evaluation import plots, result_plots
+from hbt.reporting import breakdowns, comparison, embedding_space, experiments, render, scaling
 
 Case = comparison.Comparison
 Loaded = Sequence[experiments.Experiment]
@@ -48,20 +39,20 @@ def main_numbers(case: Case, table: render.Table) -> render.Figure:
 
 def pair_heatmaps(case: Case) -> render.Figure:
     """The metric of every pair of languages, one map a system."""
-    rows, columns = _pair_sides(case)
     metric = comparison.metric_name(case.metric)
-    drawing = plots.draw_heatmaps(_metric_maps(case, 'pairs', rows, columns), rows, columns, metric)
+    pairs = case.systems[0].pairs(case.benchmark)
+    drawing = result_plots.draw_pairs(case.trees('pairs'), pairs, case.metric, metric)
     name = case.name_part('pair-maps', f'{metric} of every pair of languages')
     return render.Figure(*name, drawing)
 
 
 def pair_differences(case: Case, tests: Sequence[Sequence[comparison.Test]]) -> render.Figure:
     """Difference to the first system, of every pair."""
-    rows, columns = _pair_sides(case)
+    rows, columns = result_plots.pair_sides(case.systems[0].pairs(case.benchmark))
     maps = []
     for pairs in tests:
-        values = _grid({x.subject: x.mean for x in pairs}, rows, columns)
-        p_values = _grid({x.subject: x.holm for x in pairs}, rows, columns)
+        values = result_plots.make_grid({x.subject: x.mean for x in pairs}, rows, columns)
+        p_values = result_plots.make_grid({x.subject: x.holm for x in pairs}, rows, columns)
         title = f'{pairs[0].second} − {pairs[0].first}'
         maps.append(plots.HeatMap(title, values, p_values < comparison.LEVEL))
     difference = f'difference of {comparison.metric_name(case.metric)}'
@@ -74,43 +65,12 @@ def pair_differences(case: Case, tests: Sequence[Sequence[comparison.Test]]) -> 
     return render.Figure(*name, drawing, note)
 
 
-def _pair_sides(case: Case) -> tuple[list[str], list[str]]:
-    """Languages of queries, and of documents, of the pairs that have queries."""
-    pairs = case.systems[0].pairs(case.benchmark)
-    return list(dict.fromkeys(x for x, _ in pairs)), sorted({y for _, y in pairs})
-
-
-def _grid(values: Mapping[str, float], rows, columns) -> Float[np.ndarray, 'r c']:
-    return np.array([[values.get(f'{x}-{y}', np.nan) for y in columns] for x in rows], float)
-
-
-def _metric_maps(case, breakdown: str, rows, columns) -> list[plots.HeatMap]:
-    """The metric of every system in a breakdown by pairs."""
-    maps = []
-    for label, tree in case.trees(breakdown).items():
-        values = {pair: row[case.metric] for pair, row in tree.items()}
-        maps.append(plots.HeatMap(label, _grid(values, rows, columns)))
-    return maps
-
-
 def own_language_share(case: Case) -> render.Figure | None:
     """Share of the query's own language in the first k; None where that was not measured."""
-    lines, names = {}, {float(k): f'own_share@{k}' for k in bias.SHARE_CUTOFFS}
-    for label, tree in case.trees('metrics').items():
-        shares = tree.get('multi', {})
-        points = {k: 100 * shares[name] for k, name in names.items() if name in shares}
-        if points:
-            lines[label] = plots.Line([*points], [*points.values()])
-    if not lines:
-        return None
     numbers = case.systems[0].evaluations(case.benchmark)[0].numbers
-    documents = [numbers['manifest']['documents'].get(x, 0) for x in numbers['languages']]
-    fair = 100 * float(np.mean([n / sum(documents) for n in documents]))
-    depths = [k for line in lines.values() for k in line.x]
-    ends = [min(depths), max(depths)]
-    lines['share of a language in the corpus'] = plots.Line(ends, [fair, fair], guide=True)
-    heading = 'documents in the language of the query'
-    drawing = plots.draw_curves([plots.Curves(heading, lines, 'first k documents', '%', True)])
+    drawing = result_plots.draw_own_share(case.trees('metrics'), numbers)
+    if drawing is None:
+        return None
     note = 'In the union of all corpora, mean over query languages. Above the line: own preferred.'
     return render.Figure(*case.name_part('own-share', 'own-language share'), drawing, note)
 
@@ -148,7 +108,7 @@ def script_families(case: Case) -> render.Figure | None:
     rows, columns = (sorted({pair[i] for pair in pairs}) for i in (0, 1))
     if len(rows) < 2:
         return None
-    maps = _metric_maps(case, 'families', rows, columns)
+    maps = result_plots.make_heatmaps(case.trees('families'), case.metric, rows, columns)
     labels = ('script of the query', 'script of the document')
     metric = f'cross {comparison.metric_name(case.metric)}'
     drawing = plots.draw_heatmaps(maps, rows, columns, metric, axis_labels=labels)

@@ -64,8 +64,10 @@ def format_proportions(proportions: list[Proportion]) -> str:
     return text_table.format_table(('pairs', 'planned %', 'drawn %'), rows)
 
 
-def write_proportions(proportions: list[Proportion], folder: str | os.PathLike) -> None:
-    """Writes every pool to `proportions.tsv`, and heatmaps to `proportions.png`."""
+def write_proportions(
+    proportions: list[Proportion], folder: str | os.PathLike
+) -> tuple[pathlib.Path, pathlib.Path]:
+    """Writes every pool to `proportions.tsv`, and heatmaps to `proportions.png`; returns these."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     total = sum(x.drawn for x in proportions)
@@ -73,8 +75,10 @@ def write_proportions(proportions: list[Proportion], folder: str | os.PathLike) 
     for x in proportions:
         drawn = f'{x.drawn / total:.8f}' if total else ''
         lines.append('\t'.join((*x[:4], f'{x.planned:.8f}', drawn, f'{x.drawn}\n')))
-    files.write_text(folder / 'proportions.tsv', ''.join(lines))
-    draw_proportions(proportions).savefig(folder / 'proportions.png')
+    paths = folder / 'proportions.tsv', folder / 'proportions.png'
+    files.write_text(paths[0], ''.join(lines))
+    draw_proportions(proportions).savefig(paths[1])
+    return paths
 
 
 def draw_proportions(proportions: list[Proportion]):

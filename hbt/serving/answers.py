@@ -13,7 +13,7 @@ from hbt.utils import text_table
 def format_hits(hits: abc.Sequence[dual_encoder.Hit], width: int) -> str:
     """A line for every hit, at most `width` wide: rank, score, language and text."""
     rows = [(i, f'{hit.score:.4f}', hit.language, hit.text) for i, hit in enumerate(hits, 1)]
-    lines = text_table.format_table((), [(*x[:3], ' '.join(x[3].split())) for x in rows])
+    lines = text_table.format_table((), [(*x[:3], ' '.join(x[3].split())) for x in rows], None)
     return '\n'.join(text_table.cut_text(line, width) for line in lines.splitlines())
 
 

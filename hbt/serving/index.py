@@ -97,7 +97,8 @@ def build_index(
     out = partial / EMBEDDINGS
     with files.lock(partial / 'progress.lock'):
         if not (partial / 'offsets.npy').exists():
-            _write_documents(source, partial)
+            with log.activity(f'{source}: copying the documents'):
+                _write_documents(source, partial)
         offsets = np.load(partial / 'offsets.npy')
         if not out.exists():
             blocks = functools.partial(_embed_blocks, embed, partial / DOCUMENTS, offsets)

@@ -14,12 +14,20 @@ import jax
 import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
+from hbt import config
 from hbt.utils import distributed, log
 
 VERSION = 2  # of the names in a state and of what is saved with it
 KEEP = 2  # newest states
 VALIDATION_LOSS = 'validation/loss'  # the score of which less is better
 NEW = 'new'  # in best/: parameters that are saved, but not yet in the place of those before
+
+
+def best_metric(c: config.Eval) -> str:
+    """The score of an evaluation that chooses the best one; '' if nothing is measured."""
+    if c.best == 'loss':
+        return VALIDATION_LOSS
+    return f'{c.benchmarks[0]}/{c.best}' if c.benchmarks else ''
 
 
 def is_better(score: float, best: float | None, metric: str) -> bool:
@@ -77,7 +85,8 @@ class Checkpoints:
         """Waits until `save` is done; orbax keeps a thread for what is not waited for."""
         if self.writing is not None:
             writing, self.writing = self.writing, None
-            writing.result()
+            with log.activity(f'{self.newest.directory}: writing the checkpoint'):
+                writing.result()
 
     def close(self) -> None:
         self.newest.close()
@@ -135,6 +144,13 @@ def _kept_scores(workdir: pathlib.Path, folder: pathlib.Path) -> dict:
         lines = log.read_metrics(workdir / 'metrics.jsonl')
         return {name: x for line in lines if line['step'] == step for name, x in line.items()}
     return notes['scores']
+
+
+def read_best(workdir: pathlib.Path) -> tuple[int, dict[str, float]] | None:
+    """The best step of a run, with every score of its evaluation; None without evaluations."""
+    folder = workdir.absolute() / 'best'
+    steps = _list_steps(folder)
+    return (steps[-1], _kept_scores(workdir, folder)) if steps else None
 
 
 def load_params(

@@ -15,8 +15,8 @@ from hbt import config
 from hbt.data import store, tokenizer_files
 from hbt.evaluation import evaluator, results
 from hbt.models import encoder
-from hbt.sampling import batches, proportions, sampler, validation
-from hbt.training import checkpoint, run_dir, telemetry, train_state, train_step
+from hbt.sampling import batches, packing, proportions, sampler, validation
+from hbt.training import checkpoint, planning, run_dir, telemetry, train_state, train_step
 from hbt.utils import distributed, files, log, sharding
 
 PREFETCH = 2  # batches built while a step runs
@@ -67,7 +67,8 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
     s = store.open_store(config.store_path(c))
     c = run_dir.resolve_config(c, s, mesh)
     if c.data.verify:
-        store.verify_store(s)
+        with log.activity(f'{s.path}: comparing the files with their checksums'):
+            store.verify_store(s)
     batch_sampler = sampler.Sampler(c, s, mesh.size)
     tokenizer = tokenizer_files.load_tokenizer(s.path / 'tokenizer.json')
     suite = evaluator.load_benchmarks(c.eval)
@@ -78,20 +79,21 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         stack.enter_context(run_dir.claim(c, workdir, s))
         distributed.barrier('workdir')
         checkpoints, best = checkpoint.Checkpoints(workdir), checkpoint.Best(workdir)
-        restored = checkpoints.restore(train_state.state_shapes(c, mesh))
-        state, sums = restored or (train_state.init_state(c, mesh), {})
+        with log.activity(f'{workdir}: preparing the parameters'):
+            restored = checkpoints.restore(train_state.state_shapes(c, mesh))
+            state, sums = restored or (train_state.init_state(c, mesh), {})
         start = int(state.step)
         logged = start if restored else -1
         lines = [x for x in log.read_metrics(workdir / 'metrics.jsonl') if x['step'] <= logged]
-        stopping = telemetry.EarlyStopping(_best_metric(c.eval), c.eval.patience, lines)
-        metrics = log.MetricsWriter(workdir, logged)
+        best_metric = checkpoint.best_metric(c.eval)
+        stopping = telemetry.EarlyStopping(best_metric, c.eval.patience, lines)
+        metrics = telemetry.open_metrics(c, workdir, logged)
         outputs = metrics, checkpoints, best, stopping
         run = Run(c, workdir, mesh, batch_sampler, evaluation, validate, *outputs)
         if restored:
             encoder.check_finite(state.params, f'{workdir}: step {start}')
-            is_complete = start >= c.steps or stopping.reason()
-            status = 'complete at' if is_complete else 'continuing after'
-            log.info(f'{workdir}: {status} step {start}')
+            if start < c.steps and not stopping.reason():
+                log.info(f'{workdir}: continuing after step {start}')
         elif c.eval.at_start:
             _evaluate(run, state)
         for line in run_dir.list_surprises(batch_sampler, sharding.platform(mesh)):
@@ -110,12 +112,14 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         name = requests.signal.name
         log.info(f'{workdir}: {name}: saved at step {done}; run the same command again to resume')
         raise SystemExit(requests.status)
+    else:
+        log.info(f'{workdir}: complete at step {done}')
 
 
 def _train_steps(run: Run, state, sums: dict, requests: distributed.StopRequests) -> int:
     """Trains to the last step, or to a stop, and returns it; `sums`: since the last logged line."""
     c, start = run.config, int(state.step)
-    step = train_step.make_step(c, run.mesh)
+    step = _announce_compiling(train_step.make_step(c, run.mesh), run)
     spikes = telemetry.SpikeDetector(log.read_metrics(run.workdir / 'metrics.jsonl'))
     meter = telemetry.Meter(c, run.sampler.languages, run.mesh.size, sums)
     bar = log.progress(total=c.steps, initial=start, desc=c.name, unit=' steps')
@@ -143,6 +147,20 @@ def _train_steps(run: Run, state, sums: dict, requests: distributed.StopRequests
             if stop:
                 return done
     return start
+
+
+def _announce_compiling(step: abc.Callable, run: Run) -> abc.Callable:
+    """The step, which says that it is compiled for a number of rows that is new."""
+    shapes, compiled = planning.measure_batches(run.sampler).rows.tolist(), set()
+    width = packing.row_width(run.config.data)
+    devices = len(sharding.local_device_range(run.mesh))
+
+    def announced(state, batch: batches.Batch):
+        rows = len(batch.packed.tokens) // devices
+        with log.compiling(f'the step for {rows} rows of {width}', rows, compiled, shapes):
+            return step(state, batch)
+
+    return announced
 
 
 def _log_line(run: Run, done: int, line: dict, spikes: telemetry.SpikeDetector) -> dict[str, str]:
@@ -185,6 +203,7 @@ def _evaluate(run: Run, state: train_state.State) -> None:
     for result in evaluated.values():
         if distributed.is_main_process():
             results.save_result(result, run.workdir / 'results' / str(done), done)
+            telemetry.draw_result(run.metrics, result, run.config.eval, done)
         log.info(evaluator.format_result(result.numbers, done))
     scores = evaluator.flatten_scores(evaluated)
     if run.validate:
@@ -194,13 +213,6 @@ def _evaluate(run: Run, state: train_state.State) -> None:
         run.metrics.write(done, scores)
         run.best.save(done, state.params, scores, run.stopping.metric)
         run.stopping.update(done, scores)
-
-
-def _best_metric(c: config.Eval) -> str:
-    """The score of an evaluation that chooses the best one; '' if nothing is measured."""
-    if c.best == 'loss':
-        return checkpoint.VALIDATION_LOSS
-    return f'{c.benchmarks[0]}/{c.best}' if c.benchmarks else ''
 
 
 def _make_validation(

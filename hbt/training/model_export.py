@@ -27,8 +27,9 @@ def export_model(
     `languages` and `corpus` (see `vocab_trim.trim_model`), with neither it stays whole; embeddings
     are truncated at `dim`, if any. One of these makes a model that is no run smaller.
     """
-    loaded, number = run_dir.load_model(workdir, model, step, dim)
-    loaded = loaded._replace(params=jax.device_get(loaded.params))
+    with log.activity(f'{model or workdir}: loading the model'):
+        loaded, number = run_dir.load_model(workdir, model, step, dim)
+        loaded = loaded._replace(params=jax.device_get(loaded.params))
     notes = [f'with the first {dim} dimensions of its embeddings'] if dim else []
     if languages or corpus or (model and not dim):
         loaded, note = vocab_trim.trim_model(loaded, languages, corpus)
@@ -40,5 +41,6 @@ def export_model(
         folder, size = pathlib.Path(workdir), loaded.config.encoder.embedding_dim
         c = config.load(folder / 'config.json')
         text = card.run_card(c, folder, number, out, license, note, size)
-    model_dir.write_model(out, loaded, text)
+    with log.activity(f'{out}: writing the model'):
+        model_dir.write_model(out, loaded, text)
     log.info(f'{out}: {model or f"step {number} of {workdir}"}')

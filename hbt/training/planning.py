@@ -6,7 +6,6 @@ On the devices of this machine, or, without any of them, on those of a TPU slice
 import collections
 import copy
 import math
-import sys
 import typing
 from collections import abc
 
@@ -20,19 +19,21 @@ from hbt.evaluation import evaluator, rank_counts, search
 from hbt.models import embedder
 from hbt.sampling import batches, packing, proportions, repetition, sampler
 from hbt.training import telemetry, train_state, train_step
-from hbt.utils import compiled, settings, sharding, slices, text_table
+from hbt.utils import compiled, log, settings, sharding, slices, text_table
 
 PLANNED_STEPS = 200  # whose batches are measured, without their tokens
 QUERIES, DOCUMENTS, RELEVANT = 13_090, 13_014, 11  # of XQuAD-R, whose search is compiled
 TOO_LARGE = 'does not fit'
 LARGEST = 5  # parts of the step that are listed
-WIDTHS = {'program': -40, 'GiB of HBM': 10, 'compiler ms': 11, 'kernels ms': 10, 'links ms': 8}
-WIDTHS |= {'sum ms': 10, 'collectives': -1}
+ACROSS = 5  # languages in a line
+WIDTHS = {'program': -34, 'GiB': 6, 'compiler': 8, 'kernels': 8, 'links': 7, 'sum': 7}  # in all 80
 NOTES = """
-Estimates of one chip; nothing was executed. compiler: cycles of the compiler's own model. kernels:
-what Pallas kernels declare, by peak FLOP/s, HBM bandwidth or exponentials. links: collectives, by
-arithmetic over the links of the slice. sum: one after another, as if no collective were hidden.
-Sorts (the best documents of the search) have no estimate, and count as nothing."""
+Estimates of one chip, times in ms; nothing was executed. GiB: memory (HBM) at
+the peak. compiler: cycles of the compiler's own model. kernels: what Pallas
+kernels declare, by peak FLOP/s, HBM bandwidth or exponentials. links:
+collectives, by arithmetic over the links of the slice. sum: one after another,
+as if no collective were hidden. Sorts (the best documents of the search) have
+no estimate, and count as nothing."""
 
 
 class Measures(typing.NamedTuple):
@@ -51,7 +52,10 @@ def describe_step(
     lines = list(_describe_batches(c, s, mesh, measures))
     if compile:
         batch = s.batch(int(measures.rows.argmax()))[1]
-        lines += _describe_compiled(compile_step(c, mesh, batch), mesh.size)
+        rows, width = measures.rows.max(), packing.row_width(c.data)
+        with log.activity(f'compiling the step for {rows} rows of {width}'):
+            program = compile_step(c, mesh, batch)
+        lines += _describe_compiled(program, mesh.size)
     return text_table.format_table((), lines)
 
 
@@ -91,7 +95,8 @@ def count_parameters(c: config.Config) -> int:
 def measure_batches(s: sampler.Sampler) -> Measures:
     """The sizes of the batches of the first steps."""
     steps = range(min(PLANNED_STEPS, s.config.steps))
-    return Measures(*np.array([measure_batch(s, i) for i in steps]).T)
+    with log.activity('measuring the first batches'):
+        return Measures(*np.array([measure_batch(s, i) for i in steps]).T)
 
 
 def measure_batch(s: sampler.Sampler, step: int) -> tuple[int, int, int]:
@@ -133,7 +138,10 @@ def _epochs(c: config.Config, s: sampler.Sampler) -> abc.Iterator[tuple[str, str
             steps = pairs / (c.batch_size * part)
             yield f'{kind} epoch', f'{pairs:,} pairs, {steps:,.0f} steps of {c.batch_size} pairs'
     for kind, epochs in repetition.count_epochs(s).items():
-        yield f'{kind} epochs', ', '.join(f'{x} {n:,.1f}' for x, n in epochs.items())
+        words = [f'{x} {n:,.1f}' for x, n in epochs.items()]
+        for start in range(0, len(words), ACROSS):
+            more = ',' if start + ACROSS < len(words) else ''
+            yield '' if start else f'{kind} epochs', ', '.join(words[start : start + ACROSS]) + more
 
 
 def plan_slice(
@@ -157,8 +165,8 @@ def plan_slice(
     steps, programs = {}, _step_programs(c, s, mesh, measures)
     others = _evaluation_programs(c, mesh)
     for number, (label, lower, rows) in enumerate(programs + others, 1):
-        print(f'compiling: {label} ({number} of {len(programs + others)})', file=sys.stderr)
-        result = _estimate(lower, tpu, mesh)
+        with log.activity(f'compiling: {label} ({number} of {len(programs + others)})'):
+            result = _estimate(lower, tpu, mesh)
         yield _format_result(label, result)
         if rows:
             steps[rows] = result
@@ -229,15 +237,16 @@ def _estimate(lower: abc.Callable, tpu: slices.Slice, mesh) -> slices.Estimate |
 
 def _format_result(label: str, x: slices.Estimate | str) -> str:
     if isinstance(x, str):
-        return _format_row((label, x))
+        return text_table.format_table((), [(label.ljust(-WIDTHS['program']), x)])
     seconds = sum(x.compiler.values()), sum(x.kernels.values()), x.links, x.seconds
     cells = f'{x.memory / 2**30:.2f}', *(f'{1e3 * value:.2f}' for value in seconds)
-    return _format_row((label, *cells, x.collectives or 'none'))
+    collectives = text_table.format_table((), [('  collectives', x.collectives or 'none')])
+    return f'{_format_row((label, *cells))}\n{collectives}'
 
 
 def _format_row(cells: abc.Iterable[str]) -> str:
     """Columns of fixed widths, so that a row can be printed before the next one is known."""
-    sides = zip(cells, WIDTHS.values(), strict=False)
+    sides = zip(cells, WIDTHS.values(), strict=True)
     padded = [x.rjust(width) if width > 0 else x.ljust(-width) for x, width in sides]
     return text_table.format_table((), [padded])
 
@@ -271,8 +280,8 @@ def _reduce_memory(c, s, mesh, tpu, measures: Measures) -> abc.Iterator[str]:
     batch = s.batch(int(measures.rows.argmax()))[1]
     yield f'\nThe step of {rows} rows does not fit. With less memory:\n{_format_row(WIDTHS)}'
     for flags, changed in smaller_configs(c, width * max(1, rows // 4)):
-        print(f'compiling: the step with {flags}', file=sys.stderr)
-        result = _estimate(lambda changed=changed: _lower_step(changed, mesh, batch), tpu, mesh)
+        with log.activity(f'compiling: the step with {flags}'):
+            result = _estimate(lambda x=changed: _lower_step(x, mesh, batch), tpu, mesh)
         yield _format_result(flags.split()[-1].removeprefix('--config.'), result)
         if isinstance(result, slices.Estimate):
             yield f'\nIt fits with {flags}'

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import pathlib
+import shlex
 import shutil
 from collections import abc
 
@@ -17,7 +18,7 @@ from hbt.utils import distributed, files, hub, log, settings, sharding
 
 # Settings that may change when a run is resumed: they have no say in what the next step computes.
 # With `steps`, the rest of the schedule follows the new number.
-FREE_SETTINGS = ('steps', 'log_every', 'ckpt_every', 'nonfinite', 'mapping', 'distributed', 'eval.')
+FREE_SETTINGS = ('steps', 'log_', 'ckpt_every', 'nonfinite', 'mapping', 'distributed', 'eval.')
 FREE_SETTINGS += ('data.root', 'data.s', 'data.verify')
 
 
@@ -103,6 +104,24 @@ def list_surprises(s: sampler.Sampler, platform: str) -> list[str]:
                 'as long as one of float32; encoder.dtype=float32 makes faster steps'
             )
     return lines + repetition.describe_run(s)
+
+
+def list_next_commands(c: config.Config, workdir: pathlib.Path) -> list[str]:
+    """Lines that follow a run: its best step, and what to do with it next."""
+    run, name = shlex.quote(str(workdir)), shlex.quote(workdir.name)
+    evaluate, export = f'evaluate --workdir={run}', f'export --workdir={run} --out=models/{name}'
+    evaluate += '' if c.eval.benchmarks else ' --benchmark=cldr'
+    best = checkpoint.read_best(workdir)
+    if best is None:
+        line = 'best step: none, as nothing was evaluated'
+        commands = [evaluate, f'{export} --step=latest']
+    else:
+        step, scores = best
+        score = scores.get(checkpoint.best_metric(c.eval))
+        line = f'best step: {step}' + ('' if score is None else f', with {c.eval.best} {score:.4f}')
+        commands = [f'{evaluate} --step=best', export, f'report {run} --out=reports/{name}']
+    return [line, 'next:', *(f'  python -m hbt.{x}' for x in commands)]
+
 
 
 def _pretrained_architecture(c: config.Config, s: store.Store) -> config.Encoder:

@@ -4,6 +4,7 @@ import collections
 import contextlib
 import functools
 import math
+import pathlib
 import time
 from collections import abc
 
@@ -12,11 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from hbt import config
+from hbt.evaluation import results
 from hbt.sampling import batches, packing
 from hbt.training import checkpoint, losses
+from hbt.utils import log, settings
 
 LAG = 2  # steps whose metrics stay on the device, so that it never waits for the host
 PAIR_METRICS = losses.PairMetrics._fields
+BY_PAIR = '_by_pair/'  # in the names of what is measured for every pair of languages
 COMPILED = '/jax/core/compile/backend_compile_duration'
 SPIKE_WINDOW = 20  # lines
 SPIKE_MIN_LINES = 8  # before anything is called a spike
@@ -74,6 +78,23 @@ def model_flops(c: config.Config, tokens: float, squares: float, tasks: int) -> 
     width = sum({*c.loss.dims, e.embedding_dim})
     columns = pairs * (1 + c.sampler.negatives) + (pairs if c.loss.symmetric else 0)
     return 6 * (e.num_layers * layer + tasks * pairs * columns * width)
+
+
+def open_metrics(c: config.Config, workdir: pathlib.Path, step: int) -> log.MetricsWriter:
+    """The log of a run that continues after `step`; -1: of a new run."""
+    writer = log.MetricsWriter(workdir, step, None if c.log_pairs else BY_PAIR)
+    writer.write_text(max(step, 0), 'settings', settings.format_values(c))
+    return writer
+
+
+def draw_result(writer: log.MetricsWriter, result: results.Result, c: config.Eval, step: int):
+    """Shows the figures of an evaluation in TensorBoard: every pair of languages, and the bias."""
+    # Imported here: matplotlib takes a second, and a run without evaluations draws nothing.
+    from hbt.evaluation import result_plots
+
+    metric = c.best.partition('.')[2] or 'map'
+    for name, drawing in result_plots.draw_result(result, metric).items():
+        writer.write_figure(step, f'{result.numbers["benchmark"]}/{name}', drawing)
 
 
 class Meter:
@@ -163,7 +184,7 @@ class Meter:
         named = {f'/{kind}': x for kind, x in kinds.items()}
         for key, x in pairs.items():
             query, passage = divmod(int(key), len(self.languages))
-            named[f'_by_pair/{self.languages[query]}-{self.languages[passage]}'] = x
+            named[f'{BY_PAIR}{self.languages[query]}-{self.languages[passage]}'] = x
         for name, (count, *totals) in named.items():
             for metric, total in zip(PAIR_METRICS, totals, strict=True):
                 line[metric + name] = total / count

@@ -91,6 +91,13 @@ def changes(old, new) -> dict[str, tuple]:
     return {name: (before[name], x) for name, x in flatten(new).items() if before[name] != x}
 
 
+def format_values(config) -> str:
+    """Markdown: a table of all settings."""
+    texts = {name: json.dumps(x, ensure_ascii=False) for name, x in flatten(config).items()}
+    rows = ('| {} | `{}` |'.format(name, x.replace('|', '\\|')) for name, x in texts.items())
+    return '\n'.join(['| setting | value |', '|---|---|', *rows])
+
+
 def update(config, values, prefix: str = ''):
     """Sets the settings that JSON states in `config`, and returns it.
 

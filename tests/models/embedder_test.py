@@ -39,7 +39,7 @@ def test_a_text_too_long_is_cut_and_keeps_its_end():
     assert truncated == 1
 
 
-def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
+def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch(capsys):
     c = tiny.make(eval=config.Eval(batch_size=16))
     c.encoder = dataclasses.replace(c.encoder, vocab_size=44)
     params = encoder.init_params(c.encoder, jax.random.key(0))
@@ -48,6 +48,7 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch():
     table, _ = tokenization.encode_texts(tokenizer(), texts, '', 64)
     params = jax.device_put(params, sharding.replicated(sharding.make_mesh()))
     result = embedder.make_table_embedder(c, sharding.make_mesh())(params, table, 'texts')
+    assert 'compiling the encoder for 16 texts of 32 (1 of ' in capsys.readouterr().err
     assert result.shape == (37, 32)
     for i in (0, 7, 36):
         tokens = table.tokens[table.starts[i] : table.starts[i] + table.lengths[i]][None]

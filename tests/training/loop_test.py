@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from hbt import config, main
 from hbt.evaluation import evaluator, metrics
 from hbt.models import model_dir
 from hbt.training import checkpoint, loop, replay, run_dir
-from hbt.utils import log, sharding
+from hbt.utils import log, sharding, text_table
 from tests import ROOT, tiny
 
 ONE = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -169,8 +170,9 @@ def check_run_file(folder, result):
         assert result['run'][ours] == pytest.approx(mean, abs=1e-6)
 
 
-def test_a_run_directory_has_config_tokenizer_metrics_and_checkpoint(tiny_store, tmp_path):
+def test_a_run_directory_has_config_tokenizer_metrics_and_checkpoint(tiny_store, tmp_path, capsys):
     train(tiny_store.path, tmp_path, steps=3)
+    assert re.search(r'compiling the step for \d rows of 32 \(1 of \d\)', capsys.readouterr().err)
     assert config.load(tmp_path / 'config.json').encoder.vocab_size == 800
     assert (tmp_path / 'tokenizer.json').read_bytes() == (
         tiny_store.path / 'tokenizer.json'
@@ -183,6 +185,24 @@ def test_a_run_directory_has_config_tokenizer_metrics_and_checkpoint(tiny_store,
         checkpoint.load_params(tmp_path, '7', ONE)
     with pytest.raises(ValueError, match='best: expected the best step .* --step=latest takes'):
         checkpoint.load_params(tmp_path, 'best', ONE)
+
+
+def test_a_run_ends_with_its_best_step_and_the_commands_that_come_next(tmp_path, monkeypatch):
+    c, workdir = tiny.make(), tmp_path / 'a run'
+    lines = run_dir.list_next_commands(c, workdir)
+    assert lines[0] == 'best step: none, as nothing was evaluated'
+    assert (
+        f"  python -m hbt.export --workdir='{workdir}' --out=models/'a run' --step=latest" in lines
+    )
+    c.eval = config.Eval(benchmarks=('cldr',), best='cross.map')
+    monkeypatch.setattr(checkpoint, 'read_best', lambda _: (4, {'cldr/cross.map': 0.25}))
+    assert run_dir.list_next_commands(c, workdir) == [
+        'best step: 4, with cross.map 0.2500',
+        'next:',
+        f"  python -m hbt.evaluate --workdir='{workdir}' --step=best",
+        f"  python -m hbt.export --workdir='{workdir}' --out=models/'a run'",
+        f"  python -m hbt.report '{workdir}' --out=reports/'a run'",
+    ]
 
 
 def test_a_run_resumes_only_with_the_settings_that_it_began_with(tiny_store, tmp_path):
@@ -386,5 +406,6 @@ def test_the_table_shows_every_language_and_the_mean():
     }
     lines = evaluator.format_result(numbers, 7).split('\n')
     assert lines[0] == 'x at step 7: 2 queries, 3 documents'
-    assert [line.split()[0] for line in lines[2:]] == ['en', 'de', 'mean']
+    assert [line.split()[0] for line in lines[3:]] == ['en', 'de', 'mean']
     assert '123.4' in lines[-1]
+    assert max(map(len, lines)) <= text_table.WIDTH

@@ -41,7 +41,8 @@ def clean_sources(
         index = ''
         if config.leakage:
             index = str(folder / 'progress.leakage.json')
-            files.write_json(pathlib.Path(index), [*benchmark_texts(config.leakage)])
+            with log.activity('reading the texts of benchmarks'):
+                files.write_json(pathlib.Path(index), [*benchmark_texts(config.leakage)])
         files.write_json(result, _scan_sources(sources, config, index, folder, run_blocks))
     counts = files.read_json(result, dict)
     leaks = sum(count.get('leak', 0) for count in counts.values())
@@ -107,7 +108,8 @@ def _scan_groups(
     if config.exact != 'off':
         firsts['exact'] = dedup.first_equal(np.concatenate(contents))
     if config.near != 'off':
-        similar = dedup.first_similar(folder, len(own), config.similarity)
+        with log.activity('finding near duplicates'):
+            similar = dedup.first_similar(folder, len(own), config.similarity)
         firsts['near'] = np.where(firsts.get('exact', own) == own, similar, own)
     return firsts, starts
 

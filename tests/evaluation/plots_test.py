@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib import text
 
-from hbt.reporting import plots
+from hbt.evaluation import plots
 
 LANGUAGES = 'ar bn de en es fa fi fr hi id ja ko ru sw te th yo zh'.split()
 SYSTEMS = [f'a system with a long name, number {i}' for i in range(7)]
