@@ -15,7 +15,7 @@ from hbt import config
 from hbt.data import store
 from hbt.sampling import proportions, sampler
 from hbt.training import loop, planning, run_dir
-from hbt.utils import cli, sharding, slices
+from hbt.utils import cli, log, sharding, slices
 
 
 def main(_) -> None:
@@ -33,7 +33,8 @@ def main(_) -> None:
     if args.fill_cache:
         loop.keep_compiled(args.fill_cache)
     mesh = sharding.make_mesh(slices.make_devices(tpu) if tpu else None)
-    pools = proportions.count_proportions(sampler.Sampler(c, s), c.steps, args.drawn)
+    with log.activity(f'counting the pairs of {args.drawn:,} steps'):
+        pools = proportions.count_proportions(sampler.Sampler(c, s), c.steps, args.drawn)
     print(proportions.format_proportions(pools))
     if args.out:
         for path in proportions.write_proportions(pools, args.out):

@@ -43,8 +43,10 @@ def main(_) -> None:
     for query in args.query or iter_typed():
         if args.query and len(args.query) > 1:
             print(query)
+        with log.activity('searching'):
+            hits = search(query)
         # Of the terminal; 80 if there is none.
-        print(answers.format_hits(search(query), shutil.get_terminal_size().columns), flush=True)
+        print(answers.format_hits(hits, shutil.get_terminal_size().columns), flush=True)
 
 
 def check_flags(args) -> None:

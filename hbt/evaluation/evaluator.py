@@ -84,10 +84,11 @@ def evaluate_model(
     )
     for benchmark, result in zip(suite, evaluate(model.params).values(), strict=True):
         result.numbers['model'] = name
-        if run_file:
-            scores = write_run(benchmark, result.ranking, pathlib.Path(run_file))
-            result.numbers['run'] = {'file': run_file} | scores
-        results.save_result(result, folder, step)
+        with log.activity(f'{benchmark.name}: writing the results'):
+            if run_file:
+                scores = write_run(benchmark, result.ranking, pathlib.Path(run_file))
+                result.numbers['run'] = {'file': run_file} | scores
+            results.save_result(result, folder, step)
         print(format_result(result.numbers, step))
         print(folder / f'{results.file_stem(benchmark.name)}.json')
         if run_file:

@@ -57,7 +57,8 @@ def embed_lines(embed, source: pathlib.Path, out: pathlib.Path, settings: dict) 
     """
     if out.exists():
         raise ValueError(f'{out}: expected nothing there yet, got {files.describe_path(out)}')
-    count = sum(1 for _ in text_lines.iter_lines(source))
+    with log.activity(f'{source}: counting the lines'):
+        count, sha256 = sum(1 for _ in text_lines.iter_lines(source)), files.sha256(source)
     if not count:
         raise ValueError(f'{source}: expected texts, one a line, got an empty file')
 
@@ -67,7 +68,7 @@ def embed_lines(embed, source: pathlib.Path, out: pathlib.Path, settings: dict) 
             yield Block(embed(texts, place=lambda i, n=first: f'{source}:{n + i}'), {})
             done += len(texts)
 
-    settings = settings | {'lines': count, 'sha256': files.sha256(source)}
+    settings = settings | {'lines': count, 'sha256': sha256}
     fill_embeddings(blocks, count, out, settings, source.name)
     finish_embeddings(out)
     log.info(f'{out}: {count:,} embeddings')

@@ -132,9 +132,10 @@ def _mine_language(
         passage_vectors, _ = embedding_file.fill_embeddings(blocks, len(corpus), file, {}, language)
         chunks = (embed(dataset.query[code], x, 'query') for code, x in queries.items())
         query_vectors = np.concatenate(list(itertools.chain.from_iterable(chunks)))
-        excluded = _find_answers(s, clusters, dataset.clusters('passage', corpus))
-        depth = min(settings.depth, len(corpus))
-        scores, top_k = _search_without(query_vectors, passage_vectors, excluded, depth)
+        with log.activity(f'{dataset.name}: searching {sizes} of {language}'):
+            excluded = _find_answers(s, clusters, dataset.clusters('passage', corpus))
+            depth = min(settings.depth, len(corpus))
+            scores, top_k = _search_without(query_vectors, passage_vectors, excluded, depth)
         hashes = table.hashes[dataset.passage_indices[groups]]
         positives = np.searchsorted(table.hashes[corpus], hashes)
         for start in range(0, len(groups), CHUNK):

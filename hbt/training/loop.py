@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import functools
 import os
 import pathlib
 import typing
@@ -151,13 +152,14 @@ def _train_steps(run: Run, state, sums: dict, requests: distributed.StopRequests
 
 def _announce_compiling(step: abc.Callable, run: Run) -> abc.Callable:
     """The step, which says that it is compiled for a number of rows that is new."""
-    shapes, compiled = planning.measure_batches(run.sampler).rows.tolist(), set()
-    width = packing.row_width(run.config.data)
+    width, compiled = packing.row_width(run.config.data), set()
     devices = len(sharding.local_device_range(run.mesh))
+    # Not before a first step: a run that is complete has none.
+    shapes = functools.cache(lambda: planning.measure_batches(run.sampler).rows.tolist())
 
     def announced(state, batch: batches.Batch):
         rows = len(batch.packed.tokens) // devices
-        with log.compiling(f'the step for {rows} rows of {width}', rows, compiled, shapes):
+        with log.compiling(f'the step for {rows} rows of {width}', rows, compiled, shapes()):
             return step(state, batch)
 
     return announced
@@ -190,10 +192,11 @@ def _check_finite(run: Run, steps: list[tuple[int, jax.Array]]) -> None:
 
 def _report_proportions(run: Run, done: int) -> None:
     """Prints and writes what the run is to draw, and what its first `done` steps have drawn."""
-    pools = proportions.count_proportions(run.sampler, run.config.steps, done)
+    with log.activity(f'counting the pairs of {done:,} steps'):
+        pools = proportions.count_proportions(run.sampler, run.config.steps, done)
+        if distributed.is_main_process():
+            proportions.write_proportions(pools, run.workdir)
     log.info(proportions.format_proportions(pools))
-    if distributed.is_main_process():
-        proportions.write_proportions(pools, run.workdir)
 
 
 def _evaluate(run: Run, state: train_state.State) -> None:

@@ -26,9 +26,10 @@ def replay_step(c: config.Config, workdir: pathlib.Path, number: int) -> None:
     if restored is None and number > 1:
         log.info(f'{workdir}: no checkpoint before step {number}: from the first step')
     state, _ = restored or (train_state.init_state(c, mesh), {})
-    step = train_step.make_step(c, mesh)
-    for i in range(int(state.step), number):
-        state, metrics = step(state, batches.batch(i, sharding.local_device_range(mesh))[1])
+    step, start = train_step.make_step(c, mesh), int(state.step)
+    with log.activity(f'computing steps {start + 1} to {number}'):
+        for i in range(start, number):
+            state, metrics = step(state, batches.batch(i, sharding.local_device_range(mesh))[1])
     log.info('\n'.join(sampler.describe_batch(batches, number - 1)))
     pairs = metrics.pop('pairs')
     for name, value in jax.device_get(metrics).items():

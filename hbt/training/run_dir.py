@@ -103,7 +103,8 @@ def list_surprises(s: sampler.Sampler, platform: str) -> list[str]:
                 f'encoder.dtype: on this CPU a product of bfloat16 takes {full / half:.1f} times '
                 'as long as one of float32; encoder.dtype=float32 makes faster steps'
             )
-    return lines + repetition.describe_run(s)
+    with log.activity('counting the groups that batches repeat'):
+        return lines + repetition.describe_run(s)
 
 
 def list_next_commands(c: config.Config, workdir: pathlib.Path) -> list[str]:

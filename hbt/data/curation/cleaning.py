@@ -70,7 +70,9 @@ def _scan_sources(sources, config, index: str, folder: pathlib.Path, run_blocks)
     with (folder / 'cleaning.tsv').open('w', encoding='utf-8') as report:
         _report(report, *HEADER)
         for i, source in enumerate(groups):
-            counts[source.name] = _decide_groups(i, groups, config, folder, firsts, starts, report)
+            with log.activity(f'{source.name}: writing what was found'):
+                arguments = i, groups, config, folder, firsts, starts, report
+                counts[source.name] = _decide_groups(*arguments)
         for source in sources:
             if isinstance(source, schema.CollectionSource):
                 counts[source.name] = _scan_texts(source, config, index, folder, run_blocks, report)

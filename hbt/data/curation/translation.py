@@ -42,7 +42,8 @@ def translate_source(source, out: pathlib.Path, config: TranslationConfig) -> di
     <out>.report.json. Raises ValueError for a bad group, engine, or output of other settings.
     """
     _check_config(config, out)
-    engine = translators.make_engine(config.engine, config.targets)
+    with log.activity('loading the engines'):
+        engine = translators.make_engine(config.engine, config.targets)
     folder = resume.open_folder(out, config._asdict() | {'sha256': source.sha256})
     groups = source.iter_groups()
     counts = {x: collections.Counter() for x in config.targets}
