@@ -146,7 +146,7 @@ def _kept_scores(workdir: pathlib.Path, folder: pathlib.Path) -> dict:
     return notes['scores']
 
 
-def read_best(workdir: pathlib.Path) -> tuple[int, dict[str, float]] | None:
+def read_best(workdir: pathlib.Path) -> tuple[int, dict] | None:
     """The best step of a run, with every score of its evaluation; None without evaluations."""
     folder = workdir.absolute() / 'best'
     steps = _list_steps(folder)
