@@ -124,7 +124,6 @@ def list_next_commands(c: config.Config, workdir: pathlib.Path) -> list[str]:
     return [line, 'next:', *(f'  python -m hbt.{x}' for x in commands)]
 
 
-
 def _pretrained_architecture(c: config.Config, s: store.Store) -> config.Encoder:
     """The architecture of the weights, whose tokenizer, if they have one, must be the store's."""
     try:
