@@ -5,7 +5,6 @@ then call `check` once. `python -m hbt.config` prints the reference.
 """
 
 import dataclasses
-import difflib
 import json
 import pathlib
 from collections import abc
@@ -282,13 +281,7 @@ def store_path(config: Config) -> pathlib.Path:
 
 def check_flags(argv: abc.Sequence[str]) -> None:
     """ValueError for a `--config.name=` on the command line that is no setting."""
-    names = list(settings.entries(Config()))
-    for arg in argv:
-        flag = arg.lstrip('-').split('=')[0]
-        name = flag.removeprefix('config.')
-        if name != flag and name not in names:
-            close = difflib.get_close_matches(name, names, 1, 0)[0]
-            raise ValueError(f'--{flag}: expected a setting such as --config.{close}, got {arg!r}')
+    settings.check_flags(Config(), argv)
 
 
 def save(config: Config, path: pathlib.Path) -> None:

@@ -260,7 +260,7 @@ class EarlyStopping:
         for line in lines:
             self.update(line['step'], line)
 
-    def update(self, step: int, line: dict[str, float]) -> None:
+    def update(self, step: int, line: abc.Mapping[str, float | int]) -> None:
         """Adds a line of the log; those that lack the metric are of no evaluation."""
         if self.metric not in line:
             return

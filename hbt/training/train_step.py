@@ -79,11 +79,13 @@ def make_validation(c: config.Config, mesh: jax.sharding.Mesh) -> sharding.Mappe
         _, metrics = _loss(local, batch, c, jnp.zeros((), jnp.int32), sharding.platform(mesh))
         return jax.lax.pmean(metrics['pairs'].loss, sharding.AXIS)
 
+    def random_trainable():
+        state = train_state.random_state(c)
+        return train_state.trainable(state.params, state.log_scale)
+
     specs = None
     if c.shard_params:
-        shapes = jax.eval_shape(lambda: train_state.random_state(c))
-        trainable = train_state.trainable(shapes.params, shapes.log_scale)
-        specs = train_state.partition_specs(trainable, c, mesh)
+        specs = train_state.partition_specs(jax.eval_shape(random_trainable), c, mesh)
     return sharding.map_over_devices(pair_losses, mesh, c.mapping, batches.SHARD_AXES, specs)
 
 

@@ -4,6 +4,7 @@ A field carries its meaning, its choices and its bounds; check and reference fol
 """
 
 import dataclasses
+import difflib
 import json
 import types
 import typing
@@ -83,6 +84,17 @@ def split_tuples(config) -> None:
                 if field.metadata['allowed']:
                     words = [int(x) if x.removeprefix('-').isdecimal() else x for x in words]
                 setattr(part, field.name, tuple(words))
+
+
+def check_flags(config, argv: abc.Sequence[str]) -> None:
+    """ValueError for a `--config.name=` on the command line that is no setting."""
+    names = list(entries(config))
+    for arg in argv:
+        flag = arg.lstrip('-').split('=')[0]
+        name = flag.removeprefix('config.')
+        if name != flag and name not in names:
+            close = difflib.get_close_matches(name, names, 1, 0)[0]
+            raise ValueError(f'--{flag}: expected a setting such as --config.{close}, got {arg!r}')
 
 
 def changes(old, new) -> dict[str, tuple]:

@@ -121,7 +121,7 @@ def test_what_is_dropped_is_not_held_out(tmp_path):
 
 def test_a_wrong_place_in_the_remaining_groups_is_named_by_its_line(tmp_path):
     path = write(tmp_path / 'a.jsonl', *(group(i) for i in range(20)), group(19, query='again?'))
-    with pytest.raises(ValueError, match=r'a.jsonl:21: id: expected a new one, .* a.jsonl:20'):
+    with pytest.raises(ValueError, match=r'a.jsonl:21: id: expected a new one, .*a.jsonl:20'):
         prepare(tmp_path, [path], groups=1)
 
 
