@@ -143,4 +143,4 @@ def test_every_block_of_the_pages_runs(tmp_path):
 
 def test_every_page_whose_blocks_run_is_in_the_list():
     pages = {x for x in docs_test.PAGES if any(not y.reason for y in docs_test.blocks(x))}
-    assert pages <= set(PAGES)
+    assert pages <= {*PAGES, ROOT / 'docs' / 'tour.md'}  # which tour_test.py runs
