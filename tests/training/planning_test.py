@@ -162,7 +162,8 @@ def test_the_plan_of_a_slice_sums_up_the_step(tiny_store, monkeypatch):
         ('500.00', 'dot'),
         ('250.00', 'collectives'),
     ]
-    assert re.fullmatch(r'compiling: step, \d rows of 32 \(100%\) \(1 of 4\)', shown[0])
+    first = r'compiling: step, \d rows of 32 \(100%\) \(1 of 4\)'
+    assert any(re.fullmatch(first, x) for x in shown)
 
 
 def test_a_step_that_does_not_fit_is_tried_with_less_memory(tiny_store, monkeypatch):
