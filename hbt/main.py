@@ -80,6 +80,9 @@ def make_validation(c: config.Config, workdir: pathlib.Path) -> None:
     except ValueError as error:
         raise ValueError(f'eval.validation: {error}') from None
     try:
+        if c.data.verify:  # what is read here; `loop` verifies all
+            store.verify_store(held_out)
+            store.verify_store(training, validation.COMPARED)
         validation.check_disjoint(held_out, training)
         validation.plan_batches(c, held_out, sampler.check_store(c, training))
     except ValueError:

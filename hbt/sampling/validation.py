@@ -15,6 +15,7 @@ from hbt.data import store
 from hbt.sampling import batches, mixture, schedule
 from hbt.utils import files
 
+COMPARED = ('.hashes', '.indices')  # files that `check_disjoint` reads
 _PREFIX_BITS = 20  # of a hash
 
 

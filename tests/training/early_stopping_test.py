@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import os
+import pathlib
 import random
 import signal
 import subprocess
@@ -233,6 +234,16 @@ def test_a_validation_set_that_shares_a_group_with_the_store_is_refused(tmp_path
     with pytest.raises(ValueError, match=message + 'as "leaks/.*x", there "few/.*"; prepare'):
         train(c, tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('name', ['query.indices', 'passage.en.hashes'])
+def test_a_damaged_store_is_named_before_its_groups_are_compared(tmp_path, name):
+    c = experiment(tmp_path)
+    main.make_store(c)
+    (file,) = pathlib.Path(c.data.root).glob(f'*/{name}')
+    file.write_bytes(b'\xff' + file.read_bytes()[1:])
+    with pytest.raises(ValueError, match=f'{name}: expected the checksum'):
+        train(c, tmp_path / 'run')
 
 
 def test_a_validation_set_that_cannot_be_is_refused(tmp_path):
