@@ -32,8 +32,9 @@ import jaxtyping  # noqa: E402
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_numpy_dtype_promotion', 'strict')
 jaxtyping.install_import_hook('hbt', 'beartype.beartype')
-# The same examples in every run; `--hypothesis-profile=default` draws others.
-hypothesis.settings.register_profile('fixed', derandomize=True, deadline=None)
+# The same examples in every run; `--hypothesis-profile=random` draws others, and more.
+hypothesis.settings.register_profile('fixed', derandomize=True, deadline=None, max_examples=30)
+hypothesis.settings.register_profile('random', deadline=None, max_examples=200)
 hypothesis.settings.load_profile('fixed')
 
 

@@ -18,7 +18,7 @@ from tests import tiny
 LANGUAGES = ['ar', 'de', 'en', 'zh']
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def stored(tmp_path_factory):
     """Two data sets; the second has no Chinese."""
     c, root = tiny.get_config(), tmp_path_factory.mktemp('data')
@@ -172,7 +172,7 @@ def tokenizers_of(stored):
     return tokenizers.Tokenizer.from_file(str(stored.path / 'tokenizer.json'))
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def case(stored, tmp_path_factory):
     """An untrained model, whose embeddings tell the language first of all, and held-out groups."""
     folder = tmp_path_factory.mktemp('held')
@@ -199,7 +199,7 @@ def test_a_removal_is_fitted_once_for_a_model_and_then_loaded(case, stored, tmp_
         debias.open_removal(file, other, ['en'], stored.path, tmp_path)
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def measures(case, stored):
     c, params, suite = case
     mesh, tokenizer = sharding.make_mesh(), tokenizers_of(stored)

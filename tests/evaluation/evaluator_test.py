@@ -18,7 +18,7 @@ from hbt.utils import sharding
 from tests import tiny
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def evaluate(tiny_store):
     """`evaluate(cache, change)`: an untrained model, its parameters changed, on 440 questions."""
     c = tiny.get_config()

@@ -67,7 +67,7 @@ def check_against_oracle(queries, documents, relevant, languages, excluded, k, m
 
 
 @hypothesis.given(st.integers(1, 7), st.integers(2, 12), st.integers(0, 4), st.randoms())
-@hypothesis.settings(max_examples=20, deadline=None)
+@hypothesis.settings(max_examples=20)
 def test_a_search_is_that_of_sorting_with_ties_to_the_smaller_index(q, n, r, random):
     generator = np.random.default_rng(random.randrange(2**32))
     inputs = draw(generator, q, n, r)

@@ -329,7 +329,6 @@ def test_hostile_files_are_read_or_refused_by_name(name, tmp_path_factory):
 
 
 @hypothesis.given(st.sampled_from(list(settings.flatten(config.Config()))), st.text())
-@hypothesis.settings(max_examples=100, deadline=None)
 def test_settings_of_any_text_are_taken_or_refused_by_name(name, text):
     c = config.Config()
     *path, last = name.split('.')
@@ -346,7 +345,6 @@ def test_settings_of_any_text_are_taken_or_refused_by_name(name, text):
 
 
 @hypothesis.given(st.text())
-@hypothesis.settings(deadline=None)
 def test_arguments_of_configs_are_taken_or_refused(text):
     try:
         settings.parse_argument(text, alpha=0.5, kind='hybrid', seed=0, small=False)

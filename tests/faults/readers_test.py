@@ -294,7 +294,6 @@ def try_to_read(reader, file, data, dice):
 def test_rows_are_read_as_a_plain_reader_reads_them(name, tmp_path_factory):
     reader, file = READERS[name], tmp_path_factory.mktemp('rows') / f'x.{READERS[name].suffix}'
 
-    @hypothesis.settings(max_examples=30, deadline=None)
     @hypothesis.given(rows_of(reader), st.randoms(use_true_random=False))
     def check(rows, dice):
         text = reader.write(rows)
@@ -334,7 +333,6 @@ def damage(text, dice):
 def test_damaged_rows_are_read_as_a_plain_reader_reads_them_or_refused(name, tmp_path_factory):
     reader, file = READERS[name], tmp_path_factory.mktemp('rows') / f'x.{READERS[name].suffix}'
 
-    @hypothesis.settings(max_examples=60, deadline=None)
     @hypothesis.given(rows_of(reader), st.integers())
     def check(rows, seed):
         dice = random.Random(seed)

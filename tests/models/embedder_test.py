@@ -56,7 +56,7 @@ def test_embeddings_come_in_the_order_of_the_texts_whatever_their_batch(capsys):
         np.testing.assert_allclose(result[i], alone[0], atol=1e-6)
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def embed():
     return embedder.make_embedder(model_dir.load_model(LABSE), 8, 'float32')
 

@@ -23,7 +23,7 @@ from tests.reporting import render_test
 MEASURES = [comparison.parse_measure(x) for x in ('mono.mrr@10', 'cross.recall@5')]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def root(tmp_path_factory):
     """Two samplings, one with two seeds and with half of the data, on two benchmarks."""
     folder = tmp_path_factory.mktemp('runs')
@@ -38,7 +38,7 @@ def root(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def sections(root):
     return composed(root, ['cldr'])
 

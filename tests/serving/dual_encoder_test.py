@@ -17,7 +17,7 @@ LABSE = FIXTURES / 'labse'
 TEXTS = [f'w{i} w{i + 1} w{(7 * i) % 40}' for i in range(30)]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def model():
     return hbt.load(LABSE, batch_size=8)
 
@@ -110,7 +110,7 @@ def write_corpus(path):
     return path
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def built(model, tmp_path_factory):
     return model.build_index(write_corpus(tmp_path_factory.mktemp('corpus') / 'corpus.jsonl'))
 

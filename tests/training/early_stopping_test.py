@@ -67,7 +67,7 @@ def steps_in(folder):
     return [int(x.name) for x in folder.iterdir() if x.name.isdigit()]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def overfitted(tmp_path_factory):
     """Settings, and the run directory of a run that stopped by itself."""
     folder = tmp_path_factory.mktemp('overfit')
@@ -89,6 +89,7 @@ def test_a_run_that_overfits_stops_after_the_patience_and_keeps_its_best(overfit
     assert f'{reason} validation/loss than {measured[best]:.6g} of step {best}; best/ has' in told
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_at_any_step_ends_as_one_that_was_not(overfitted, monkeypatch):
     c, whole = overfitted
     workdir, asked = whole.with_name('stopped'), []
@@ -108,6 +109,7 @@ def test_a_run_that_is_stopped_at_any_step_ends_as_one_that_was_not(overfitted, 
     assert steps_in(workdir / 'best') == steps_in(whole / 'best')
 
 
+@pytest.mark.slow
 def test_what_was_logged_after_the_checkpoint_has_no_say(overfitted):
     """As after a kill between an evaluation and the next checkpoint."""
     c, whole = overfitted
@@ -277,6 +279,7 @@ def test_another_validation_set_than_that_of_the_run_is_refused(overfitted, tmp_
         train(changed, workdir)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_without_the_file_of_its_validation_set(tmp_path):
     c = experiment(tmp_path, patience=0)
     c.steps = 3

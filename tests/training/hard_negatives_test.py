@@ -40,7 +40,7 @@ def rows():
     return groups
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def stored(tmp_path_factory):
     folder = tmp_path_factory.mktemp('mine')
     lines = ''.join(json.dumps(row) + '\n' for row in rows())
@@ -48,7 +48,7 @@ def stored(tmp_path_factory):
     return build.build_store(DATA, folder / 'store', [str(folder / 'a.jsonl')])
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def model(stored):
     c = tiny.make(data=DATA)
     c.encoder.vocab_size = stored.manifest['tokenizer']['vocab_size']

@@ -23,7 +23,7 @@ from tests import ROOT, tiny
 TEXTS = ['Is 3 May a Monday?', '', 'la valeur de 12 euros', '日本の首都', 'x' * 300]
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def run(tmp_path_factory):
     return make(tmp_path_factory.mktemp('export'))
 
@@ -91,7 +91,7 @@ def test_a_run_is_loaded_as_what_it_exports(run):
         np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def small(run):
     """The first 12 of 32 dimensions, exported from the run."""
     model_export.export_model(str(run / 'run'), None, 'latest', run / 'small', dim=12)

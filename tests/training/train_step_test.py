@@ -281,7 +281,7 @@ def test_a_learned_temperature_moves_and_a_fixed_one_stays():
         assert (moved > 1e-4) if learned else (moved == 0)
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def learned():
     """An experiment with a learned temperature, its devices and its step."""
     c, mesh = experiment(loss=config.Loss(temperature=0.05, learned=True)), devices(2)
