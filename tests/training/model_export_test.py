@@ -15,11 +15,14 @@ import tokenizers
 import hbt
 from hbt import config
 from hbt.data import build, tokenization
+from hbt.data.readers import synthetic
+from hbt.evaluation import results
 from hbt.models import embedder
 from hbt.training import checkpoint, loop, model_export
 from hbt.utils import sharding
 from tests import ROOT, tiny
 
+BENCHMARK = 'jsonl:held.jsonl'
 TEXTS = ['Is 3 May a Monday?', '', 'la valeur de 12 euros', '日本の首都', 'x' * 300]
 
 
@@ -35,7 +38,9 @@ def make(folder, **encoder):
     build.build_store(c.data, folder / 'store', c.data.sources)
     c.data.root, c.steps, c.name = str(folder / 'store'), 6, 'tiny|run'
     c.data.query_length = c.data.passage_length
-    c.eval = config.Eval(benchmarks=('cldr',), batch_size=256)
+    lines = map(json.dumps, synthetic.groups('test', 10))
+    (folder / 'held.jsonl').write_text('\n'.join(lines))
+    c.eval = config.Eval(benchmarks=(BENCHMARK,), root=str(folder), batch_size=256)
     build.build_store(c.data, folder / 'other', c.data.sources)
     c.data.root = str(folder / 'other')
     loop.train_config(config.check(c), folder / 'run')
@@ -210,7 +215,7 @@ def test_the_card_states_data_settings_results_and_licence(run):
     assert '| de | 60 | 60 |' in card
     assert r"| `name` | `'tiny\|run'` |" in card
     assert '| `batch_size` | `8` | pairs of a batch, over all devices |' in card
-    numbers = json.loads((run / 'run/results/6/cldr.json').read_text())
+    numbers = json.loads((run / f'run/results/6/{results.file_stem(BENCHMARK)}.json').read_text())
     assert f'| mean | {numbers["metrics"]["mono"]["map"]:.4f} |' in card
     assert re.search(r'jax \d+\.\d+', card)
 
