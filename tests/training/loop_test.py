@@ -205,6 +205,7 @@ def test_a_run_ends_with_its_best_step_and_the_commands_that_come_next(tmp_path,
     ]
 
 
+@pytest.mark.slow
 def test_a_run_resumes_only_with_the_settings_that_it_began_with(tiny_store, tmp_path):
     train(tiny_store.path, tmp_path, steps=3)
     train(tiny_store.path, tmp_path, steps=5)
@@ -347,6 +348,7 @@ def test_weights_that_are_not_finite_are_named_before_training(not_finite, tmp_p
         loop.train_config(not_finite, tmp_path / 'run')
 
 
+@pytest.mark.slow
 def test_a_step_that_is_not_finite_is_skipped_with_nonfinite_skip(
     not_finite, tmp_path, monkeypatch
 ):

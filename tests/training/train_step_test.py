@@ -168,6 +168,7 @@ def test_both_mappings_take_the_same_steps():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_split_parameters_take_the_same_steps_in_a_part_of_the_memory():
     states, bytes_held = [], []
     for shard in (False, True):
