@@ -26,8 +26,8 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 os.environ['JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES'] = '-1'
 
 import hypothesis  # noqa: E402  (after the environment)
-import jax  # noqa: E402
-import jaxtyping  # noqa: E402
+import jax  # noqa: E402  (as above)
+import jaxtyping  # noqa: E402  (as above)
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_numpy_dtype_promotion', 'strict')

@@ -112,8 +112,8 @@ def check_disjoint(s: store.Store, training: store.Store) -> None:
     for number, dataset in enumerate(training.datasets):
         masks = [_have_text(dataset, side, known[side]) for side in store.SIDES]
         for group in np.flatnonzero(masks[0] & masks[1]):
-            found = (_find_groups(dataset, x, group, by_text[x]) for x in store.SIDES)
-            for key in set.intersection(*found):
+            with_text = (_find_groups(dataset, x, group, by_text[x]) for x in store.SIDES)
+            for key in set.intersection(*with_text):
                 shared.setdefault(key, (number, int(group)))
     if shared:
         (first, other), total = min(shared.items()), sum(x.num_groups for x in s.datasets)

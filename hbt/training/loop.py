@@ -107,8 +107,10 @@ def train_config(c: config.Config, workdir: pathlib.Path) -> None:
         done = start if stopping.reason() else _train_steps(run, state, sums, requests)
         _report_proportions(run, done)
     if done < c.steps and (reason := stopping.reason()):
-        kept = ', '.join(x.name for x in best.folder.iterdir() if x.name.isdigit()) or 'none'
-        log.info(f'{workdir}: stopped at step {done}: {reason}; best/ has the parameters of {kept}')
+        best_steps = ', '.join(x.name for x in best.folder.iterdir() if x.name.isdigit()) or 'none'
+        log.info(
+            f'{workdir}: stopped at step {done}: {reason}; best/ has the parameters of {best_steps}'
+        )
     elif done < c.steps:
         name = requests.signal.name
         log.info(f'{workdir}: {name}: saved at step {done}; run the same command again to resume')

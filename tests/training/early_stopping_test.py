@@ -84,9 +84,9 @@ def test_a_run_that_overfits_stops_after_the_patience_and_keeps_its_best(overfit
     assert steps_in(workdir / 'best') == [best] and max(steps_in(workdir / 'ckpt')) == last
     train(c, workdir)
     assert validation_losses(workdir) == measured
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     reason = f'stopped at step {last}: 2 evaluations in a row (eval.patience=2) without a better'
-    assert f'{reason} validation/loss than {measured[best]:.6g} of step {best}; best/ has' in told
+    assert f'{reason} validation/loss than {measured[best]:.6g} of step {best}; best/ has' in output
 
 
 @pytest.mark.slow
@@ -144,8 +144,8 @@ def test_a_run_killed_at_random_moments_stops_at_the_same_step_with_the_same_bes
     for _ in range(30):
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=subprocess.DEVNULL)
         if kills < 4:
-            seen = len(log.read_metrics(workdir / 'metrics.jsonl'))
-            while process.poll() is None and seen >= len(
+            lines = len(log.read_metrics(workdir / 'metrics.jsonl'))
+            while process.poll() is None and lines >= len(
                 log.read_metrics(workdir / 'metrics.jsonl')
             ):
                 time.sleep(0.01)
@@ -167,16 +167,17 @@ def test_the_validation_loss_is_the_mean_infonce_of_every_group_without_dropout(
     training = store.open_store(c.data.root)
     assert held_out.manifest['tokenizer'] == training.manifest['tokenizer']
     assert held_out.manifest['settings'] == training.manifest['settings']
-    found = {}
+    losses_by_devices = {}
     for devices in (1, 8):
         mesh = sharding.make_mesh(jax.devices()[:devices])
         resolved = run_dir.resolve_config(c, training, mesh)
         state = train_state.init_state(resolved, mesh)
         validate = loop._make_validation(resolved, training.languages, tmp_path / 'run', mesh)
-        found[devices] = validate(state)
-        assert validate(state) == found[devices]
-    assert found[1] == pytest.approx(found[8], rel=1e-6)
-    assert found[8] == pytest.approx(expected_loss(resolved, held_out, training, state), rel=1e-4)
+        losses_by_devices[devices] = validate(state)
+        assert validate(state) == losses_by_devices[devices]
+    assert losses_by_devices[1] == pytest.approx(losses_by_devices[8], rel=1e-6)
+    expected = expected_loss(resolved, held_out, training, state)
+    assert losses_by_devices[8] == pytest.approx(expected, rel=1e-4)
 
 
 def expected_loss(c, held_out, training, state):

@@ -152,8 +152,8 @@ def _find_in_block(parse: abc.Callable, path: pathlib.Path, block) -> tuple[int,
     groups, known = parse(block), np.load(path)
     texts = [[text for *_, text in checks.iter_texts(group)] for group in groups]
     owners = np.repeat(np.arange(len(groups)), [len(x) for x in texts])
-    found = np.isin(_hash_texts(text for x in texts for text in x), known)
-    return len(groups), np.unique(owners[found]).tolist()
+    is_held_out = np.isin(_hash_texts(text for x in texts for text in x), known)
+    return len(groups), np.unique(owners[is_held_out]).tolist()
 
 
 def _drops_path(folder: pathlib.Path, source: schema.GroupSource) -> pathlib.Path:

@@ -52,8 +52,8 @@ def _load(library: str, path: str, split: str, arguments: tuple[tuple[str, str],
     try:
         return LIBRARIES[library](path, split, **dict(arguments))
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        given = (('path', path), *arguments, ('split', split))
-        where = ', '.join(map('='.join, given))
+        options = (('path', path), *arguments, ('split', split))
+        where = ', '.join(map('='.join, options))
         raise ValueError(f'{library}: {where}: {files.first_line(error)}') from None
 
 

@@ -155,8 +155,8 @@ def test_the_program_says_what_it_held_out(tmp_path):
     )
     command = [sys.executable, '-m', 'hbt.prepare', f'--input={path}', '--tokenizer=train:400']
     command += [f'--out={tmp_path}/s', '--hold_out=15']
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert f'15 groups held out: {tmp_path}/s.held_out.jsonl.gz' in told.stdout, told.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert f'15 groups held out: {tmp_path}/s.held_out.jsonl.gz' in process.stdout, process.stderr
     (tmp_path / 's.held_out.jsonl.gz').unlink()
-    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert told.returncode == 2 and 'expected the 15 groups that are held out' in told.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 2 and 'expected the 15 groups that are held out' in process.stderr
