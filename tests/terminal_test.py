@@ -46,7 +46,7 @@ def test_every_program_fits_a_terminal_goes_on_and_names_what_it_wrote(tmp_path)
     (tmp_path / 'corpus').write_text('d1\tone\nd2\ttwo\n')
     programs = {
         f'{MAKE} --passage_length=32 --exact=count': ['store: 60 groups', 'store/cleaning.tsv'],
-        f'{TRAIN.replace("main", "plan").replace(" --workdir=run", "")} --out=plan': [
+        f'{TRAIN.replace("hbt.main", "hbt.plan").replace(" --workdir=run", "")} --out=plan': [
             'plan/proportions.tsv',
             'plan/proportions.png',
         ],

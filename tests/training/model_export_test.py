@@ -35,14 +35,12 @@ def make(folder, **encoder):
     """A run of 6 steps, evaluated and exported."""
     c = tiny.get_config()
     c.encoder = dataclasses.replace(c.encoder, **encoder)
-    build.build_store(c.data, folder / 'store', c.data.sources)
     c.data.root, c.steps, c.name = str(folder / 'store'), 6, 'tiny|run'
     c.data.query_length = c.data.passage_length
     lines = map(json.dumps, synthetic.groups('test', 10))
     (folder / 'held.jsonl').write_text('\n'.join(lines))
     c.eval = config.Eval(benchmarks=(BENCHMARK,), root=str(folder), batch_size=256)
-    build.build_store(c.data, folder / 'other', c.data.sources)
-    c.data.root = str(folder / 'other')
+    build.build_store(c.data, c.data.root, c.data.sources)
     loop.train_config(config.check(c), folder / 'run')
     model_export.export_model(str(folder / 'run'), None, 'latest', folder / 'model', 'apache-2.0')
     return folder
@@ -163,7 +161,10 @@ def test_sentence_transformers_needs_not_be_told_of_a_truncated_export(run, smal
 def test_an_evaluation_is_of_the_dimensions_that_it_was_asked_for(run, small, tmp_path):
     def evaluate(*flags):
         done = subprocess.run(
-            [sys.executable, '-m', 'hbt.evaluate', '--benchmark=cldr', *flags],
+            [
+                *(sys.executable, '-m', 'hbt.evaluate'),
+                *(f'--benchmark={BENCHMARK}', f'--data={run}', *flags),
+            ],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -172,8 +173,9 @@ def test_an_evaluation_is_of_the_dimensions_that_it_was_asked_for(run, small, tm
 
     assert evaluate(f'--workdir={run}/run', '--dim=12', f'--out={tmp_path}/a')[0] == 0
     assert evaluate(f'--model={small}', f'--out={tmp_path}/b')[0] == 0
+    file = f'{results.file_stem(BENCHMARK)}.json'
     first, second, whole = (
-        json.loads((folder / 'cldr.json').read_text())['metrics']
+        json.loads((folder / file).read_text())['metrics']
         for folder in (tmp_path / 'a', tmp_path / 'b', run / 'run/results/6')
     )
     assert first == second != whole
