@@ -82,8 +82,8 @@ class Sampler:
 class Encoder:
     """A transformer encoder. With `init`, the sizes are read from the checkpoint instead."""
 
-    init: str = setting('', 'directory or hub name of pretrained weights; empty: random weights')
-    family: str = choice(('xlmr', 'bert'), 'how positions and token types are counted')
+    init: str = setting('', 'path or hub name of weights, {seed} in it is the seed; empty: random')
+    family: str = choice(('xlmr', 'bert', 'static'), 'how positions are counted; static: none')
     vocab_size: int = setting(0, 'rows of the token table; 0: those of the tokenizer', (0, 10**8))
     hidden_dim: int = setting(768, 'width of the hidden states', SIZE)
     num_layers: int = setting(12, 'transformer layers; 0: token embeddings are pooled', (0, 10**7))

@@ -1,5 +1,6 @@
 """Tokenizers: loaded, trained and saved; their special tokens; whether two are the same."""
 
+import json
 import os
 import pathlib
 from collections import abc
@@ -154,10 +155,14 @@ def _convert_vocabulary(folder: pathlib.Path) -> tokenizers.Tokenizer:
 
 
 def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer:
-    """Trains a byte-pair tokenizer of the size in `train:SIZE`, with XLM-R's special tokens."""
-    size = spec.removeprefix('train:')
-    if not size.isdigit() or int(size) < 300:
-        raise ValueError(f'tokenizer: expected train:SIZE of 300 or more, got {spec!r}')
+    """Trains a byte-pair tokenizer of the size in `train:SIZE`, with XLM-R's special tokens.
+
+    With `train:SIZE:static` none of these are put around a text, as static encoders want it.
+    """
+    size, _, kind = spec.removeprefix('train:').partition(':')
+    if not size.isdigit() or int(size) < 300 or kind not in ('', 'static'):
+        expected = 'train:SIZE or train:SIZE:static, with a SIZE of 300 or more'
+        raise ValueError(f'tokenizer: expected {expected}, got {spec!r}')
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
     tokenizer.normalizer = tokenizers.normalizers.NFKC()
     pre = tokenizers.pre_tokenizers
@@ -167,10 +172,25 @@ def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer
         vocab_size=int(size), special_tokens=['<s>', '<pad>', '</s>', '<unk>'], show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single='<s> $A </s>', special_tokens=[('<s>', 0), ('</s>', 2)]
-    )
+    if kind != 'static':
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single='<s> $A </s>', special_tokens=[('<s>', 0), ('</s>', 2)]
+        )
     return tokenizer
+
+
+def without_special_tokens(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """A copy that puts no special tokens around a text."""
+    return tokenizers.Tokenizer.from_str(
+        json.dumps(json.loads(tokenizer.to_str()) | {'post_processor': None})
+    )
+
+
+def truncating(tokenizer: tokenizers.Tokenizer, length: int) -> tokenizers.Tokenizer:
+    """A copy that cuts every text at `length` tokens."""
+    result = tokenizers.Tokenizer.from_str(tokenizer.to_str())
+    result.enable_truncation(length)
+    return result
 
 
 def padding_id(tokenizer: tokenizers.Tokenizer) -> int:

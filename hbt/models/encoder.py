@@ -33,6 +33,8 @@ def param_shapes(c: config.Encoder) -> dict[str, tuple[int, ...]]:
     }
     norm = 'embeddings/norm' if c.norm == 'post' else 'final_norm'
     table |= {f'{norm}/scale': (d,), f'{norm}/bias': (d,)}
+    if c.family == 'static':
+        table = {'embeddings/token': (c.vocab_size, d)}
     square = {name: (d, d) for name in ('query', 'key', 'value', 'attention_out')}
     for name, shape in (square | {'ffn_in': (d, f), 'ffn_out': (f, d)}).items():
         table[f'layers/{name}/kernel'] = (n, *shape)
@@ -173,7 +175,7 @@ def encode_packed(
         casts = _cast_kernels(params['layers'], x.dtype) if on_tpu else {}
         numbered = jnp.arange(c.num_layers), params['layers'], casts
         x, _ = jax.lax.scan(_REMAT[c.remat](body), x, numbered, unroll=1 if loop else c.num_layers)
-    if c.norm == 'pre':
+    if c.norm == 'pre' and c.family != 'static':
         x = layers.layer_norm(params['final_norm'], x, c.norm_eps)
     numbers = jnp.arange(1, slots + 1, dtype=jnp.int32)[None, :, None]
     pooled = _POOLING[c.pooling](layers.widen(x), segment_ids[:, None, :] == numbers)
@@ -181,9 +183,11 @@ def encode_packed(
 
 
 def _embed_tokens(p, rows: ragged.PackedRows, positions, c: config.Encoder, platform, mesh_axes):
+    x = _look_up(p['token'], rows.tokens, mesh_axes.get('embeddings/token'))
+    if c.family == 'static':
+        return x
     first = c.pad_id + 1 if c.family == 'xlmr' else 0  # XLM-R counts on from the padding id
     indices = jnp.where(rows.segment_ids > 0, positions + first, first - 1 if first else 0)
-    x = _look_up(p['token'], rows.tokens, mesh_axes.get('embeddings/token'))
     if c.norm == 'post' and tpu_kernels.fits(platform, *x.shape[1:], x.dtype):
         position, types = p['position'][indices], p['type'][0]
         return tpu_kernels.residual_norm(x, position, p['norm'], types, None, 0.0, c.norm_eps)

@@ -46,7 +46,13 @@ MODELS = {  # model_type -> class, our settings, defaults of transformers that d
     'roberta': ('RobertaModel', dict(family='xlmr', norm='post'), dict(vocab_size=50265, pad_id=1)),
     'bert': ('BertModel', dict(family='bert', norm='post'), {}),
 }
+STATIC = 'embedding.weight'  # the tensor of a StaticEmbedding
+UNLIMITED = 10**6  # tokens of a text, where no length is set
 REQUIRED = {'position_embedding_type': 'absolute', 'is_decoder': False}  # if present
+HEAD_ACTIVATIONS = {
+    'torch.nn.modules.activation.Tanh': 'tanh',
+    'torch.nn.modules.linear.Identity': 'identity',
+}
 ACTIVATIONS = {'gelu': 'gelu', 'gelu_python': 'gelu'}
 ACTIVATIONS |= dict.fromkeys(('gelu_new', 'gelu_fast', 'gelu_pytorch_tanh'), 'gelu_new')
 
@@ -73,6 +79,49 @@ def read_architecture(path: str | pathlib.Path, base: config.Encoder) -> config.
         dim % heads == 0, file, 'hidden_size', f'a multiple of num_attention_heads={heads}', dim
     )
     return dataclasses.replace(base, **values)
+
+
+def read_static(path: pathlib.Path, base: config.Encoder) -> config.Encoder:
+    """Returns `base` as a StaticEmbedding of sentence-transformers, with the sizes of its table."""
+    tokenizer = files.read_json(path / 'tokenizer.json', dict)
+    length = (tokenizer.get('truncation') or {}).get('max_length', UNLIMITED)
+    rows, dim = _find_table(path).shape
+    sizes = dict(vocab_size=rows, hidden_dim=dim, max_positions=length)
+    sizes |= dict(num_layers=0, num_heads=1)
+    return dataclasses.replace(base, family='static', pooling='mean', projection_dim=0, **sizes)
+
+
+def load_static(path: pathlib.Path) -> encoder.Params:
+    """Float32 NumPy parameters from the weights of a StaticEmbedding."""
+    view = _find_table(path)
+    table = np.empty(view.shape, np.float32)
+    weights.copy_tensor(table, view, str(path))
+    return {'embeddings': {'token': table}}
+
+
+def _find_table(path: pathlib.Path) -> np.ndarray:
+    tensors = dict(weights.read_tensors(path))
+    file = weights.find_weights(path)
+    require(list(tensors) == [STATIC], file, 'tensors', STATIC, sorted(tensors))
+    require(tensors[STATIC].ndim == 2, file, STATIC, 'two axes', tensors[STATIC].shape)
+    return tensors[STATIC]
+
+
+def read_head(file: pathlib.Path, hidden_dim: int) -> dict:
+    """Our setting -> value, from the configuration of a dense layer."""
+    content = files.read_json(file, dict)
+    width, size = content.get('in_features'), content.get('out_features')
+    expected = f'{hidden_dim} as the encoder has'
+    require(width == hidden_dim, file, 'in_features', expected, width)
+    is_size = type(size) is int and 0 < size <= 10**6
+    require(is_size, file, 'out_features', 'an integer from 1 on', size)
+    require(not content.get('use_residual'), file, 'use_residual', 'false', True)
+    for key in ('module_input_name', 'module_output_name'):
+        value = content.get(key) or 'sentence_embedding'
+        require(value == 'sentence_embedding', file, key, 'sentence_embedding', value)
+    name = content.get('activation_function', 'torch.nn.modules.activation.Tanh')
+    require_choice(name, HEAD_ACTIVATIONS, file, 'activation_function')
+    return {'projection_dim': size, 'projection_activation': HEAD_ACTIVATIONS[name]}
 
 
 def _check_value(file: pathlib.Path, key: str, setting: str, value):
@@ -165,7 +214,13 @@ def load_params(path: str | pathlib.Path, c: config.Encoder) -> encoder.Params:
 
 
 def rename_params(params: encoder.Params, c: config.Encoder) -> dict[str, np.ndarray]:
-    """Returns the parameters with the names and shapes of Hugging Face's PyTorch models."""
+    """Returns the parameters with the names and shapes of Hugging Face's PyTorch models.
+
+    A table alone is named as in a StaticEmbedding of sentence-transformers.
+    """
     flat = traverse_util.flatten_dict(params, sep='/')
     tensors = _name_tensors({path: np.asarray(array) for path, array in flat.items()}, c)
-    return {name: np.ascontiguousarray(view) for _, (name, view), *_ in tensors}
+    arrays = {name: np.ascontiguousarray(view) for _, (name, view), *_ in tensors}
+    if c.family == 'static':
+        arrays[STATIC] = arrays.pop(NAMES['embeddings/token'][c.norm] + '.weight')
+    return arrays

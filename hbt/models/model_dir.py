@@ -10,7 +10,6 @@ import shutil
 import typing
 
 import numpy as np
-import safetensors.numpy
 import tokenizers
 
 from hbt import config
@@ -19,8 +18,13 @@ from hbt.data.readers import schema
 from hbt.models import encoder, huggingface, weights
 from hbt.utils import files, hub
 
-PATHS = {'Transformer': '', 'Pooling': '1_Pooling', 'Dense': '2_Dense', 'Normalize': '3_Normalize'}
-ORDERED = 'a Transformer, a Pooling, at most one Dense and at most one Normalize, in this order'
+PATHS = {'Transformer': '', 'StaticEmbedding': '', 'Pooling': '1_Pooling', 'Dense': '2_Dense'}
+PATHS |= {'Normalize': '3_Normalize'}
+ENCODERS = (['Transformer', 'Pooling'], ['StaticEmbedding'])
+ORDERED = (
+    'a Transformer and a Pooling, or a StaticEmbedding, at most one Dense and at most one '
+    'Normalize, in this order'
+)
 POOLING = {  # flags in the configuration of a pooling -> our setting
     'pooling_mode_cls_token': 'cls',
     'pooling_mode_mean_tokens': 'mean',
@@ -29,15 +33,12 @@ POOLING = {  # flags in the configuration of a pooling -> our setting
     'pooling_mode_weightedmean_tokens': 'weightedmean',
     'pooling_mode_lasttoken': 'lasttoken',
 }
-ACTIVATIONS = {
-    'torch.nn.modules.activation.Tanh': 'tanh',
-    'torch.nn.modules.linear.Identity': 'identity',
-}
 PROMPTS = {'query_prefix': ('query',), 'passage_prefix': ('document', 'passage', 'corpus')}
 PROCESSING = ('query_expansion', 'tokenizer_name_or_path', 'processing_kwargs')
 PROCESSING += ('tokenizer_args', 'processor_kwargs')  # of sentence-transformers; change the tokens
 PATTERNS = (*tokenizer_files.PATTERNS, 'modules.json', 'config_sentence_transformers.json')
 PATTERNS += ('?_*/config.json', '?_Dense/*.safetensors', '?_Dense/*.bin')  # all but the weights
+PATTERNS += ('?_StaticEmbedding/*',)
 
 
 class Model(typing.NamedTuple):
@@ -57,6 +58,8 @@ def load_model(name: str, dim: int | None = None) -> Model:
     c = read_architecture(folder, config.Encoder())
     transformer = encoder_folder(folder)
     tokenizer = tokenizer_files.load_tokenizer(transformer)
+    if c.family == 'static':
+        tokenizer = tokenizer_files.without_special_tokens(tokenizer)
     size, pad_id = tokenizer_files.vocab_size(tokenizer), tokenizer_files.padding_id(tokenizer)
     c = match_tokenizer(c, size, pad_id, str(folder))
     data = config.Data(**_read_prompts(folder), **_read_lengths(transformer, max_text_length(c)))
@@ -90,13 +93,22 @@ def fetch_model(name: str) -> pathlib.Path:
 
 def encoder_folder(folder: pathlib.Path) -> pathlib.Path:
     """Where a directory has the encoder and its tokenizer: itself, or a folder in it."""
-    return folder / _read_modules(folder)['Transformer']
+    modules = _read_modules(folder)
+    return folder / modules.get('Transformer', modules.get('StaticEmbedding'))
 
 
 def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Encoder:
     """Returns `base` with what a directory says of the encoder, its pooling and its head."""
-    modules = _read_modules(folder)
-    c = huggingface.read_architecture(folder / modules['Transformer'], base)
+    modules, place = _read_modules(folder), encoder_folder(folder)
+    head = {'projection_dim': 0, 'projection_activation': 'tanh'}
+    if 'StaticEmbedding' in modules:
+        c = huggingface.read_static(place, base)
+    else:
+        c = huggingface.read_architecture(place, base)
+    if 'Dense' in modules:
+        head = huggingface.read_head(folder / modules['Dense'] / 'config.json', c.hidden_dim)
+    if 'StaticEmbedding' in modules:
+        return dataclasses.replace(c, normalise='Normalize' in modules, **head)
     if 'Pooling' not in modules:
         return c
     file = folder / modules['Pooling'] / 'config.json'
@@ -107,27 +119,7 @@ def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Enco
     huggingface.require_choice(mode, ('cls', 'mean', 'max'), file, 'pooling_mode')
     has_prompt = content.get('include_prompt', True) is True
     huggingface.require(has_prompt, file, 'include_prompt', 'true', False)
-    head = {'projection_dim': 0, 'projection_activation': 'tanh'}
-    if 'Dense' in modules:
-        head = _read_head(folder / modules['Dense'] / 'config.json', c.hidden_dim)
     return dataclasses.replace(c, pooling=mode, normalise='Normalize' in modules, **head)
-
-
-def _read_head(file: pathlib.Path, hidden_dim: int) -> dict:
-    """Our setting -> value, from the configuration of a dense layer."""
-    content = files.read_json(file, dict)
-    width, size = content.get('in_features'), content.get('out_features')
-    expected = f'{hidden_dim} as the encoder has'
-    huggingface.require(width == hidden_dim, file, 'in_features', expected, width)
-    is_size = type(size) is int and 0 < size <= 10**6
-    huggingface.require(is_size, file, 'out_features', 'an integer from 1 on', size)
-    huggingface.require(not content.get('use_residual'), file, 'use_residual', 'false', True)
-    for key in ('module_input_name', 'module_output_name'):
-        value = content.get(key) or 'sentence_embedding'
-        huggingface.require(value == 'sentence_embedding', file, key, 'sentence_embedding', value)
-    name = content.get('activation_function', 'torch.nn.modules.activation.Tanh')
-    huggingface.require_choice(name, ACTIVATIONS, file, 'activation_function')
-    return {'projection_dim': size, 'projection_activation': ACTIVATIONS[name]}
 
 
 def _read_prompts(folder: pathlib.Path) -> dict[str, str]:
@@ -216,18 +208,23 @@ def _read_modules(folder: pathlib.Path) -> dict[str, str]:
         huggingface.require(is_plain, file, f'[{i}]: path', 'a plain name', path)
         modules[kind] = '/'.join(parts)
     kinds = [kind for kind in PATHS if kind in modules]
-    is_ordered = list(modules) == kinds and kinds[:2] == ['Transformer', 'Pooling']
+    first = [kind for kind in kinds if kind not in ('Dense', 'Normalize')]
+    is_ordered = list(modules) == kinds and first in ENCODERS
     huggingface.require(is_ordered, file, 'types', ORDERED, kinds)
     return modules
 
 
 def load_params(folder: pathlib.Path, c: config.Encoder) -> encoder.Params:
     """Float32 NumPy parameters of a directory, sized as `c`; ValueError names what does not fit."""
-    modules = _read_modules(folder)
-    transformer = folder / modules['Transformer']
+    modules, place = _read_modules(folder), encoder_folder(folder)
+    if c.family == 'static':
+        params = huggingface.load_static(place)
+    elif 'Dense' in modules:
+        params = huggingface.load_params(place, dataclasses.replace(c, projection_dim=0))
+    else:
+        params = huggingface.load_params(place, c)
     if 'Dense' not in modules:
-        return huggingface.load_params(transformer, c)
-    params = huggingface.load_params(transformer, dataclasses.replace(c, projection_dim=0))
+        return params
     dense, size = folder / modules['Dense'], c.projection_dim
     file = weights.find_weights(dense)
     kernel, bias = np.zeros((c.hidden_dim, size), np.float32), np.zeros(size, np.float32)
@@ -255,20 +252,17 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
     arrays = huggingface.rename_params(model.params, c)
     if c.projection_dim:
         head = {f'linear.{x}': arrays.pop(f'pooler.dense.{x}') for x in ('weight', 'bias')}
-        _write_tensors(partial / PATHS['Dense'] / 'model.safetensors', head)
-    _write_tensors(partial / 'model.safetensors', arrays)
-    model.tokenizer.save(str(partial / 'tokenizer.json'))
-    ids = model.tokenizer.encode('').ids  # special tokens at both ends of every text
-    ends = {'bos_token_id': ids[0], 'eos_token_id': ids[-1]} if len(ids) > 1 else {}
+        weights.write_tensors(partial / PATHS['Dense'] / 'model.safetensors', head)
+    weights.write_tensors(partial / 'model.safetensors', arrays)
     prefix = data.passage_prefix
     prompts = {'query': data.query_prefix, 'document': prefix, 'passage': prefix}
     settings = {'prompts': prompts, 'default_prompt_name': None, 'similarity_fn_name': 'cosine'}
-    contents = _module_files(c) | tokenizer_files.make_settings(model.tokenizer, longest)
-    contents |= {
-        'config.json': huggingface.make_config(c) | ends,
-        'sentence_bert_config.json': {'max_seq_length': longest, 'do_lower_case': False},
-        'config_sentence_transformers.json': settings,
-    }
+    contents = _module_files(c) | {'config_sentence_transformers.json': settings}
+    if c.family == 'static':  # which sentence-transformers truncates as the tokenizer says
+        tokenizer_files.truncating(model.tokenizer, longest).save(str(partial / 'tokenizer.json'))
+    else:
+        model.tokenizer.save(str(partial / 'tokenizer.json'))
+        contents |= _transformer_files(model, longest)
     for name, content in contents.items():
         (partial / name).parent.mkdir(exist_ok=True)
         (partial / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + '\n')
@@ -276,13 +270,24 @@ def write_model(out: pathlib.Path, model: Model, card: str) -> None:
     os.replace(partial, out)
 
 
+def _transformer_files(model: Model, longest: int) -> dict[str, dict]:
+    """File -> content: the settings of the encoder and of its tokenizer."""
+    ids = model.tokenizer.encode('').ids  # special tokens at both ends of every text
+    ends = {'bos_token_id': ids[0], 'eos_token_id': ids[-1]} if len(ids) > 1 else {}
+    return tokenizer_files.make_settings(model.tokenizer, longest) | {
+        'config.json': huggingface.make_config(model.config.encoder) | ends,
+        'sentence_bert_config.json': {'max_seq_length': longest, 'do_lower_case': False},
+    }
+
+
 def _module_files(c: config.Encoder) -> dict[str, dict | list]:
     """File -> content: the modules after the encoder, under names that all versions know."""
     pooling = {'word_embedding_dimension': c.hidden_dim, 'include_prompt': True}
     pooling |= {key: mode == c.pooling for key, mode in POOLING.items()}
-    configs = {'Transformer': None, 'Pooling': pooling}
+    static = c.family == 'static'
+    configs = {'StaticEmbedding': None} if static else {'Transformer': None, 'Pooling': pooling}
     if c.projection_dim:
-        names = {setting: name for name, setting in ACTIVATIONS.items()}
+        names = {setting: name for name, setting in huggingface.HEAD_ACTIVATIONS.items()}
         configs['Dense'] = {
             'in_features': c.hidden_dim,
             'out_features': c.projection_dim,
@@ -297,14 +302,3 @@ def _module_files(c: config.Encoder) -> dict[str, dict | list]:
     ]
     contents = {f'{PATHS[x]}/config.json': content for x, content in configs.items() if PATHS[x]}
     return contents | {'modules.json': modules}
-
-
-def _write_tensors(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
-    file.parent.mkdir(exist_ok=True)
-    file.touch()
-    mode = file.stat().st_mode  # as the umask has it; safetensors would let only the owner read
-    try:
-        safetensors.numpy.save_file(arrays, file, {'format': 'pt'})
-    except safetensors.SafetensorError as error:
-        raise OSError(f'{file}: {error}') from error
-    file.chmod(mode)

@@ -13,6 +13,7 @@ import ml_dtypes
 import msgpack
 import numpy as np
 import safetensors
+import safetensors.numpy
 
 from hbt.models import torch_pickle
 from hbt.utils import files
@@ -72,6 +73,18 @@ def read_shard_index(index: pathlib.Path) -> dict[str, list[str]]:
     if not shards:
         raise ValueError(f'{index}: weight_map: expected the names of tensors, got none')
     return shards
+
+
+def write_tensors(file: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes a file of safetensors and its folder; OSError if that fails."""
+    file.parent.mkdir(exist_ok=True)
+    file.touch()
+    mode = file.stat().st_mode  # as the umask has it; safetensors would let only the owner read
+    try:
+        safetensors.numpy.save_file(arrays, file, {'format': 'pt'})
+    except safetensors.SafetensorError as error:
+        raise OSError(f'{file}: {error}') from error
+    file.chmod(mode)
 
 
 def copy_tensor(view: np.ndarray, array: np.ndarray, where: str) -> None:

@@ -13,7 +13,7 @@ from hbt import config
 from hbt.data import store, tokenizer_files
 from hbt.models import encoder, model_dir
 from hbt.sampling import repetition, sampler
-from hbt.training import checkpoint, telemetry
+from hbt.training import checkpoint, telemetry, train_state
 from hbt.utils import distributed, files, hub, log, settings, sharding
 
 # Settings that may change when a run is resumed: they have no say in what the next step computes.
@@ -75,11 +75,23 @@ def resolve_config(c: config.Config, s: store.Store, mesh: jax.sharding.Mesh) ->
             f'{where}: max_positions: expected at least {least} for {longest} tokens of text '
             f'(data.query_length, data.passage_length), got {architecture.max_positions}'
         )
+    if architecture.family == 'static':
+        _check_static(architecture, s, where)
     if not architecture.normalise:
         raise ValueError('encoder.normalise: expected true: the loss compares cosines, got false')
     c = dataclasses.replace(c, encoder=architecture)
     config.check_dims(c)
     return c
+
+
+def _check_static(c: config.Encoder, s: store.Store, where: str) -> None:
+    if c.num_layers:
+        raise ValueError(f'{where}: num_layers: expected 0 with family static, got {c.num_layers}')
+    if s.manifest['tokenizer']['end_id'] is not None:
+        raise ValueError(
+            f'{s.path}: expected a store without special tokens around its texts, as '
+            f'--tokenizer=train:SIZE:static makes it, for {where} of the family static'
+        )
 
 
 def list_surprises(s: sampler.Sampler, platform: str) -> list[str]:
@@ -127,7 +139,8 @@ def list_next_commands(c: config.Config, workdir: pathlib.Path) -> list[str]:
 def _pretrained_architecture(c: config.Config, s: store.Store) -> config.Encoder:
     """The architecture of the weights, whose tokenizer, if they have one, must be the store's."""
     try:
-        path = model_dir.fetch_model(c.encoder.init)
+        name = train_state.init_name(c)
+        path = model_dir.fetch_model(name)
     except ValueError as error:
         raise ValueError(f'encoder.init: {error}') from None
     architecture = model_dir.read_architecture(path, c.encoder)
@@ -135,7 +148,10 @@ def _pretrained_architecture(c: config.Config, s: store.Store) -> config.Encoder
     if tokenizer_files.has_tokenizer(folder):
         tokenizer = tokenizer_files.load_tokenizer(folder)
         tokenizer_files.check_same_tokenizer(s.path, tokenizer, str(path))
-    name = hub.pinned_name(c.encoder.init, path)
+    if name == c.encoder.init:
+        name = hub.pinned_name(name, path)
+    else:
+        name = c.encoder.init  # of every seed, so that runs differ in nothing else
     return dataclasses.replace(architecture, init=name, normalise=True)
 
 

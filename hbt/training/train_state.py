@@ -22,12 +22,17 @@ class State(typing.NamedTuple):
     opt: typing.Any
 
 
+def init_name(c: config.Config) -> str:
+    """Directory or hub name of the pretrained weights of this seed; empty: random weights."""
+    return c.encoder.init.replace('{seed}', str(c.seed))
+
+
 def init_state(c: config.Config, mesh: jax.sharding.Mesh) -> State:
     """The state before the first step: pretrained weights, or random ones."""
     shardings = jax.tree.map(lambda x: x.sharding, state_shapes(c, mesh))
     if not c.encoder.init:
         return jax.jit(lambda: random_state(c), out_shardings=shardings)()
-    params = model_dir.load_params(model_dir.fetch_model(c.encoder.init), c.encoder)
+    params = model_dir.load_params(model_dir.fetch_model(init_name(c)), c.encoder)
     params = jax.tree.map(
         lambda x, where: jax.make_array_from_callback(x.shape, where, x.__getitem__),
         params,

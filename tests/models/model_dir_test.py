@@ -181,8 +181,8 @@ def test_what_cannot_be_computed_is_named_with_its_file(tmp_path, damage):
 @pytest.mark.parametrize(
     'types, message',
     [
-        (['Transformer'], 'types: expected a Transformer, a Pooling'),
-        (['Pooling', 'Transformer'], 'types: expected a Transformer, a Pooling'),
+        (['Transformer'], 'types: expected a Transformer and a Pooling, or'),
+        (['Pooling', 'Transformer'], 'types: expected a Transformer and a Pooling, or'),
         (['Transformer', 'Pooling', 'Dense', 'Dense'], r"\[3\]: expected .* got 'Dense'"),
         (['Transformer', 'Pooling', 'Evil'], r"\[2\]: expected .* got 'Evil'"),
     ],

@@ -17,9 +17,10 @@ import safetensors.numpy
 import tokenizers
 
 from hbt import config, main
+from hbt.data import tokenizer_files
 from hbt.evaluation import evaluator, metrics
-from hbt.models import model_dir
-from hbt.training import checkpoint, loop, replay, run_dir
+from hbt.models import encoder, model_dir
+from hbt.training import checkpoint, loop, replay, run_dir, train_state
 from hbt.utils import log, sharding, text_table
 from tests import ROOT, tiny
 
@@ -251,6 +252,33 @@ def test_dims_beyond_pretrained_weights_are_refused_before_training(tiny_store, 
     monkeypatch.setattr(run_dir, '_pretrained_architecture', lambda c, s: architecture)
     with pytest.raises(ValueError, match='loss.dims: expected at most 32, .* got 64'):
         run_dir.resolve_config(config.check(c), tiny_store, sharding.make_mesh())
+
+
+def test_every_seed_begins_with_weights_of_its_own(tiny_store, tmp_path):
+    c = tiny.get_config()
+    for seed in range(2):
+        sizes = dataclasses.replace(c.encoder, vocab_size=800, num_layers=1)
+        params = jax.device_get(encoder.init_params(sizes, jax.random.key(seed)))
+        full = config.Config(data=c.data, encoder=sizes)
+        tokenizer = tokenizer_files.load_tokenizer(tiny_store.path)
+        model = model_dir.Model(full, params, tokenizer)
+        model_dir.write_model(tmp_path / f'start{seed}', model, '')
+        table = params['embeddings']['token']
+        own = dataclasses.replace(c, seed=seed)
+        own.encoder.init = f'{tmp_path}/start{{seed}}'
+        own = run_dir.resolve_config(config.check(own), tiny_store, sharding.make_mesh())
+        assert own.encoder.init == f'{tmp_path}/start{{seed}}'
+        state = train_state.init_state(own, sharding.make_mesh())
+        np.testing.assert_array_equal(state.params['embeddings']['token'], table)
+
+
+def test_a_static_encoder_needs_texts_without_special_tokens_and_no_layers(tiny_store):
+    c = tiny.get_config()
+    c.encoder.family = 'static'
+    for layers, message in ((2, 'num_layers: expected 0 .* got 2'), (0, 'train:SIZE:static')):
+        c.encoder.num_layers = layers
+        with pytest.raises(ValueError, match=message):
+            run_dir.resolve_config(config.check(c), tiny_store, sharding.make_mesh())
 
 
 def test_weights_of_another_tokenizer_are_refused(tiny_store, tmp_path):

@@ -31,9 +31,10 @@ def run(tmp_path_factory):
     return make(tmp_path_factory.mktemp('export'))
 
 
-def make(folder, **encoder):
+def make(folder, tokenizer='train:800', **encoder):
     """A run of 6 steps, evaluated and exported."""
     c = tiny.get_config()
+    c.data.tokenizer = tokenizer
     c.encoder = dataclasses.replace(c.encoder, **encoder)
     c.data.root, c.steps, c.name = str(folder / 'store'), 6, 'tiny|run'
     c.data.query_length = c.data.passage_length
@@ -196,6 +197,18 @@ def test_a_run_without_layers_is_saved_and_exported(tmp_path):
     expected = from_run(tmp_path, TEXTS, 'Query: ')
     np.testing.assert_allclose(model(TEXTS, 'query'), expected, atol=1e-6)
     assert len(set(np.round(expected[:, 0], 4))) == len(TEXTS)
+
+
+@pytest.mark.slow
+def test_a_run_of_a_static_encoder_is_exported_for_sentence_transformers(tmp_path):
+    make(tmp_path, tokenizer='train:800:static', family='static', num_layers=0)
+    model = hbt.load(str(tmp_path / 'model')).encode
+    expected = from_run(tmp_path, TEXTS, 'Query: ')
+    np.testing.assert_allclose(model(TEXTS, 'query'), expected, atol=1e-6)
+    sentence_transformers = pytest.importorskip('sentence_transformers')
+    theirs = sentence_transformers.SentenceTransformer(str(tmp_path / 'model'), device='cpu')
+    got = theirs.encode(TEXTS, prompt_name='query')
+    np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
 def test_transformers_loads_encoder_and_tokenizer(run):
