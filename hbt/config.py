@@ -216,7 +216,7 @@ def check(config: Config) -> Config:
     settings.split_tuples(config)
     settings.check_values(config)
     encoder, sampler, loss = config.encoder, config.sampler, config.loss
-    if encoder.hidden_dim % encoder.num_heads:
+    if encoder.num_layers and encoder.hidden_dim % encoder.num_heads:
         expected = f'a multiple of encoder.num_heads={encoder.num_heads}'
         raise ValueError(f'encoder.hidden_dim: expected {expected}, got {encoder.hidden_dim}')
     settings.parse_weights(sampler.dataset_weights, 'sampler.dataset_weights', 1)
