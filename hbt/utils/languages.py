@@ -19,6 +19,7 @@ SCRIPT_FAMILIES = {  # family -> scripts (ISO 15924), by the chapters of The Uni
     'African': 'Ethi Tfng Nkoo Vaii',  # 19
     'American': 'Cher',  # 20
 }
+UNSPACED = ('Jpan', 'Hans', 'Hant', 'Thai', 'Laoo', 'Khmr', 'Mymr')  # no spaces between words
 # Script of a language -> scripts of its characters, where they differ.
 CHARACTER_SCRIPTS = {'Jpan': 'Hira Kana Hani', 'Kore': 'Hang Hani', 'Hans': 'Hani', 'Hant': 'Hani'}
 

@@ -18,7 +18,6 @@ from hbt.data.readers import schema
 from hbt.utils import files, languages, log, resume, text_table
 
 _SENTENCE_END = regex.compile(r'(?<=[.!?…]["”»)]?)\s+(?=[^\p{Ll}\s])|(?<=[。！？।])\s*|\s*\n\s*')
-_UNSPACED = ('Jpan', 'Hans', 'Hant', 'Thai', 'Laoo', 'Khmr', 'Mymr')
 _NUMBER = regex.compile(r'\d+(?:[.,\u066b\u066c\u202f\u00a0\x27]\d+)*')
 FILTERS = ('empty', 'length', 'script', 'copied', 'number')
 
@@ -125,7 +124,7 @@ def _translate_sentences(texts: list[str], engine, source: str, target: str) -> 
     sentences = sorted({x for text in split for x in text}, key=len)
     translations = engine(sentences, source, target) if sentences else []
     by_sentence = dict(zip(sentences, translations, strict=True))
-    space = '' if languages.script(target) in _UNSPACED else ' '
+    space = '' if languages.script(target) in languages.UNSPACED else ' '
     return (space.join(by_sentence[x] for x in text if by_sentence[x]) for text in split)
 
 

@@ -9,6 +9,7 @@ from collections import abc
 
 import sentencepiece
 
+from hbt.data.curation import dictionaries
 from hbt.utils import files, languages
 
 Engine = abc.Callable[[list[str], str, str], list[str]]
@@ -125,4 +126,14 @@ def _language_tokens(folder: str, vocabulary: set[str], source: str, target: str
     return [token for _, token in tokens[:1]], [token for _, token in tokens[1:]]
 
 
-_KINDS = {'command': _run_command, 'ctranslate2': _run_ctranslate2}
+def _run_dictionary(argument: str, texts: list[str], source: str, target: str) -> list[str]:
+    """Word by word, by inputs of `hbt.prepare` that hold translations of words."""
+    dictionary = dictionaries.find_dictionary(argument, source, target)
+    return [dictionaries.translate_words(text, dictionary) for text in texts]
+
+
+_KINDS = {
+    'command': _run_command,
+    'ctranslate2': _run_ctranslate2,
+    'dictionary': _run_dictionary,
+}
