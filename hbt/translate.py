@@ -34,7 +34,10 @@ if __name__ == '__main__':
     flags.DEFINE_string('source', 'en', 'language that is translated')
     flags.DEFINE_list('languages', None, 'languages to translate to')
     flags.DEFINE_multi_string(
-        'engine', None, '[LANGUAGE=]ctranslate2:DIR or command:PROGRAM, with {source} and {target}'
+        'engine',
+        None,
+        '[LANGUAGE=]ctranslate2:DIR, command:PROGRAM or dictionary:INPUT+INPUT, with {source} and '
+        '{target}',
     )
     flags.DEFINE_integer('shard', 1000, 'groups that are translated and saved at a time')
     flags.DEFINE_float('ratio', 3.0, 'times that a text may be longer or shorter, at most')

@@ -86,6 +86,16 @@ def write_stand_ins(path: pathlib.Path) -> None:
     write_groups(path / 'faq.jsonl.gz', range(GROUPS))
     write_groups(path / 'held_out.jsonl.gz', range(GROUPS, GROUPS + 10))
     write_groups(path / 'en.jsonl', range(GROUPS), ('en',))
+    (path / 'words.jsonl').write_text(
+        ''.join(
+            json.dumps({'id': en, 'query': {'en': en, 'es': es}, 'passage': {'en': en}}) + '\n'
+            for en, es in (
+                ('question', 'pregunta'),
+                ('answer', 'respuesta'),
+                ('language', 'idioma'),
+            )
+        )
+    )
     table = [f'{text("en", i, "question")}\t{text("en", i, "answer")}' for i in range(GROUPS)]
     (path / 'faq.tsv').write_text('\n'.join(['question\tanswer', *table]) + '\n')
     with gzip.open(path / 'texts.txt.gz', 'wt') as file:
