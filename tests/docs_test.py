@@ -21,7 +21,7 @@ from tests import ROOT
 PAGES = sorted([*ROOT.glob('*.md'), *ROOT.glob('docs/*.md')])
 # Settings of a store, from whose fields hbt.prepare makes its flags.
 FIELDS = {*settings.entries(config.Data()), *settings.entries(checks.CleaningConfig())}
-SIZES = {'hybrid_xlmr': (), 'strategies': ('--small', '--data=tests')}
+SIZES = {'hybrid_xlmr': (), 'small/strategies': ('--small', '--data=tests')}
 
 
 def check(line: str) -> str:
@@ -151,17 +151,22 @@ def test_every_stage_from_data_to_tables_is_a_command_that_its_program_takes(nam
     lines = [line.removeprefix('+ ') for line in result.stdout.splitlines()]
     programs = {check(line) for line in lines} - {''}
     stages = ['translate', 'prepare', 'plan', 'report', 'export']
-    stages += ['main'] if name == 'strategies' else []  # its start is trained beside the sweep
-    assert programs == {'launch.sweep'} | {f'hbt.{x}' for x in stages}
+    other = {'launch.sweep'}
+    if name != 'hybrid_xlmr':  # its text is selected, and its starts are trained
+        stages += ['main']
+        other |= {'launch.parallel'}
+    assert programs == other | {f'hbt.{x}' for x in stages}
 
 
 @pytest.mark.parametrize('name', SIZES)
 def test_the_run_that_is_exported_is_one_of_the_sweep(name, monkeypatch, capsys):
-    exported = re.search(r"--workdir=(runs/sweep/\S+?)'", dry_run(*SIZES[name]).stdout)[1]
+    lines = [x for x in dry_run(*SIZES[name]).stdout.splitlines() if 'hbt.export' in x]
+    exported = pathlib.Path(re.search(r"--workdir=(\S+?)'", lines[-1])[1])
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, 'path', [str(ROOT / 'launch'), *sys.path])
     sweep = importlib.import_module('sweep')
-    assert sweep.main([f'configs/{name}.py', '--dry_run']) == 0
+    out = f'--out={exported.parent}'
+    assert sweep.main([f'configs/{name}.py', out, '--dry_run']) == 0
     assert f'--workdir={exported} ' in capsys.readouterr().out
 
 
@@ -177,5 +182,5 @@ def test_an_existing_store_is_not_made_again(tmp_path):
     script.write_text((ROOT / 'launch/reproduce.sh').read_text())
     command = ['bash', str(script), '--small', '--data=.', '--dry_run']
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0 and 'hbt.prepare' not in result.stdout
+    assert result.returncode == 0 and '--out=stores/small/store' not in result.stdout
     assert 'hbt.translate' in result.stdout
