@@ -155,28 +155,51 @@ def _convert_vocabulary(folder: pathlib.Path) -> tokenizers.Tokenizer:
 
 
 def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer:
-    """Trains a byte-pair tokenizer of the size in `train:SIZE`, with XLM-R's special tokens.
+    """Trains a tokenizer of the size in `train:SIZE`: byte pairs, with XLM-R's special tokens.
 
-    With `train:SIZE:static` none of these are put around a text, as static encoders want it.
+    With `train:SIZE:static` none of these are put around a text, as static encoders want it; with
+    `train:SIZE:bert` its pieces and special tokens are those of multilingual BERT (WordPiece).
     """
     size, _, kind = spec.removeprefix('train:').partition(':')
-    if not size.isdigit() or int(size) < 300 or kind not in ('', 'static'):
-        expected = 'train:SIZE or train:SIZE:static, with a SIZE of 300 or more'
+    if not size.isdigit() or int(size) < 300 or kind not in ('', 'static', 'bert'):
+        expected = 'train:SIZE, train:SIZE:static or train:SIZE:bert, with a SIZE of 300 or more'
         raise ValueError(f'tokenizer: expected {expected}, got {spec!r}')
+    make = _make_word_pieces if kind == 'bert' else _make_byte_pairs
+    tokenizer, trainer, special = make(int(size))
+    tokenizer.train_from_iterator(texts, trainer)
+    if kind != 'static':
+        ids = [(token, tokenizer.token_to_id(token)) for token in special]
+        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+            single=f'{special[0]} $A {special[1]}', special_tokens=ids
+        )
+    return tokenizer
+
+
+def _make_byte_pairs(size: int) -> tuple:
+    """An untrained tokenizer, its trainer, and the tokens around a text."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
     tokenizer.normalizer = tokenizers.normalizers.NFKC()
     pre = tokenizers.pre_tokenizers
     tokenizer.pre_tokenizer = pre.Sequence([pre.Metaspace(), pre.Punctuation(), pre.Digits()])
     tokenizer.decoder = tokenizers.decoders.Metaspace()
     trainer = tokenizers.trainers.BpeTrainer(
-        vocab_size=int(size), special_tokens=['<s>', '<pad>', '</s>', '<unk>'], show_progress=False
+        vocab_size=size, special_tokens=['<s>', '<pad>', '</s>', '<unk>'], show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    if kind != 'static':
-        tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-            single='<s> $A </s>', special_tokens=[('<s>', 0), ('</s>', 2)]
-        )
-    return tokenizer
+    return tokenizer, trainer, ('<s>', '</s>')
+
+
+def _make_word_pieces(size: int) -> tuple:
+    """The same for the pieces of BERT."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token='[UNK]'))
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = tokenizers.decoders.WordPiece()
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'],
+        show_progress=False,
+    )
+    return tokenizer, trainer, ('[CLS]', '[SEP]')
 
 
 def without_special_tokens(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:

@@ -37,6 +37,31 @@ def test_the_padding_token_has_either_name():
         tokenizer_files.padding_id(word_tokenizer(pad='x'))
 
 
+@pytest.mark.parametrize(
+    'kind, around, pad',
+    [('', ['<s>', '</s>'], 1), (':static', [], 1), (':bert', ['[CLS]', '[SEP]'], 0)],
+)
+def test_a_trained_tokenizer_has_the_special_tokens_of_its_kind(kind, around, pad):
+    texts = [f'the forest {i} and the river {i}' for i in range(100)]
+    tokenizer = tokenizer_files.train_tokenizer(f'train:300{kind}', texts)
+    assert tokenizer.encode('').tokens == around
+    tokens = tokenizer.encode('the river').tokens
+    pieces = tokens[1:-1] if around else tokens
+    assert pieces == (['the', 'river'] if kind == ':bert' else ['▁the', '▁river'])
+    assert tokenizer_files.padding_id(tokenizer) == pad
+    plain = tokenizer_files.without_special_tokens(tokenizer)
+    assert plain.encode('the river').tokens == pieces
+    cut = tokenizer_files.truncating(plain, 1)
+    assert cut.encode('the river').tokens == pieces[:1]
+    assert plain.truncation is None
+
+
+@pytest.mark.parametrize('spec', ['train:', 'train:299', 'train:x', 'train:300:gpt'])
+def test_an_unknown_kind_of_tokenizer_is_refused(spec):
+    with pytest.raises(ValueError, match=f'expected train:SIZE, .* of 300 or more, got {spec!r}'):
+        tokenizer_files.train_tokenizer(spec, [])
+
+
 def test_files_without_a_tokenizer_are_refused_by_name(tmp_path):
     message = 'tokenizer.json or vocab.txt or sentencepiece.bpe.model, got'
     with pytest.raises(ValueError, match=f'{message} an empty one'):
