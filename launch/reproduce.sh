@@ -121,9 +121,20 @@ smaller() {
     done
     prepare_small $part $root/store/tokenizer.json "${inputs[@]}"
   done
+  # Two with the tokens of XLM-R and of BERT.
+  for part in xlmr bert; do
+    case $part in xlmr) config=train:32000 ;; *) config=train:32000:bert ;; esac
+    inputs=()
+    for name in lohelp native_qa native_qa_words lo_ui flores tatoeba xnli tatoeba_tests wordnet \
+      wiktionary lama_facts; do
+      inputs+=("--input=$root/text/$name.jsonl.gz")
+    done
+    prepare_small $part $config "${inputs[@]}"
+  done
   # The starts: translations alone, from random weights, 15 minutes each.
-  for seed in 0 1 2; do start_small start$seed --config.seed=$seed; done
-  for dim in 128 256; do start_small start0_$dim --config.encoder.hidden_dim=$dim; done
+  for seed in 0 1 2; do start_small start$seed '' --config.seed=$seed; done
+  for dim in 128 256; do start_small start0_$dim '' --config.encoder.hidden_dim=$dim; done
+  for part in xlmr bert; do start_small $part family=$part; done
   # The runs, two at a time, and their reports.
   run "$python" -m hbt.plan --config=configs/small/strategies.py --out=reports/small/plan
   sweep_small strategies configs/small/strategies.py --measure=mono.map --measure=cross.map \
@@ -133,6 +144,7 @@ smaller() {
   sweep_small domain_wikipedia configs/small/domain.py:source=wikipedia --in_domain=xquad_r \
     --measure=mono.map --measure=cross.map --measure=multi.map
   sweep_small multitask configs/small/multitask.py --measure=mono.map@10 --measure=multi.map@10
+  sweep_small backbones configs/small/backbones.py
   sweep_small scaling configs/small/scaling.py --measure=mono.mrr --measure=mono.mrr@10 \
     --measure=multi.mrr@10
   # A model for sentence-transformers: seconds.
@@ -147,8 +159,8 @@ prepare_small() { # NAME TOKENIZER INPUTS...
     --leakage=jsonl:help.jsonl.gz:stores/small/eval --leaks=drop
 }
 
-start_small() { # NAME SETTINGS...
-  once "models/small/$1" "$python" -m hbt.main --config=configs/small/start.py "${@:2}" \
+start_small() { # NAME ARG SETTINGS...
+  once "models/small/$1" "$python" -m hbt.main --config="configs/small/start.py:$2" "${@:3}" \
     --workdir="runs/small/$1"
   once "models/small/$1" "$python" -m hbt.export --workdir="runs/small/$1" --out="models/small/$1"
 }
