@@ -2,7 +2,7 @@
 
 launch/reproduce.sh --small --data=DIR
 
-DIR is the folder of the data (docs/research.md), and the command makes everything else: the store
+DIR has the data, as `launch/reproduce.sh` says, and the command makes everything else: the store
 stores/small/store, this start with three seeds (models/small/start0 to 2), the runs of
 configs/small and their reports.
 
