@@ -20,14 +20,11 @@ from hbt.utils import settings
 LANGUAGES = ('ar', 'de', 'el', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'vi', 'zh')  # of XQuAD-R
 QUESTIONS = ('lohelp', 'native_qa', 'native_qa_words')  # the other datasets are translations
 WEIGHTS = {  # translations: how likely a dataset is
-    **dict(
-        xnli=4, tatoeba_tests=3, flores=3, mkqa=2, bible=1.5, newstest=1.5, pawsx=1.5, tico19=1.5
-    ),
-    **dict(quran=0.5, xcopa=0.5, tatoeba=0.5, games=0.5, stamps=0.5, lo_ui=1, mediawiki=1),
-    **dict(wordnet=1.5, wiktionary=1.5, freedict=1, viet_dict=1, thai_loans=0.1),
-    **dict(wikidata_titles=4, lama_facts=3, person_names=0.5, csc_places=0.5, geonames=0.3),
-    **dict(geo_mo=0.5, natural_earth=0.2, iso_codes=0.5, cldr_names=0.5, cldr_emoji=0.5),
-    **dict(osm_presets=0.5, sky=0.3, science_mo=0.5),
+    **dict(xnli=4, tatoeba_tests=3, flores=3, mkqa=3, tico19=2, bible=1.5, newstest=1.5, pawsx=1.5),
+    **dict(tatoeba=1, quran=0.5, xcopa=0.5, games=1, stamps=1, lo_ui=2, mediawiki=2, science_mo=1),
+    **dict(wordnet=3, wiktionary=3, freedict=2, viet_dict=2, thai_loans=0.1, cldr_emoji=1),
+    **dict(wikidata_titles=6, lama_facts=3, person_names=0.5, csc_places=0.5, geo_mo=0.5),
+    **dict(geonames=0.3, natural_earth=0.2, iso_codes=0.5, cldr_names=1, osm_presets=1, sky=0.5),
 }
 EVAL = 'stores/small/eval'
 
