@@ -15,7 +15,7 @@ from hbt import config
 from hbt.configs.small import start
 from hbt.utils import settings
 
-PAIRS = 128
+PAIRS = 256
 DATASETS = (*start.QUESTIONS, 'lo_ui', 'flores', 'tatoeba')
 
 
@@ -23,17 +23,17 @@ def get_config(arg=None):
     args = settings.parse_argument(arg)
     return config.Config(
         name='strategies' + args.suffix,
-        steps=800,
+        steps=400,
         batch_size=PAIRS,
         log_every=50,
-        ckpt_every=400,
+        ckpt_every=200,
         data=config.Data(root='stores/small/store', query_length=32, passage_length=64),
         sampler=config.Sampler(
             languages=start.LANGUAGES,
             dataset_weights=','.join(f'{x}:0' for x in start.WEIGHTS if x not in DATASETS),
         ),
         encoder=config.Encoder(init='models/small/start{seed}'),
-        optim=config.Optim(lr=1e-3, warmup=50),
+        optim=config.Optim(lr=2e-3, warmup=25),
         eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root=start.EVAL, at_start=False),
     )
 

@@ -83,8 +83,11 @@ def read_architecture(path: str | pathlib.Path, base: config.Encoder) -> config.
 
 def read_static(path: pathlib.Path, base: config.Encoder) -> config.Encoder:
     """Returns `base` as a StaticEmbedding of sentence-transformers, with the sizes of its table."""
-    tokenizer = files.read_json(path / 'tokenizer.json', dict)
-    length = (tokenizer.get('truncation') or {}).get('max_length', UNLIMITED)
+    file = path / 'tokenizer.json'
+    truncation = files.read_json(file, dict).get('truncation') or {'max_length': UNLIMITED}
+    length = truncation.get('max_length') if isinstance(truncation, dict) else truncation
+    is_length = type(length) is int and 1 <= length <= UNLIMITED
+    require(is_length, file, 'truncation', f'max_length from 1 to {UNLIMITED}', length)
     rows, dim = _find_table(path).shape
     sizes = dict(vocab_size=rows, hidden_dim=dim, max_positions=length)
     sizes |= dict(num_layers=0, num_heads=1)

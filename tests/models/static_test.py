@@ -101,3 +101,14 @@ def test_another_tensor_than_the_table_is_named(tmp_path):
         safetensors.numpy.save_file(tensors, file)
         with pytest.raises(ValueError, match=f'{file}: .*{message}'):
             model_dir.load_model(str(tmp_path / 'x'))
+
+
+def test_a_truncation_that_is_no_length_is_refused(tmp_path):
+    model_dir.write_model(tmp_path / 'x', make_model(), '')
+    file = tmp_path / 'x/tokenizer.json'
+    tree = json.loads(file.read_text())
+    assert tree['truncation']['max_length'] == 20
+    for value in (5, {'max_length': 0}):
+        file.write_text(json.dumps(tree | {'truncation': value}))
+        with pytest.raises(ValueError, match=f'{file}: truncation: expected max_length from 1 to'):
+            model_dir.load_model(str(tmp_path / 'x'))
