@@ -15,7 +15,7 @@ from hbt import config
 from hbt.configs.small import start
 from hbt.utils import settings
 
-PAIRS = 256
+PAIRS = 512
 DATASETS = (*start.QUESTIONS, 'lo_ui', 'flores', 'tatoeba')
 
 
@@ -23,17 +23,17 @@ def get_config(arg=None):
     args = settings.parse_argument(arg)
     return config.Config(
         name='strategies' + args.suffix,
-        steps=400,
+        steps=200,
         batch_size=PAIRS,
-        log_every=50,
-        ckpt_every=200,
+        log_every=20,
+        ckpt_every=100,
         data=config.Data(root='stores/small/store', query_length=32, passage_length=64),
         sampler=config.Sampler(
             languages=start.LANGUAGES,
             dataset_weights=','.join(f'{x}:0' for x in start.WEIGHTS if x not in DATASETS),
         ),
         encoder=config.Encoder(init='models/small/start{seed}'),
-        optim=config.Optim(lr=2e-3, warmup=25),
+        optim=config.Optim(lr=3e-3, warmup=20),
         eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root=start.EVAL, at_start=False),
     )
 
