@@ -47,7 +47,7 @@ MODELS = {  # model_type -> class, our settings, defaults of transformers that d
     'bert': ('BertModel', dict(family='bert', norm='post'), {}),
 }
 STATIC = 'embedding.weight'  # the tensor of a StaticEmbedding
-UNLIMITED = 10**6  # tokens of a text, where no length is set
+UNLIMITED = 10**5  # tokens of a text, where no length is set
 REQUIRED = {'position_embedding_type': 'absolute', 'is_decoder': False}  # if present
 HEAD_ACTIVATIONS = {
     'torch.nn.modules.activation.Tanh': 'tanh',
@@ -85,9 +85,9 @@ def read_static(path: pathlib.Path, base: config.Encoder) -> config.Encoder:
     """Returns `base` as a StaticEmbedding of sentence-transformers, with the sizes of its table."""
     file = path / 'tokenizer.json'
     truncation = files.read_json(file, dict).get('truncation') or {'max_length': UNLIMITED}
-    length = truncation.get('max_length') if isinstance(truncation, dict) else truncation
-    is_length = type(length) is int and 1 <= length <= UNLIMITED
-    require(is_length, file, 'truncation', f'max_length from 1 to {UNLIMITED}', length)
+    length = truncation.get('max_length') if isinstance(truncation, dict) else None
+    is_length = type(length) is int and 4 <= length <= UNLIMITED
+    require(is_length, file, 'truncation', f'max_length from 4 to {UNLIMITED}', truncation)
     rows, dim = _find_table(path).shape
     sizes = dict(vocab_size=rows, hidden_dim=dim, max_positions=length)
     sizes |= dict(num_layers=0, num_heads=1)
