@@ -12,37 +12,39 @@ are chosen, are not among them. A file that is there is not written again.
 
 import argparse
 import gzip
+import itertools
 import json
 import os
 import pathlib
+from collections import abc
 
-LANGUAGES = ('ar', 'de', 'el', 'en', 'es', 'hi', 'ru', 'th', 'tr', 'vi', 'zh')
+from hbt.configs.small.start import LANGUAGES
+from hbt.data.readers import registry, schema
+
 HELD_OUT = ('pud', 'mgsm', 'udhr')
 EVERY = {'freedict': 4, 'person_names': 4, 'wikidata_titles': 2, 'viet_dict': 2, 'sky': 2}
 EVERY |= {'csc_places': 2, 'geonames': 2}
 SCARCE = 16
 
 
-def select(row: dict, languages: list[str]) -> dict | None:
+def select(group: schema.Group, languages: abc.Sequence[str]) -> dict | None:
     """The group with these languages; None if no pair of two different texts is left."""
-    sides = {x: {y: row[x][y] for y in languages if y in row[x]} for x in ('query', 'passage')}
+    texts = {'query': group.query, 'passage': group.passage}
+    sides = {side: {x: y[x] for x in languages if x in y} for side, y in texts.items()}
     if not all(sides.values()) or len(sides['query']) == 1 and sides['query'] == sides['passage']:
         return None
-    return {'id': row['id'], **sides}
+    return {'id': group.id, **sides}
 
 
 def write(source: pathlib.Path, target: pathlib.Path, every: int, scarce: list[str]) -> None:
     """Writes one group in `every`; of those, one in SCARCE has the languages `scarce`."""
-    partial, count = target.with_name(target.name + '.partial'), 0
+    partial = target.with_name(target.name + '.partial')
     others = [x for x in LANGUAGES if x not in scarce]
-    with gzip.open(source, 'rt') as lines, gzip.open(partial, 'wt', 6) as out:
-        for i, line in enumerate(lines):
-            if i % every:
-                continue
-            group = select(json.loads(line), others if count % SCARCE else LANGUAGES)
-            count += 1
-            if group:
-                out.write(json.dumps(group, ensure_ascii=False) + '\n')
+    (groups,) = registry.open_sources([str(source)])
+    with gzip.open(partial, 'wt', 6) as out:
+        for i, group in enumerate(itertools.islice(groups.iter_groups(), 0, None, every)):
+            if row := select(group, others if i % SCARCE else LANGUAGES):
+                out.write(json.dumps(row, ensure_ascii=False) + '\n')
     os.replace(partial, target)
 
 
@@ -62,10 +64,14 @@ def main() -> None:
         parser.error(f'--scarce: expected some of {", ".join(LANGUAGES)}, got {min(unknown)}')
     if not sources:
         parser.error(f'{args.dir}: expected files *.jsonl.gz, got none')
+    only = [x for x in args.only.split(',') if x]
+    names = [x.name.removesuffix('.jsonl.gz') for x in sources]
+    if unknown := set(only) - set(names):
+        parser.error(f'--only: expected some of {", ".join(names)}, got {min(unknown)}')
     args.out.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        name, target = source.name.removesuffix('.jsonl.gz'), args.out / source.name
-        is_kept = name in args.only.split(',') if args.only else name not in HELD_OUT
+    for name, source in zip(names, sources, strict=True):
+        target = args.out / source.name
+        is_kept = name in only if only else name not in HELD_OUT
         if is_kept and not target.exists():
             write(source, target, args.every * EVERY.get(name, 1), scarce)
             print(target, flush=True)

@@ -6,10 +6,11 @@
 #   ... --dry_run                             prints the commands
 #
 # DIR of --small holds xquad-r/ and mlqa-r/ (of LAReQA), and in the training format lohelp, native_qa,
-# lo_ui, flores, tatoeba.jsonl.gz and parallel/*.jsonl.gz, the names in configs/small/start.py. At full size: the paper's own translations are not
-# public, so the data are mMARCO in seven of its nine languages, and two public sets of English
-# questions that NLLB-200 translates to the other eight. UNTRIED at full size: its hours and sizes
-# are extrapolated from what was measured in small.
+# lo_ui, flores, tatoeba.jsonl.gz and parallel/*.jsonl.gz, the names in configs/small/start.py. Not
+# yet run as a whole: its times are those of its parts.
+# At full size: the paper's own translations are not public, so the data are mMARCO in seven of its
+# nine languages, and two public sets of English questions that NLLB-200 translates to the other
+# eight. UNTRIED at full size: its hours and sizes are extrapolated from what was measured in small.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -88,7 +89,7 @@ full() {
 }
 
 smaller() {
-  local root=stores/small file name part seed dim config words='' inputs=()
+  local root=stores/small file name part option tokenizer seed dim words='' inputs=()
   # The text of the experiments, and help that nothing is trained on: two minutes.
   run "$python" launch/parallel.py "$data" $root/text
   once $root/help "$python" -m hbt.prepare --input=$root/text/lohelp.jsonl.gz --out=$root/help \
@@ -103,7 +104,7 @@ smaller() {
   done
   translate $root/text/native_qa.jsonl.gz $root/text/native_qa_words.jsonl.gz \
     ar,de,el,es,hi,ru,th,tr,vi,zh "dictionary:${words#+}" --filters=empty
-  # The store of the starts, with a tokenizer of its own: ten minutes.
+  # The store of the starts, with a tokenizer of its own: 16 minutes, other work beside.
   for file in "$data"/*.jsonl.gz "$data"/parallel/*.jsonl.gz; do
     name=$(basename "$file")
     [[ $name =~ ^(pud|mgsm|udhr|\*)\. ]] || inputs+=("--input=$root/text/$name")
@@ -112,8 +113,8 @@ smaller() {
   prepare_small store train:64000:static "${inputs[@]}"
   # The stores of the runs: all of their text, parts of it, and one with scarce languages.
   for part in every1 every4 every16 scarce; do
-    case $part in scarce) config=--scarce=el,th ;; *) config=--every=${part#every} ;; esac
-    run "$python" launch/parallel.py $root/text $root/$part.text "$config" \
+    case $part in scarce) option=--scarce=el,th ;; *) option=--every=${part#every} ;; esac
+    run "$python" launch/parallel.py $root/text $root/$part.text "$option" \
       --only=lohelp,native_qa,native_qa_words,lo_ui,flores,tatoeba
     inputs=()
     for name in lohelp native_qa native_qa_words lo_ui flores tatoeba; do
@@ -123,15 +124,15 @@ smaller() {
   done
   # Two with the tokens of XLM-R and of BERT.
   for part in xlmr bert; do
-    case $part in xlmr) config=train:32000 ;; *) config=train:32000:bert ;; esac
+    case $part in xlmr) tokenizer=train:32000 ;; *) tokenizer=train:32000:bert ;; esac
     inputs=()
     for name in lohelp native_qa native_qa_words lo_ui flores tatoeba xnli tatoeba_tests wordnet \
       wiktionary lama_facts; do
       inputs+=("--input=$root/text/$name.jsonl.gz")
     done
-    prepare_small $part $config "${inputs[@]}"
+    prepare_small $part $tokenizer "${inputs[@]}"
   done
-  # The starts: translations alone, from random weights, 15 minutes each.
+  # The starts: translations alone, from random weights, 16 minutes each.
   for seed in 0 1 2; do start_small start$seed '' --config.seed=$seed; done
   for dim in 128 256; do start_small start0_$dim '' --config.encoder.hidden_dim=$dim; done
   for part in xlmr bert; do start_small $part family=$part; done

@@ -10,7 +10,7 @@ python -m hbt.main --config=configs/small/start.py --workdir=runs/small/start0
 python -m hbt.main --config=configs/small/start.py:family=bert --workdir=runs/small/bert
 
 A pretrained encoder cannot be trained on two CPU cores in reasonable time. A table of token
-embeddings can: 15 minutes from random weights, on translations alone. Its settings were chosen on
+embeddings can: 16 minutes from random weights, on translations alone. Its settings were chosen on
 held-out text (RESULTS.md): sentences and software help that no run is trained on.
 """
 
@@ -27,9 +27,7 @@ WEIGHTS = {  # translations: how likely a dataset is
     **dict(geonames=0.3, natural_earth=0.2, iso_codes=0.5, cldr_names=1, osm_presets=1, sky=0.5),
 }
 EVAL = 'stores/small/eval'
-
-
-FEWER = (
+FEWER = (  # of the starts of other families
     'lo_ui',
     'flores',
     'tatoeba',

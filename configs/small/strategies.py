@@ -34,7 +34,7 @@ def get_config(arg=None):
         ),
         encoder=config.Encoder(init='models/small/start{seed}'),
         optim=config.Optim(lr=3e-3, warmup=20),
-        eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root=start.EVAL, at_start=False),
+        eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root=start.EVAL),
     )
 
 

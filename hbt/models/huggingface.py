@@ -88,7 +88,7 @@ def read_static(path: pathlib.Path, base: config.Encoder) -> config.Encoder:
     length = truncation.get('max_length') if isinstance(truncation, dict) else None
     is_length = type(length) is int and 4 <= length <= UNLIMITED
     require(is_length, file, 'truncation', f'max_length from 4 to {UNLIMITED}', truncation)
-    rows, dim = _find_table(path).shape
+    rows, dim = _read_table(path).shape
     sizes = dict(vocab_size=rows, hidden_dim=dim, max_positions=length)
     sizes |= dict(num_layers=0, num_heads=1)
     return dataclasses.replace(base, family='static', pooling='mean', projection_dim=0, **sizes)
@@ -96,13 +96,13 @@ def read_static(path: pathlib.Path, base: config.Encoder) -> config.Encoder:
 
 def load_static(path: pathlib.Path) -> encoder.Params:
     """Float32 NumPy parameters from the weights of a StaticEmbedding."""
-    view = _find_table(path)
+    view = _read_table(path)
     table = np.empty(view.shape, np.float32)
     weights.copy_tensor(table, view, str(path))
     return {'embeddings': {'token': table}}
 
 
-def _find_table(path: pathlib.Path) -> np.ndarray:
+def _read_table(path: pathlib.Path) -> np.ndarray:
     tensors = dict(weights.read_tensors(path))
     file = weights.find_weights(path)
     require(list(tensors) == [STATIC], file, 'tensors', STATIC, sorted(tensors))

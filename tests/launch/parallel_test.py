@@ -67,9 +67,11 @@ def test_one_group_in_so_many_is_selected_and_scarce_languages_are_in_few(tmp_pa
     assert parallel(*arguments).stdout == ''  # nothing is written again
 
 
-def test_what_is_no_language_or_no_folder_of_texts_is_refused(tmp_path):
+def test_what_is_no_language_no_file_or_no_folder_of_texts_is_refused(tmp_path):
+    write(tmp_path / 'a.jsonl.gz', [both(en='a', de='b')])
     for arguments, message in (
         ([tmp_path, tmp_path / 'out', '--scarce=sw'], '--scarce: expected some of ar, .* got sw'),
+        ([tmp_path, tmp_path / 'out', '--only=b'], '--only: expected some of a, got b'),
         ([tmp_path / 'none', tmp_path / 'out'], 'expected files \\*.jsonl.gz, got none'),
     ):
         done = parallel(*arguments)

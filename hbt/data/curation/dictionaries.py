@@ -47,15 +47,15 @@ def find_dictionary(inputs: str, source: str, target: str) -> Dictionary:
 def _read_dictionaries(inputs: str, source: str) -> dict[str, dict[tuple[str, ...], str]]:
     """Target -> phrase -> translation."""
     pattern, longest = _units_of(source)
-    found = collections.defaultdict(lambda: collections.defaultdict(collections.Counter))
+    counts = collections.defaultdict(lambda: collections.defaultdict(collections.Counter))
     for texts in _iter_entries(inputs):
         units = tuple(pattern.findall(texts.get(source, '').casefold()))
         if 0 < len(units) <= longest:
             for target in texts.keys() - {source}:
-                found[target][units][texts[target]] += 1
+                counts[target][units][texts[target]] += 1
     return {
         target: {units: max(x, key=x.get) for units, x in phrases.items()}
-        for target, phrases in found.items()
+        for target, phrases in counts.items()
     }
 
 
