@@ -100,18 +100,23 @@ def encoder_folder(folder: pathlib.Path) -> pathlib.Path:
 def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Encoder:
     """Returns `base` with what a directory says of the encoder, its pooling and its head."""
     modules, place = _read_modules(folder), encoder_folder(folder)
-    head = {'projection_dim': 0, 'projection_activation': 'tanh'}
     if 'StaticEmbedding' in modules:
         c = huggingface.read_static(place, base)
     else:
         c = huggingface.read_architecture(place, base)
+    if list(modules) == ['Transformer']:
+        return c
+    if 'Pooling' in modules:
+        pooling = _read_pooling(folder / modules['Pooling'] / 'config.json')
+        c = dataclasses.replace(c, pooling=pooling)
+    head = {'projection_dim': 0, 'projection_activation': 'tanh'}
     if 'Dense' in modules:
         head = huggingface.read_head(folder / modules['Dense'] / 'config.json', c.hidden_dim)
-    if 'StaticEmbedding' in modules:
-        return dataclasses.replace(c, normalise='Normalize' in modules, **head)
-    if 'Pooling' not in modules:
-        return c
-    file = folder / modules['Pooling'] / 'config.json'
+    return dataclasses.replace(c, normalise='Normalize' in modules, **head)
+
+
+def _read_pooling(file: pathlib.Path) -> str:
+    """Our pooling, from the configuration of a module; ValueError for one that hbt lacks."""
     content = files.read_json(file, dict)
     modes = content.get('pooling_mode', [POOLING[key] for key in POOLING if content.get(key)])
     modes = (modes or ['mean']) if isinstance(modes, list) else [modes]
@@ -119,7 +124,7 @@ def read_architecture(folder: pathlib.Path, base: config.Encoder) -> config.Enco
     huggingface.require_choice(mode, ('cls', 'mean', 'max'), file, 'pooling_mode')
     has_prompt = content.get('include_prompt', True) is True
     huggingface.require(has_prompt, file, 'include_prompt', 'true', False)
-    return dataclasses.replace(c, pooling=mode, normalise='Normalize' in modules, **head)
+    return mode
 
 
 def _read_prompts(folder: pathlib.Path) -> dict[str, str]:

@@ -87,10 +87,12 @@ def resolve_config(c: config.Config, s: store.Store, mesh: jax.sharding.Mesh) ->
 def _check_static(c: config.Encoder, s: store.Store, where: str) -> None:
     if c.num_layers:
         raise ValueError(f'{where}: num_layers: expected 0 with family static, got {c.num_layers}')
-    if s.manifest['tokenizer']['end_id'] is not None:
+    end_id = s.manifest['tokenizer']['end_id']
+    if end_id is not None:
         raise ValueError(
             f'{s.path}: expected a store without special tokens around its texts, as '
-            f'--tokenizer=train:SIZE:static makes it, for {where} of the family static'
+            f'--tokenizer=train:SIZE:static makes it, for {where} of the family static, got one '
+            f'whose texts end with token {end_id}'
         )
 
 
