@@ -132,10 +132,15 @@ smaller() {
     done
     prepare_small $part $tokenizer "${inputs[@]}"
   done
-  # The starts: translations alone, from random weights, 16 minutes each.
-  for seed in 0 1 2; do start_small start$seed '' --config.seed=$seed; done
-  for dim in 128 256; do start_small start0_$dim '' --config.encoder.hidden_dim=$dim; done
-  for part in xlmr bert; do start_small $part family=$part; done
+  # The starts: translations alone, from random weights.
+  run "$python" launch/sweep.py configs/small/start.py --jobs=2 --out=runs/small/start
+  for seed in 0 1 2; do export_small start$seed start/seed$seed; done
+  for dim in 128 256; do export_small start0_$dim start/hidden_dim$dim; done
+  for part in xlmr bert; do
+    once models/small/$part "$python" -m hbt.main --config=configs/small/start.py:family=$part \
+      --workdir=runs/small/$part
+    export_small $part $part
+  done
   # The runs, two at a time, and their reports.
   run "$python" -m hbt.plan --config=configs/small/strategies.py --out=reports/small/plan
   sweep_small strategies configs/small/strategies.py --measure=mono.map --measure=cross.map \
@@ -147,10 +152,9 @@ smaller() {
   sweep_small multitask configs/small/multitask.py --measure=mono.map@10 --measure=multi.map@10
   sweep_small backbones configs/small/backbones.py
   sweep_small scaling configs/small/scaling.py --measure=mono.mrr --measure=mono.mrr@10 \
-    --measure=multi.mrr@10
+    --measure=multi.mrr@10 runs/small/strategies/alpha{1.0,0.5}_seed0/
   # A model for sentence-transformers: seconds.
-  once models/small/hybrid "$python" -m hbt.export --out=models/small/hybrid \
-    --workdir=runs/small/strategies/alpha0.5_seed0
+  export_small hybrid strategies/alpha0.5_seed0
 }
 
 prepare_small() { # NAME TOKENIZER INPUTS...
@@ -160,13 +164,11 @@ prepare_small() { # NAME TOKENIZER INPUTS...
     --leakage=jsonl:help.jsonl.gz:stores/small/eval --leaks=drop
 }
 
-start_small() { # NAME ARG SETTINGS...
-  once "models/small/$1" "$python" -m hbt.main --config="configs/small/start.py:$2" "${@:3}" \
-    --workdir="runs/small/$1"
-  once "models/small/$1" "$python" -m hbt.export --workdir="runs/small/$1" --out="models/small/$1"
+export_small() { # NAME RUN
+  once "models/small/$1" "$python" -m hbt.export --out="models/small/$1" --workdir="runs/small/$2"
 }
 
-sweep_small() { # NAME CONFIG OPTIONS-OF-THE-REPORT...
+sweep_small() { # NAME CONFIG ARGUMENTS-OF-THE-REPORT...
   run "$python" launch/sweep.py "$2" --jobs=2 --out="runs/small/$1"
   run "$python" -m hbt.report "runs/small/$1"/*/ --out="reports/small/$1" "${@:3}"
 }

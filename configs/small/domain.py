@@ -13,7 +13,7 @@ Evaluated on held-out help, XQuAD-R and MLQA-R. As all batches of the first come
 groups, it is also the control of `configs/small/strategies.py`.
 """
 
-from hbt.configs.small import start, strategies
+from hbt.configs.small import strategies
 from hbt.utils import settings
 
 SOURCES = {'help': ('lohelp',), 'wikipedia': ('native_qa', 'native_qa_words')}
@@ -23,7 +23,7 @@ def get_config(arg=None):
     args = settings.parse_argument(arg, source='help')
     c = strategies.get_config()
     c.name = 'domain_' + args.source
-    others = {*start.WEIGHTS, *start.QUESTIONS}.difference(SOURCES[args.source])
+    others = {*strategies.DATASETS}.difference(SOURCES[args.source])
     c.sampler.dataset_weights = ','.join(f'{name}:0' for name in sorted(others))
     c.eval.benchmarks = ('xquad_r', 'mlqa_r', 'jsonl:help.jsonl.gz')
     return c

@@ -15,7 +15,6 @@ def get_config(arg=None):
     c = strategies.get_config(arg)
     c.name = c.name.replace('strategies', 'multitask')
     c.data.root = 'stores/small/scarce'
-    c.sampler.dataset_weights = ''
     return c
 
 

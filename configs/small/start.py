@@ -6,7 +6,7 @@ DIR has the data, as `launch/reproduce.sh` says, and the command makes everythin
 stores/small/store, this start with three seeds (models/small/start0 to 2), the runs of
 configs/small and their reports.
 
-python -m hbt.main --config=configs/small/start.py --workdir=runs/small/start0
+python launch/sweep.py configs/small/start.py --jobs=2 --out=runs/small/start
 python -m hbt.main --config=configs/small/start.py:family=bert --workdir=runs/small/bert
 
 A pretrained encoder cannot be trained on two CPU cores in reasonable time. A table of token
@@ -63,3 +63,11 @@ def get_config(arg=None):
     weights = dict.fromkeys(QUESTIONS, 0) | weights
     c.sampler.dataset_weights = ','.join(f'{name}:{x:g}' for name, x in weights.items())
     return c
+
+
+def sweep():
+    """Three seeds, and for `configs/small/scaling.py` two widths."""
+    for seed in range(3):
+        yield {'seed': seed}
+    for dim in (128, 256):
+        yield {'encoder.hidden_dim': dim}

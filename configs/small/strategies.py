@@ -27,11 +27,8 @@ def get_config(arg=None):
         batch_size=PAIRS,
         log_every=20,
         ckpt_every=100,
-        data=config.Data(root='stores/small/store', query_length=32, passage_length=64),
-        sampler=config.Sampler(
-            languages=start.LANGUAGES,
-            dataset_weights=','.join(f'{x}:0' for x in start.WEIGHTS if x not in DATASETS),
-        ),
+        data=config.Data(root='stores/small/every1', query_length=32, passage_length=64),
+        sampler=config.Sampler(languages=start.LANGUAGES),
         encoder=config.Encoder(init='models/small/start{seed}'),
         optim=config.Optim(lr=3e-3, warmup=20),
         eval=config.Eval(benchmarks=('xquad_r', 'mlqa_r'), root=start.EVAL),
