@@ -89,6 +89,8 @@ full() {
 }
 
 smaller() {
+  # Of glibc: memory in huge pages, which makes the steps of these tables 1.3 times as fast.
+  export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
   local root=stores/small file name part option tokenizer seed dim words='' inputs=()
   # The text of the experiments, and help that nothing is trained on: two minutes.
   run "$python" launch/parallel.py "$data" $root/text

@@ -26,7 +26,7 @@ def get_config(arg=None):
         steps=200,
         batch_size=PAIRS,
         log_every=20,
-        ckpt_every=100,
+        ckpt_every=200,
         data=config.Data(root='stores/small/every1', query_length=32, passage_length=64),
         sampler=config.Sampler(languages=start.LANGUAGES),
         encoder=config.Encoder(init='models/small/start{seed}'),
