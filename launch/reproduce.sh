@@ -148,7 +148,8 @@ smaller() {
     once reports/small/start "$python" -m hbt.evaluate --workdir=runs/small/$part \
       --benchmark=xquad_r --benchmark=mlqa_r
   done
-  once reports/small/start "$python" -m hbt.report runs/small/start/seed*/ --out=reports/small/start
+  once reports/small/start "$python" -m hbt.report runs/small/start/seed*/ runs/small/{xlmr,bert}/ \
+    --out=reports/small/start
   # The runs, two at a time, and their reports.
   run "$python" -m hbt.plan --config=configs/small/strategies.py --out=reports/small/plan
   sweep_small strategies configs/small/strategies.py --measure=mono.map --measure=cross.map \
