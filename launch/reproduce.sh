@@ -112,7 +112,8 @@ smaller() {
     [[ $name =~ ^(pud|mgsm|udhr|\*)\. ]] || inputs+=("--input=$root/text/$name")
   done
   inputs+=("--input=$root/text/native_qa_words.jsonl.gz")
-  prepare_small store train:64000:static "${inputs[@]}"
+  local all=("${inputs[@]}")
+  prepare_small store train:64000:static "${all[@]}"
   # The stores of the runs: all of their text, parts of it, and one with scarce languages.
   for part in every1 every4 every16 scarce; do
     case $part in scarce) option=--scarce=el,th ;; *) option=--every=${part#every} ;; esac
@@ -162,6 +163,10 @@ smaller() {
   sweep_small backbones configs/small/backbones.py
   sweep_small scaling configs/small/scaling.py --measure=mono.mrr --measure=mono.mrr@10 \
     --measure=multi.mrr@10 runs/small/strategies/alpha{1.0,0.5}_seed0/
+  # The search for these settings, on held-out text.
+  prepare_small store32000 train:32000:static "${all[@]}"
+  sweep_small search_start configs/small/search_start.py
+  sweep_small search_runs configs/small/search_runs.py
   # A model for sentence-transformers: seconds.
   export_small hybrid strategies/alpha0.5_seed0
 }
