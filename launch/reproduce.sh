@@ -91,7 +91,7 @@ full() {
 smaller() {
   # Of glibc: memory in huge pages, which makes the steps of these tables 1.3 times as fast.
   export GLIBC_TUNABLES=glibc.malloc.hugetlb=1
-  local root=stores/small file name part option tokenizer seed dim words='' inputs=()
+  local root=stores/small file folder name part option tokenizer seed dim words='' inputs=()
   # The text of the experiments, and help that nothing is trained on: two minutes.
   run "$python" launch/parallel.py "$data" $root/text
   once $root/help "$python" -m hbt.prepare --input=$root/text/lohelp.jsonl.gz --out=$root/help \
@@ -153,12 +153,17 @@ smaller() {
     --out=reports/small/start
   # The runs, two at a time, and their reports.
   run "$python" -m hbt.plan --config=configs/small/strategies.py --out=reports/small/plan
+  run "$python" launch/sweep.py configs/small/strategies.py --jobs=2 --out=runs/small/strategies
+  for folder in runs/small/strategies/*/; do
+    once "$folder"results/200/jsonl-help.jsonl.gz.json "$python" -m hbt.evaluate --workdir="$folder" \
+      --benchmark=jsonl:help.jsonl.gz
+  done
   sweep_small strategies configs/small/strategies.py --measure=mono.map --measure=cross.map \
     --measure=multi.map --measure=multi.recall@5 --measure=multi.rank_distance
   sweep_small domain_help configs/small/domain.py:source=help --in_domain=jsonl:help.jsonl.gz \
     --measure=mono.map --measure=cross.map --measure=multi.map
   sweep_small domain_wikipedia configs/small/domain.py:source=wikipedia --in_domain=xquad_r \
-    --measure=mono.map --measure=cross.map --measure=multi.map
+    --in_domain=mlqa_r --measure=mono.map --measure=cross.map --measure=multi.map
   sweep_small multitask configs/small/multitask.py --measure=mono.map@10 --measure=multi.map@10
   sweep_small backbones configs/small/backbones.py
   sweep_small scaling configs/small/scaling.py --measure=mono.mrr --measure=mono.mrr@10 \

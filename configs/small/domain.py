@@ -6,7 +6,8 @@ done
 python -m hbt.report runs/small/domain_help/*/ --out=reports/small/domain_help \\
     --in_domain=jsonl:help.jsonl.gz --measure=mono.map --measure=cross.map --measure=multi.map
 python -m hbt.report runs/small/domain_wikipedia/*/ --out=reports/small/domain_wikipedia \\
-    --in_domain=xquad_r --measure=mono.map --measure=cross.map --measure=multi.map
+    --in_domain=xquad_r --in_domain=mlqa_r --measure=mono.map --measure=cross.map \\
+    --measure=multi.map
 
 Trained on software help alone, or on questions on Wikipedia and their translations word by word.
 Evaluated on held-out help, XQuAD-R and MLQA-R. As all batches of the first come from the same

@@ -1,6 +1,9 @@
 """Ways to compose batches, compared on real data by an encoder that two CPU cores can train.
 
 python launch/sweep.py configs/small/strategies.py --out=runs/small/strategies
+for run in runs/small/strategies/*/; do
+  python -m hbt.evaluate --workdir=$run --benchmark=jsonl:help.jsonl.gz
+done
 python -m hbt.report runs/small/strategies/*/ --out=reports/small/strategies \\
     --measure=mono.map --measure=cross.map --measure=multi.map --measure=multi.recall@5 \\
     --measure=multi.rank_distance
