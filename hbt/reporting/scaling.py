@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from hbt.reporting import comparison, experiments, render
+from hbt.reporting import comparison, experiments, render, significance
 
 MODEL = ('init', 'hidden_dim', 'num_layers', 'num_heads', 'mlp_dim')
 DATA = ('groups', 'content', 'languages', 'root', 'sources')
@@ -116,14 +116,43 @@ def fit_table(
             fit = fit_points(points, measure)
             if fit is not None:
                 y = f'1 − {measure.name}' if measure.sign > 0 else measure.name
-                rows.append([curve.label, case.benchmark, y, len(points), *fit, 2**fit.power])
+                bounds = power_interval(curve, case.benchmark, measure)
+                names = curve.label, case.benchmark, y, len(points)
+                rows.append([*names, *fit[:2], *bounds, *fit[2:], 2**fit.power])
     if not rows:
         return None
     formats = dict.fromkeys(('runs', 'benchmark', 'y'), 'text') | {'points': 'count'}
     numbers = ('c', 'p', 'standard error of p', 'R²', 'factor when x doubles')
-    formats, name = formats | dict.fromkeys(numbers, 'number'), AXES[axis].name
-    note = f'y = c · x^p for x = {name}, by least squares of the logarithms over all runs.'
-    return render.make_table(f'fit-{axis}', f'Scaling with {name}: fits', formats, rows, note)
+    formats |= dict.fromkeys(numbers, 'number')
+    columns = ['runs', 'benchmark', 'y', 'points', 'c', 'p', 'p low', 'p high', *numbers[2:]]
+    note = (
+        f'y = c · x^p for x = {AXES[axis].name}, by least squares of the logarithms over all runs. '
+        'In brackets: 95 % bootstrap interval over questions, with all their translations.'
+    )
+    title = f'Scaling with {AXES[axis].name}: fits'
+    return render.Table(f'fit-{axis}', title, pd.DataFrame(rows, columns=columns), formats, note)
+
+
+def power_interval(
+    curve: Curve, benchmark: str, measure: comparison.Measure
+) -> tuple[float, float]:
+    """Bounds of the fitted power over questions, of which all runs have the same in a draw.
+
+    NaN where a draw leaves nothing to gain.
+    """
+    sizes, means = [], []
+    for size, x in zip(curve.sizes, curve.experiments, strict=True):
+        if benchmark in x.results:
+            (system,) = experiments.group_by_seed([x])
+            values = system.setting_values(benchmark, measure.setting, measure.metric)
+            questions = x.results[benchmark].query_groups
+            means.append(significance.resample_means(values, questions))
+            sizes.append(size)
+    gaps = np.stack([1 - x if measure.sign > 0 else x for x in means], axis=1)
+    logs = np.log(gaps, out=np.full_like(gaps, np.nan), where=gaps > 0)
+    offsets = np.log(sizes) - np.log(sizes).mean()
+    low, high = np.quantile(logs @ offsets / np.square(offsets).sum(), [0.025, 0.975])
+    return float(low), float(high)
 
 
 def domain_shift_table(

@@ -43,6 +43,19 @@ def bootstrap(values: Values, questions: Questions, level: float = 0.95, seed: i
     Questions are drawn RESAMPLES times (Efron and Tibshirani, 1993, chapter 13).
     """
     sums, counts = _sum_by_question(values, questions)
+    means = resample_means(values, questions, seed)
+    low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float((sums.sum(0) / counts.sum(0)).mean()), float(low), float(high))
+
+
+def resample_means(
+    values: Values, questions: Questions, seed: int = 0
+) -> Float[np.ndarray, ' resamples']:
+    """The macro-averages of the bootstrap's draws; NaN for a draw without any value.
+
+    Equal questions and seeds give equal draws, whatever the values.
+    """
+    sums, counts = _sum_by_question(values, questions)
     generator, n = np.random.default_rng(seed), len(sums)
     means, size = [], max(1, BLOCK // n)
     for start in range(0, RESAMPLES, size):
@@ -51,9 +64,8 @@ def bootstrap(values: Values, questions: Questions, level: float = 0.95, seed: i
         totals = weights @ counts
         columns = (totals > 0).sum(axis=1)  # without any, a draw has no mean
         parts = (weights @ sums / np.maximum(totals, 1)).sum(axis=1)
-        means.append(parts[columns > 0] / columns[columns > 0])
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float((sums.sum(0) / counts.sum(0)).mean()), float(low), float(high))
+        means.append(np.where(columns > 0, parts / np.maximum(columns, 1), np.nan))
+    return np.concatenate(means)
 
 
 def compare(first: Values, second: Values, questions: Questions) -> list[Difference]:

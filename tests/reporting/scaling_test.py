@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hbt.reporting import comparison, experiments, scaling
+from hbt.reporting import comparison, experiments, scaling, significance
 from tests import fake_runs
 
 CROSS = comparison.MAIN[1]
@@ -60,8 +60,27 @@ def test_fits_are_of_what_is_left_to_gain(loaded):
     power, constant = np.polyfit(x, y, 1)
     assert row[:4] == ['hybrid', 'inside', '1 − cross mAP', 4]
     np.testing.assert_allclose(row[4:6], [np.exp(constant), power])
-    assert row[8] == pytest.approx(2**power) and power < 0
+    assert row[10] == pytest.approx(2**power) and power < 0
     assert scaling.fit_table(cases, loaded, 'model') is None
+
+
+def test_the_interval_of_a_power_is_that_of_the_same_questions_drawn_for_every_run(loaded):
+    cases = [comparison.make_comparison(experiments.group_by_seed(loaded), 'inside')]
+    frame = scaling.fit_table(cases, loaded, 'data').frame.set_index('y')
+    (curve,) = scaling.find_curves(loaded, 'data')
+    means = [
+        significance.resample_means(
+            experiments.group_by_seed([x])[0].setting_values('inside', 'multi', 'rank_distance'),
+            x.results['inside'].query_groups,
+        )
+        for x in curve.experiments
+    ]
+    powers = [scaling.fit_power_law(curve.sizes, y).power for y in zip(*means, strict=True)]
+    low, power, high = frame.loc['rank distance', ['p low', 'p', 'p high']]
+    np.testing.assert_allclose([low, high], np.quantile(powers, [0.025, 0.975]))
+    assert low < power < high
+    # Of six questions some draws have only those that are answered: nothing is left to gain.
+    assert frame.loc['1 − cross mAP', ['p low', 'p high']].isna().all()
 
 
 def test_the_drop_is_between_the_means_in_and_out_of_the_domain(loaded):
