@@ -24,8 +24,7 @@ def get_config(arg=None):
 def sweep():
     yield {'seed': 100}
     yield {'seed': 100, 'data.root': 'stores/small/store32000'}
-    for dim in (256, 1024):
-        yield {'seed': 100, 'encoder.hidden_dim': dim}
+    yield {'seed': 100, 'encoder.hidden_dim': 256}
     for factor in (0.5, 2.0):
         pairs, steps = round(PAIRS * factor), round(STEPS / factor)
         yield {'seed': 100, 'batch_size': pairs, 'steps': steps}
