@@ -152,8 +152,8 @@ def test_every_stage_from_data_to_tables_is_a_command_that_its_program_takes(nam
     programs = {check(line) for line in lines} - {''}
     stages = ['translate', 'prepare', 'plan', 'report', 'export']
     other = {'launch.sweep'}
-    if name != 'hybrid_xlmr':  # its text is selected, and its starts are trained
-        stages += ['main']
+    if name != 'hybrid_xlmr':  # its text is selected, and its starts are trained and evaluated
+        stages += ['main', 'evaluate']
         other |= {'launch.parallel'}
     assert programs == other | {f'hbt.{x}' for x in stages}
 
@@ -182,5 +182,5 @@ def test_an_existing_store_is_not_made_again(tmp_path):
     script.write_text((ROOT / 'launch/reproduce.sh').read_text())
     command = ['bash', str(script), '--small', '--data=.', '--dry_run']
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert result.returncode == 0 and '--out=stores/small/store' not in result.stdout
+    assert result.returncode == 0 and "'--out=stores/small/store'" not in result.stdout
     assert 'hbt.translate' in result.stdout
