@@ -138,15 +138,15 @@ smaller() {
   # The starts: translations alone, from random weights, 40 minutes.
   run "$python" launch/sweep.py configs/small/start.py --jobs=2 --out=runs/small/start
   for part in xlmr bert; do
-    once models/small/$part "$python" -m hbt.main --config=configs/small/start.py:family=$part \
+    once "models/small/$part" "$python" -m hbt.main "--config=configs/small/start.py:family=$part" \
       --workdir=runs/small/$part
   done
-  for seed in 0 1 2; do export_small start$seed start/seed$seed; done
-  for dim in 128 256; do export_small start0_$dim start/hidden_dim$dim; done
-  for part in xlmr bert; do export_small $part $part; done
+  for seed in 0 1 2; do export_small "start$seed" "start/seed$seed"; done
+  for dim in 128 256; do export_small "start0_$dim" "start/hidden_dim$dim"; done
+  for part in xlmr bert; do export_small "$part" "$part"; done
   # The starts on the benchmarks, before any question and answer.
   for part in start/seed{0,1,2} xlmr bert; do
-    once reports/small/start "$python" -m hbt.evaluate --workdir=runs/small/$part \
+    once reports/small/start "$python" -m hbt.evaluate "--workdir=runs/small/$part" \
       --benchmark=xquad_r --benchmark=mlqa_r
   done
   once reports/small/start "$python" -m hbt.report runs/small/start/seed*/ runs/small/{xlmr,bert}/ \

@@ -10,8 +10,8 @@ python launch/sweep.py configs/small/start.py --jobs=2 --out=runs/small/start
 python -m hbt.main --config=configs/small/start.py:family=bert --workdir=runs/small/bert
 
 A pretrained encoder cannot be trained on two CPU cores in reasonable time. A table of token
-embeddings can: 16 minutes from random weights for two of them, on translations alone. Its settings were chosen on
-held-out text (RESULTS.md): sentences and software help that no run is trained on.
+embeddings can: 16 minutes from random weights for two of them, on translations alone. Its settings
+were chosen on held-out text (RESULTS.md): sentences and software help that no run is trained on.
 """
 
 from hbt import config
