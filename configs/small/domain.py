@@ -10,7 +10,7 @@ python -m hbt.report runs/small/domain_wikipedia/*/ --out=reports/small/domain_w
     --measure=multi.map
 
 Trained on software help alone, or on questions on Wikipedia and their translations word by word.
-Evaluated on held-out help, XQuAD-R and MLQA-R. As all batches of the first come from the same
+As all batches of the first come from the same
 groups, it is also the control of `configs/small/strategies.py`.
 """
 
@@ -26,7 +26,6 @@ def get_config(arg=None):
     c.name = 'domain_' + args.source
     others = {*strategies.DATASETS}.difference(SOURCES[args.source])
     c.sampler.dataset_weights = ','.join(f'{name}:0' for name in sorted(others))
-    c.eval.benchmarks = ('xquad_r', 'mlqa_r', 'jsonl:help.jsonl.gz')
     return c
 
 

@@ -13,7 +13,7 @@ from hbt.configs.small import start, strategies
 def get_config(arg=None):
     c = strategies.get_config(arg)
     c.name = c.name.replace('strategies', 'search_runs')
-    c.encoder.init = 'models/small/start0'
+    c.seed, c.encoder.init = 100, 'models/small/start0'  # a seed of no other run
     c.eval = start.get_config().eval
     return c
 
@@ -21,6 +21,6 @@ def get_config(arg=None):
 def sweep():
     yield {'seed': 100}
     for lr in (1e-3, 1e-2):
-        yield {'seed': 100, 'optim.lr': lr}
+        yield {'optim.lr': lr}
     for temperature in (0.02, 0.1):
-        yield {'seed': 100, 'loss.temperature': temperature}
+        yield {'loss.temperature': temperature}

@@ -80,8 +80,13 @@ def find_curves(loaded: Sequence[experiments.Experiment], axis: str) -> list[Cur
 
 def curve_points(curve: Curve, benchmark: str, measure: comparison.Measure) -> list[tuple]:
     """(size, number) of the experiments that have the number."""
+    return [(size, number) for size, number, _ in _measured(curve, benchmark, measure)]
+
+
+def _measured(curve: Curve, benchmark: str, measure: comparison.Measure) -> list[tuple]:
+    """(size, number, experiment) of those that have the number."""
     points = [
-        (size, measure.get(x.results[benchmark].numbers['metrics']))
+        (size, measure.get(x.results[benchmark].numbers['metrics']), x)
         for size, x in zip(curve.sizes, curve.experiments, strict=True)
         if benchmark in x.results
     ]
@@ -141,13 +146,11 @@ def power_interval(
     NaN where a draw leaves nothing to gain.
     """
     sizes, means = [], []
-    for size, x in zip(curve.sizes, curve.experiments, strict=True):
-        if benchmark in x.results:
-            (system,) = experiments.group_by_seed([x])
-            values = system.setting_values(benchmark, measure.setting, measure.metric)
-            questions = x.results[benchmark].query_groups
-            means.append(significance.resample_means(values, questions))
-            sizes.append(size)
+    for size, _, x in _measured(curve, benchmark, measure):
+        (system,) = experiments.group_by_seed([x])
+        values = system.setting_values(benchmark, measure.setting, measure.metric)
+        means.append(significance.resample_means(values, x.results[benchmark].query_groups))
+        sizes.append(size)
     gaps = np.stack([1 - x if measure.sign > 0 else x for x in means], axis=1)
     logs = np.log(gaps, out=np.full_like(gaps, np.nan), where=gaps > 0)
     offsets = np.log(sizes) - np.log(sizes).mean()

@@ -43,7 +43,7 @@ def bootstrap(values: Values, questions: Questions, level: float = 0.95, seed: i
     Questions are drawn RESAMPLES times (Efron and Tibshirani, 1993, chapter 13).
     """
     sums, counts = _sum_by_question(values, questions)
-    means = resample_means(values, questions, seed)
+    means = _resample(sums, counts, seed)
     low, high = np.nanquantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float((sums.sum(0) / counts.sum(0)).mean()), float(low), float(high))
 
@@ -55,7 +55,10 @@ def resample_means(
 
     Equal questions and seeds give equal draws, whatever the values.
     """
-    sums, counts = _sum_by_question(values, questions)
+    return _resample(*_sum_by_question(values, questions), seed)
+
+
+def _resample(sums, counts, seed: int) -> Float[np.ndarray, ' resamples']:
     generator, n = np.random.default_rng(seed), len(sums)
     means, size = [], max(1, BLOCK // n)
     for start in range(0, RESAMPLES, size):
