@@ -165,7 +165,8 @@ def plan_slice(
     steps, programs = {}, _step_programs(c, s, mesh, measures)
     others = _evaluation_programs(c, mesh)
     for number, (label, lower, rows) in enumerate(programs + others, 1):
-        with log.activity(f'compiling: {label} ({number} of {len(programs + others)})'):
+        count = f'{number} of {len(programs + others)}'
+        with log.activity(f'compiling: {label} ({count})', delay=0.0):
             result = _estimate(lower, tpu, mesh)
         yield _format_result(label, result)
         if rows:
@@ -280,7 +281,7 @@ def _reduce_memory(c, s, mesh, tpu, measures: Measures) -> abc.Iterator[str]:
     batch = s.batch(int(measures.rows.argmax()))[1]
     yield f'\nThe step of {rows} rows does not fit. With less memory:\n{_format_row(WIDTHS)}'
     for flags, changed in smaller_configs(c, width * max(1, rows // 4)):
-        with log.activity(f'compiling: the step with {flags}'):
+        with log.activity(f'compiling: the step with {flags}', delay=0.0):
             result = _estimate(lambda x=changed: _lower_step(x, mesh, batch), tpu, mesh)
         yield _format_result(flags.split()[-1].removeprefix('--config.'), result)
         if isinstance(result, slices.Estimate):

@@ -145,7 +145,7 @@ def planned(tiny_store, monkeypatch, estimate, **changes):
 
 def test_the_plan_of_a_slice_sums_up_the_step(tiny_store, monkeypatch):
     shown = []
-    monkeypatch.setattr(log, 'activity', lambda x: shown.append(x) or contextlib.nullcontext())
+    monkeypatch.setattr(log, 'activity', lambda x, **_: shown.append(x) or contextlib.nullcontext())
     estimate = slices.Estimate(2**30, {'dot, f32[8]': 0.5}, {'kernel, f32[8]': 1.25}, 0.25, '1 x')
     lines, c = planned(tiny_store, monkeypatch, lambda number: estimate)
     text = '\n'.join(lines)
