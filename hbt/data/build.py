@@ -88,7 +88,9 @@ def _write_store(folder: pathlib.Path, manifest: dict, sources, run_blocks: abc.
 def _load_tokenizer(data: config.Data, sources) -> tokenizers.Tokenizer:
     if data.tokenizer.startswith('train:'):
         with log.activity('training the tokenizer'):
-            return tokenizer_files.train_tokenizer(data.tokenizer, _iter_texts(data, sources))
+            return tokenizer_files.train_tokenizer(
+                data.tokenizer, lambda: _iter_texts(data, sources)
+            )
     return tokenizer_files.load_tokenizer(hub.snapshot(data.tokenizer, tokenizer_files.PATTERNS))
 
 

@@ -154,19 +154,21 @@ def _convert_vocabulary(folder: pathlib.Path) -> tokenizers.Tokenizer:
     return result
 
 
-def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer:
+def train_tokenizer(
+    spec: str, iter_texts: abc.Callable[[], abc.Iterable[str]]
+) -> tokenizers.Tokenizer:
     """Trains a tokenizer of the size in `train:SIZE`: byte pairs, with XLM-R's special tokens.
 
     With `train:SIZE:static` none of these are put around a text, as static encoders want it; with
-    `train:SIZE:bert` its pieces and special tokens are those of multilingual BERT (WordPiece).
+    `train:SIZE:bert` its pieces and special tokens are those of multilingual BERT (WordPiece),
+    and the texts are read twice. The same texts always give the same tokenizer.
     """
     size, _, kind = spec.removeprefix('train:').partition(':')
     if not size.isdigit() or int(size) < 300 or kind not in ('', 'static', 'bert'):
         expected = 'train:SIZE, train:SIZE:static or train:SIZE:bert, with a SIZE of 300 or more'
         raise ValueError(f'tokenizer: expected {expected}, got {spec!r}')
-    make = _make_word_pieces if kind == 'bert' else _make_byte_pairs
-    tokenizer, trainer, special = make(int(size))
-    tokenizer.train_from_iterator(texts, trainer)
+    train = _train_word_pieces if kind == 'bert' else _train_byte_pairs
+    tokenizer, special = train(int(size), iter_texts)
     if kind != 'static':
         ids = [(token, tokenizer.token_to_id(token)) for token in special]
         tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
@@ -175,8 +177,8 @@ def train_tokenizer(spec: str, texts: abc.Iterable[str]) -> tokenizers.Tokenizer
     return tokenizer
 
 
-def _make_byte_pairs(size: int) -> tuple:
-    """An untrained tokenizer, its trainer, and the tokens around a text."""
+def _train_byte_pairs(size: int, iter_texts) -> tuple[tokenizers.Tokenizer, tuple[str, str]]:
+    """A tokenizer, and the tokens to put around a text."""
     tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token='<unk>'))
     tokenizer.normalizer = tokenizers.normalizers.NFKC()
     pre = tokenizers.pre_tokenizers
@@ -185,21 +187,36 @@ def _make_byte_pairs(size: int) -> tuple:
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=size, special_tokens=['<s>', '<pad>', '</s>', '<unk>'], show_progress=False
     )
-    return tokenizer, trainer, ('<s>', '</s>')
+    tokenizer.train_from_iterator(iter_texts(), trainer)
+    return tokenizer, ('<s>', '</s>')
 
 
-def _make_word_pieces(size: int) -> tuple:
+def _train_word_pieces(size: int, iter_texts) -> tuple[tokenizers.Tokenizer, tuple[str, str]]:
     """The same for the pieces of BERT."""
+    special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+    # The trainer numbers the characters inside words (##x) in a random order, and of equally
+    # frequent pairs it merges that of the smallest numbers: without sorted numbers every training
+    # gives other pieces. Special tokens are numbered first.
+    characters = _run_word_piece_trainer(0, special, iter_texts()).get_vocab()
+    inside = sorted(x for x in characters if x.startswith('##'))
+    tokenizer = _run_word_piece_trainer(size, special + inside, iter_texts())
+    saved = json.loads(tokenizer.to_str())
+    saved['added_tokens'] = [x for x in saved['added_tokens'] if x['content'] in special]
+    return tokenizers.Tokenizer.from_str(json.dumps(saved)), ('[CLS]', '[SEP]')
+
+
+def _run_word_piece_trainer(
+    size: int, special: list[str], texts: abc.Iterable[str]
+) -> tokenizers.Tokenizer:
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token='[UNK]'))
     tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=False)
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = tokenizers.decoders.WordPiece()
     trainer = tokenizers.trainers.WordPieceTrainer(
-        vocab_size=size,
-        special_tokens=['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'],
-        show_progress=False,
+        vocab_size=size, special_tokens=special, show_progress=False
     )
-    return tokenizer, trainer, ('[CLS]', '[SEP]')
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def without_special_tokens(tokenizer: tokenizers.Tokenizer) -> tokenizers.Tokenizer:

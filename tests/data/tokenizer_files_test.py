@@ -43,7 +43,7 @@ def test_the_padding_token_has_either_name():
 )
 def test_a_trained_tokenizer_has_the_special_tokens_of_its_kind(kind, around, pad):
     texts = [f'the forest {i} and the river {i}' for i in range(100)]
-    tokenizer = tokenizer_files.train_tokenizer(f'train:300{kind}', texts)
+    tokenizer = tokenizer_files.train_tokenizer(f'train:300{kind}', lambda: texts)
     assert tokenizer.encode('').tokens == around
     tokens = tokenizer.encode('the river').tokens
     pieces = tokens[1:-1] if around else tokens
@@ -56,10 +56,22 @@ def test_a_trained_tokenizer_has_the_special_tokens_of_its_kind(kind, around, pa
     assert plain.truncation is None
 
 
+@pytest.mark.parametrize('kind', ['', ':static', ':bert'])
+def test_the_same_texts_train_the_same_tokenizer(kind):
+    # Of many words that are equally frequent, so that the order of merges is a matter of ties.
+    texts = [f'{i:04}'.translate(str.maketrans('0123456789', 'abcdefghij')) for i in range(3000)]
+    train = tokenizer_files.train_tokenizer
+    saved = {train(f'train:400{kind}', lambda: texts).to_str() for _ in range(3)}
+    assert len(saved) == 1
+    size, tokens = 400, json.loads(saved.pop())['added_tokens']
+    assert train(f'train:400{kind}', lambda: texts).get_vocab_size() == size
+    assert len(tokens) == (5 if kind == ':bert' else 4)
+
+
 @pytest.mark.parametrize('spec', ['train:', 'train:299', 'train:x', 'train:300:gpt'])
 def test_an_unknown_kind_of_tokenizer_is_refused(spec):
     with pytest.raises(ValueError, match=f'expected train:SIZE, .* of 300 or more, got {spec!r}'):
-        tokenizer_files.train_tokenizer(spec, [])
+        tokenizer_files.train_tokenizer(spec, list)
 
 
 def test_files_without_a_tokenizer_are_refused_by_name(tmp_path):
