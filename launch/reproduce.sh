@@ -156,7 +156,7 @@ smaller() {
   sweep_small strategies configs/small/strategies.py --measure=mono.map --measure=cross.map \
     --measure=multi.map --measure=multi.recall@5 --measure=multi.rank_distance
   sweep_small domain_help configs/small/domain.py:source=help --in_domain=jsonl:help.jsonl.gz \
-    --measure=mono.map --measure=cross.map --measure=multi.map
+    --measure=mono.map --measure=cross.map --measure=multi.map --measure=multi.rank_distance
   sweep_small domain_wikipedia configs/small/domain.py:source=wikipedia --in_domain=xquad_r \
     --in_domain=mlqa_r --measure=mono.map --measure=cross.map --measure=multi.map
   sweep_small multitask configs/small/multitask.py --measure=mono.map@10 --measure=multi.map@10
