@@ -4,14 +4,15 @@ for source in help wikipedia; do
   python launch/sweep.py configs/small/domain.py:source=$source --out=runs/small/domain_$source
 done
 python -m hbt.report runs/small/domain_help/*/ --out=reports/small/domain_help \\
-    --in_domain=jsonl:help.jsonl.gz --measure=mono.map --measure=cross.map --measure=multi.map
+    --in_domain=jsonl:help.jsonl.gz --measure=mono.map --measure=cross.map --measure=multi.map \\
+    --measure=multi.rank_distance
 python -m hbt.report runs/small/domain_wikipedia/*/ --out=reports/small/domain_wikipedia \\
     --in_domain=xquad_r --in_domain=mlqa_r --measure=mono.map --measure=cross.map \\
     --measure=multi.map
 
-Trained on software help alone, or on questions on Wikipedia and their translations word by word.
-As all batches of the first come from the same
-groups, it is also the control of `configs/small/strategies.py`.
+Trained on software help alone, or on questions on Wikipedia and their translations word by word. As
+all batches of the first come from the same groups, it is also the control of
+`configs/small/strategies.py`.
 """
 
 from hbt.configs.small import strategies

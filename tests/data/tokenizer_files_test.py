@@ -61,11 +61,9 @@ def test_the_same_texts_train_the_same_tokenizer(kind):
     # Of many words that are equally frequent, so that the order of merges is a matter of ties.
     texts = [f'{i:04}'.translate(str.maketrans('0123456789', 'abcdefghij')) for i in range(3000)]
     train = tokenizer_files.train_tokenizer
-    saved = {train(f'train:400{kind}', lambda: texts).to_str() for _ in range(3)}
-    assert len(saved) == 1
-    size, tokens = 400, json.loads(saved.pop())['added_tokens']
-    assert train(f'train:400{kind}', lambda: texts).get_vocab_size() == size
-    assert len(tokens) == (5 if kind == ':bert' else 4)
+    (saved,) = {train(f'train:400{kind}', lambda: texts).to_str() for _ in range(3)}
+    assert tokenizers.Tokenizer.from_str(saved).get_vocab_size() == 400
+    assert len(json.loads(saved)['added_tokens']) == (5 if kind == ':bert' else 4)
 
 
 @pytest.mark.parametrize('spec', ['train:', 'train:299', 'train:x', 'train:300:gpt'])
